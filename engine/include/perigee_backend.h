@@ -1,0 +1,333 @@
+/* perigee_backend.h: the seam. A backend is a table of slots (peri_driver) and a table of operations.
+ *
+ * Three handles: driver (a table, one a process), device (opened by a context), stream (a queue on a
+ * device; one thread at a time). The index code above the seam says what to do, in which order and with
+ * which defaults; only the hot loops live below it.
+ *
+ * Rules
+ *   - An operation is a plain struct that begins with its kind. run() copies the struct before it
+ *     returns; the memory that its pointers name must stay until stream_wait().
+ *   - All pointers of an operation are at the device's place, except those marked `host`.
+ *   - Inside, smaller is nearer: inner product is negated, euclidean squared, cosine is 1 - cos. Ties go
+ *     to the lower slot. A missing result is PERI_ID_NONE at +inf.
+ *   - Distances are those of the canonical routine (core/distance.h), bit for bit, on every backend
+ *     whose `supports` does not say otherwise.
+ *   - run() may use the scratch it is given and nothing else; scratch_bytes() is an upper bound of it.
+ *   - A backend never falls back silently: supports() answers with a reason.
+ */
+#ifndef PERIGEE_BACKEND_H
+#define PERIGEE_BACKEND_H
+
+#include "perigee.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PERI_BACKEND_ABI 1u
+
+typedef struct peri_driver peri_driver;
+typedef struct peri_device peri_device;
+typedef struct peri_stream peri_stream;
+typedef struct peri_event peri_event;
+typedef struct peri_host peri_host;
+
+/* What the memory is for: the accounting by category. */
+typedef enum peri_memory_use {
+    PERI_USE_ROWS,
+    PERI_USE_GRAPH,
+    PERI_USE_SCRATCH,
+    PERI_USE_STAGING,
+    PERI_USE_OTHER,
+    PERI_USE_COUNT
+} peri_memory_use;
+
+typedef enum peri_memory_kind {
+    PERI_MEMORY_DEVICE, /* the device's own; the host may not touch it */
+    PERI_MEMORY_PINNED, /* the host's, page-locked: fast to copy */
+    PERI_MEMORY_MAPPED, /* the host's, also addressed by the device */
+} peri_memory_kind;
+
+/* A block of memory. `data` is an address at the device's place; views point into it. */
+typedef struct peri_mem {
+    peri_device *device;
+    void *data;
+    size_t bytes;
+    peri_memory_kind kind;
+    peri_memory_use use;
+    bool foreign;  /* wrapped, not owned: release forgets it */
+    void *backend; /* the backend's own */
+} peri_mem;
+
+/* The first fields of every device. A backend embeds this at the head of its own struct. */
+struct peri_device {
+    const peri_driver *driver;
+    const peri_host *host;
+    peri_context *context;
+    peri_place place;
+    uint32_t threads;      /* for backends that run on the context's pool */
+    uint32_t shares_host;  /* 1: host pointers are device pointers */
+    uint64_t generation;   /* of the process when opened: differs after a fork */
+    void *lanes;           /* the engine's pool of streams with scratch; not the backend's */
+};
+
+struct peri_stream {
+    peri_device *device;
+    /* (optional) follows an operation that runs on the calling thread; NULL otherwise */
+    const peri_control *control;
+    size_t threads; /* at most this many workers for the next run; 0 = the device's */
+};
+
+/* ---- operations --------------------------------------------------------------------------- */
+
+/* X(NAME, name): enum, names, the support table and the parity spec come from this list. */
+#define PERI_OP_MAP(X)                                                                             \
+    X(CONVERT, convert)           /* dtype to dtype, rounding to nearest even, saturating */       \
+    X(LENGTHS, lengths)           /* Euclidean length of every row */                              \
+    X(GATHER, gather)             /* rows by slot */                                               \
+    X(KNN, knn)                   /* exact nearest rows */                                         \
+    X(REFINE, refine)             /* exact values of candidates, best k or in the order given */   \
+    X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
+    X(GRAPH_PRUNE, graph_prune)   /* detour pruning and reverse edges */                           \
+    X(GRAPH_SEARCH, graph_search) /* best-first walk */
+
+typedef enum peri_op_kind {
+#define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
+    PERI_OP_MAP(PERI_OP_ENUM)
+#undef PERI_OP_ENUM
+    PERI_OP_COUNT
+} peri_op_kind;
+
+/* The head of every operation: cast by `kind`. */
+typedef struct peri_op {
+    peri_op_kind kind;
+} peri_op;
+
+/* Which rows each query may return. count 0: all. Every search operation carries one. */
+typedef struct peri_filter_view {
+    uint32_t count;                /* distinct filters */
+    size_t words;                  /* 64-bit words of a bitset, >= ceil(rows / 64); spare bits are 0 */
+    const uint64_t *const *bits;   /* [count] bitsets: bit r of word r / 64 = row r may be returned */
+    const uint32_t *const *lists;  /* [count] the same as ascending slots, or NULL; an entry may be NULL */
+    const size_t *passing;         /* [count] rows that pass; host and device read it */
+    const uint32_t *which;         /* [queries] filter of each query; NULL = filter 0 for all */
+} peri_filter_view;
+
+/* out[i, j] = in[i, j] in the dtype of out. Any pair of f32 f16 i8 u8, and equal dtypes. */
+typedef struct peri_op_convert {
+    peri_op_kind kind;
+    peri_view in, out; /* [n, d] both */
+} peri_op_convert;
+
+/* out[i] = sqrt(sum of squares of row i), f32, canonical. */
+typedef struct peri_op_lengths {
+    peri_op_kind kind;
+    peri_view rows; /* [n, d] f32 f16 i8 u8 */
+    float *out;     /* [n] */
+} peri_op_lengths;
+
+/* out[i] = rows[slots[i]]; all slots are in range (the caller checked). */
+typedef struct peri_op_gather {
+    peri_op_kind kind;
+    peri_view rows;       /* [n, d] any dtype */
+    const int64_t *slots; /* [m] */
+    peri_view out;        /* [m, d] same dtype */
+} peri_op_gather;
+
+/* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
+ * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
+typedef struct peri_op_knn {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    peri_view rows;        /* [n, d] */
+    const float *lengths;  /* [n] of rows; cosine only, else may be NULL */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;          /* [q, k] slots */
+    float *distances;      /* [q, k] */
+} peri_op_knn;
+
+/* Canonical distances of given candidates. k > 0: the best k of each row, sorted, a slot that appears
+ * twice is taken once, PERI_ID_NONE skipped. k == 0: distances[i, j] belongs to candidates[i, j] and
+ * ids is not written. */
+typedef struct peri_op_refine {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;         /* [q, d] */
+    peri_view rows;            /* [n, d] */
+    const float *lengths;      /* [n]; cosine */
+    const int64_t *candidates; /* [q, columns] slots or PERI_ID_NONE */
+    size_t columns;
+    size_t k;
+    int64_t *ids;              /* [q, k] */
+    float *distances;          /* [q, k], or [q, columns] when k == 0 */
+} peri_op_refine;
+
+/* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction for
+ * generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of its sampled
+ * neighbours, forward and reverse, and writes only its own list, so the result does not depend on the
+ * number of threads. iteration 0 fills the lists with random rows instead. Lists are sorted by
+ * (distance, slot), without self and repeats; PERI_SLOT_NONE at +inf ends a short one. */
+typedef struct peri_op_graph_descent {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;            /* [n, d] */
+    const float *lengths;      /* [n]; cosine */
+    size_t degree;             /* entries a list, < n */
+    uint32_t iteration;
+    uint32_t samples;          /* new and old neighbours taken from a list, each way */
+    uint64_t seed;
+    const uint32_t *slots;     /* [n, degree] in; not read at iteration 0 */
+    const float *distances;    /* [n, degree] in */
+    const uint8_t *fresh;      /* [n, degree] in: 1 = not yet joined */
+    uint32_t *slots_next;      /* [n, degree] out */
+    float *distances_next;
+    uint8_t *fresh_next;
+    uint64_t *updates;         /* [1] out: entries that are new in the lists */
+} peri_op_graph_descent;
+
+/* From sorted kNN lists to a graph of fixed degree (CAGRA: Ootomo et al., arXiv 2308.15136, section IV;
+ * with the detour count as the reference implementation has it: any rank of the second leg counts).
+ * 1. detours of edge A->L[j]: pairs i < j with L[j] in the list of L[i]; keep `degree` edges of fewest
+ *    detours, ties by rank. 2. reverse edges of the kept ones, in the order of their rank at the source,
+ *    then source slot. 3. merge: the first half (rounded up) forward, then reverse edges not yet there,
+ *    then the remaining forward ones. No self, no repeats; PERI_SLOT_NONE ends a short row. */
+typedef struct peri_op_graph_prune {
+    peri_op_kind kind;
+    size_t rows;
+    const uint32_t *knn; /* [rows, knn_degree] nearest first; PERI_SLOT_NONE ends a short list */
+    size_t knn_degree;
+    uint32_t *graph;     /* [rows, degree] out */
+    size_t degree;       /* <= knn_degree */
+} peri_op_graph_prune;
+
+/* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
+typedef struct peri_hierarchy {
+    uint32_t entry;            /* where every walk begins; PERI_SLOT_NONE = no fixed entry */
+    uint32_t level_max;        /* 0 = no upper levels */
+    size_t degree;             /* links a node on an upper level */
+    const uint32_t *first;     /* [n] row of `links` that holds level 1 of a node (level l: + l - 1) */
+    const uint32_t *links;     /* [., degree] PERI_SLOT_NONE ends a short row */
+} peri_hierarchy;
+
+/* Best-first walk over a graph, exactly:
+ *   L = up to itopk_size (distance, slot) sorted, each marked open. `taken` = rows whose distance was
+ *   computed; every one of them that passes the filter is offered to the k results.
+ *   Begin: the entry after the descent of the hierarchy (greedy: move to the best neighbour while it is
+ *   strictly nearer, (distance, slot) order), if there is one; then `seeds` rows: all rows if n <= seeds,
+ *   else row peri_random_mix(rand_xor_mask ^ peri_random_bytes(query), i) % n for i = 0..seeds-1.
+ *   Repeat, at most max_iterations times (0 = no bound): open the first search_width open entries of L
+ *   (fewer if there are fewer; none: stop, if at least min_iterations are done or nothing is open), in
+ *   order; for each link of each, in order, not in `taken`: compute, offer to L.
+ * The result depends on the query's bytes and the parameters only, never on its place in the batch. */
+typedef struct peri_op_graph_search {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;        /* [q, d] */
+    peri_view rows;           /* [n, d] */
+    const float *lengths;     /* [n]; cosine */
+    const uint32_t *graph;    /* [n, degree]; PERI_SLOT_NONE ends a short row */
+    size_t degree;
+    peri_hierarchy hierarchy;
+    peri_filter_view filter;
+    size_t itopk_size;        /* >= k */
+    size_t search_width;
+    size_t max_iterations;
+    size_t min_iterations;
+    size_t seeds;
+    uint64_t rand_xor_mask;
+    size_t k;
+    int64_t *ids;             /* [q, k] slots */
+    float *distances;         /* [q, k] */
+    uint32_t *visited;        /* [q] distances computed; may be NULL */
+} peri_op_graph_search;
+
+/* ---- the table ---------------------------------------------------------------------------- */
+
+/* What the engine hands to a plug-in, which does not link to it. */
+struct peri_host {
+    uint32_t abi;
+    /* Writes the calling thread's detail and returns `status`. */
+    peri_status (*fail)(peri_status status, const char *format, ...);
+    /* Host memory of a context, accounted: as peri_allocator.resize, 64-byte aligned. */
+    void *(*resize)(peri_context *context, void *p, size_t old_bytes, size_t new_bytes);
+    /* Changes in every child of a fork. */
+    uint64_t (*generation)(void);
+};
+
+/* Called on a thread of the backend when all that was enqueued before is done; `status` and `detail`
+ * say how it went (a thread-local can't). */
+typedef void (*peri_notify_fn)(void *ud, peri_status status, const char *detail);
+
+struct peri_driver {
+    uint32_t abi;         /* PERI_BACKEND_ABI; a mismatch is refused, never guessed */
+    const char *name;     /* "cpu", "ref", "fake", "cuda" */
+    peri_place_kind kind;
+
+    /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none. */
+    peri_status (*device_count)(const peri_host *host, uint32_t *out);
+    /* May be asked before a device is open; must not create a CUDA context when `device` is NULL. */
+    peri_status (*device_stat)(const peri_host *host, uint32_t number, peri_device *device,
+                               peri_device_info *out);
+    peri_status (*device_open)(const peri_host *host, peri_context *context, uint32_t number,
+                               uint32_t threads, peri_device **out);
+    void (*device_close)(peri_device *device);
+
+    /* Memory, 64-byte aligned at least. PERI_E_MEMORY says bytes needed and free. */
+    peri_status (*mem_acquire)(peri_device *device, size_t bytes, peri_memory_kind kind,
+                               peri_memory_use use, peri_mem **out);
+    void (*mem_release)(peri_mem *mem);
+    /* (optional) Takes a caller's memory as it is. */
+    peri_status (*mem_wrap)(peri_device *device, void *data, size_t bytes, peri_mem **out);
+
+    peri_status (*stream_open)(peri_device *device, peri_stream **out);
+    void (*stream_close)(peri_stream *stream);
+    /* (optional) Takes a caller's queue (a cudaStream_t) as it is. */
+    peri_status (*stream_wrap)(peri_device *device, void *foreign, peri_stream **out);
+    /* Waits until all that was enqueued is done and returns its first failure. `control` (may be NULL)
+     * is polled meanwhile; when it ends the wait, the queue is drained first. */
+    peri_status (*stream_wait)(peri_stream *stream, const peri_control *control);
+    /* (optional) */
+    peri_status (*stream_notify)(peri_stream *stream, peri_notify_fn fn, void *ud);
+
+    /* Enqueues a copy of rows x row_bytes between strides; either side may be host memory (then
+     * `*_device` is NULL) or another device of the same driver. */
+    peri_status (*copy)(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
+                        const void *from, size_t from_stride, peri_device *from_device, size_t rows,
+                        size_t row_bytes);
+    /* Enqueues filling with one byte value. */
+    peri_status (*fill)(peri_stream *stream, void *to, int byte, size_t bytes);
+
+    /* (optional, all or none) Events within and across devices. */
+    peri_status (*event_open)(peri_device *device, peri_event **out);
+    peri_status (*event_record)(peri_event *event, peri_stream *stream);
+    peri_status (*event_wait)(peri_event *event, peri_stream *stream);
+    void (*event_close)(peri_event *event);
+
+    /* Whether the operation can run, shapes and dtypes considered; writes the reason when not. */
+    bool (*supports)(const peri_device *device, const peri_op *op, char *reason, size_t size);
+    size_t (*scratch_bytes)(const peri_device *device, const peri_op *op);
+    /* Enqueues. `scratch` has scratch_bytes() at least, at the device's place, 64-byte aligned. */
+    peri_status (*run)(peri_stream *stream, const peri_op *op, void *scratch, size_t scratch_bytes);
+
+    /* (optional, both or none) A bound list of operations, replayed: a CUDA graph where there is one. */
+    peri_status (*plan_compile)(peri_stream *stream, const peri_op *const *ops, void *const *scratch,
+                                size_t count, void **out_plan);
+    peri_status (*plan_run)(peri_stream *stream, void *plan);
+
+    /* (optional, all or none) A resident kernel that is fed through a mailbox. */
+    peri_status (*resident_open)(peri_device *device, const peri_op *op, size_t slots, void **out);
+    peri_status (*resident_submit)(void *resident, const void *query, uint64_t *out_ticket);
+    peri_status (*resident_poll)(void *resident, uint64_t ticket, bool *out_done);
+    void (*resident_close)(void *resident);
+};
+
+/* The one symbol of a plug-in. NULL when `abi` is not its own; says so through host->fail. */
+typedef const peri_driver *(*peri_plugin_fn)(uint32_t abi, const peri_host *host);
+#define PERI_PLUGIN_SYMBOL "perigee_plugin"
+
+#ifdef __cplusplus
+}
+#endif
+#endif
