@@ -25,6 +25,7 @@ struct peri_context {
     peri_device *devices[PERI_DEVICES_MAX]; /* opened so far, kept until the context goes */
     size_t device_count;
     char plugin_path[1024];
+    peri_context *following; /* in the process's list of contexts */
 };
 
 /* The open device of a place, opened now if it was not. PERI_E_FORK when it was opened before a fork,

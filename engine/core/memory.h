@@ -22,6 +22,12 @@ peri_status peri_memory_resize(peri_context *context, void *pointer_of, size_t o
 /* Gives back; NULL is allowed. `count` and `size` are those of the acquire. */
 void peri_memory_release(peri_context *context, void *block, size_t count, size_t size);
 
+/* The shape that backends are handed (peri_host.resize): bytes, NULL on failure, no detail. */
+void *peri_memory_host_resize(peri_context *context, void *p, size_t old_bytes, size_t new_bytes);
+
+/* The C library's allocator, the default of a context. */
+extern const peri_allocator peri_library_allocator;
+
 /* A copy of a text, released with peri_text_release. */
 peri_status peri_text_copy(peri_context *context, const char *text, char **out);
 void peri_text_release(peri_context *context, char *text);
