@@ -313,51 +313,49 @@ static float element(const peri_view *view, const void *row, size_t column) {
     }
 }
 
-/* Whether all of a row is finite: the sum of x * 0 is 0 then, NaN otherwise; no branch an element. */
+/* Whether all of a row is finite, with no branch an element: an exponent of all ones is NaN or Inf. */
 static bool row_finite(const peri_view *view, const void *row) {
-    float sum = 0;
+    unsigned bad = 0;
     if (view->dtype == PERI_F32) {
-        const float *x = row;
-        for (size_t c = 0; c < view->cols; c++) sum += x[c] * 0.0f;
+        for (size_t c = 0; c < view->cols; c++) {
+            uint32_t bits;
+            memcpy(&bits, (const char *)row + c * sizeof bits, sizeof bits);
+            bad |= (bits & 0x7F800000u) == 0x7F800000u;
+        }
     } else if (view->dtype == PERI_F16) {
         const uint16_t *x = row;
-        unsigned bad = 0;
         for (size_t c = 0; c < view->cols; c++) bad |= (x[c] & 0x7C00u) == 0x7C00u;
-        return bad == 0;
     }
-    return sum == 0.0f;
+    return bad == 0;
 }
 
-static bool row_zero(const peri_view *view, const void *row) {
-    for (size_t c = 0; c < view->cols; c++)
-        if (element(view, row, c) != 0.0f) return false;
-    return true;
+/* Whether a row has a length to divide by: cosine and normalizing ask for it. */
+static bool row_has_direction(const peri_view *view, const void *row) {
+    float length = peri_canonical_length(view->dtype, row, (uint32_t)view->cols);
+    return length > 0 && isfinite(length);
 }
 
-static peri_status bad_row(const peri_view *view, size_t first, size_t r, const char *what) {
+static peri_status bad_row(const peri_view *view, size_t r, const char *what) {
     const void *row = peri_view_row(view, r);
     for (size_t c = 0; c < view->cols; c++) {
         float value = element(view, row, c);
         if (!isfinite(value))
-            return peri_fail(PERI_E_INVALID, "%s: row %zu, column %zu is %s", what, first + r, c,
+            return peri_fail(PERI_E_INVALID, "%s: row %zu, column %zu is %s", what, r, c,
                              isnan(value) ? "NaN" : value > 0 ? "Inf" : "-Inf");
     }
-    return peri_fail(PERI_E_INVALID, "%s: row %zu is all zeros, which has no direction", what,
-                     first + r);
-}
-
-/* `first` is the number of the view's row 0 in what the user gave. */
-static peri_status check_view(const peri_view *view, bool zeros, const char *what, size_t first) {
-    for (size_t r = 0; r < view->rows; r++) {
-        const void *row = peri_view_row(view, r);
-        if (!row_finite(view, row) || (zeros && row_zero(view, row)))
-            return bad_row(view, first, r, what);
-    }
-    return PERI_OK;
+    return peri_fail(PERI_E_INVALID, "%s: row %zu has no direction: its length is %s", what,
+                     r,
+                     peri_canonical_length(view->dtype, row, (uint32_t)view->cols) > 0
+                         ? "past the range of f32" : "0");
 }
 
 peri_status peri_view_check(const peri_view *view, bool zeros, const char *what) {
-    return check_view(view, zeros, what, 0);
+    for (size_t r = 0; r < view->rows; r++) {
+        const void *row = peri_view_row(view, r);
+        if (!row_finite(view, row) || (zeros && !row_has_direction(view, row)))
+            return bad_row(view, r, what);
+    }
+    return PERI_OK;
 }
 
 typedef struct check_job {
@@ -374,7 +372,7 @@ static peri_status check_task(void *ud, size_t task, size_t worker) {
     size_t stop = peri_min_size(job->view.rows, (task + 1) * 1024);
     for (size_t r = task * 1024; r < stop; r++) {
         const void *row = peri_view_row(&job->view, r);
-        if (row_finite(&job->view, row) && !(job->zeros && row_zero(&job->view, row))) continue;
+        if (row_finite(&job->view, row) && (!job->zeros || row_has_direction(&job->view, row))) continue;
         size_t lowest = atomic_load(job->first_bad);
         while (r < lowest && !atomic_compare_exchange_weak(job->first_bad, &lowest, r)) {}
         break;
@@ -393,7 +391,7 @@ peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what,
     peri_status status = peri_parallel(matrix->context, &loop, peri_ceil_div(job.view.rows, 1024),
                                        check_task, &job);
     size_t bad = atomic_load(&first_bad);
-    if (status == PERI_OK && bad != SIZE_MAX) status = bad_row(&job.view, 0, bad, what);
+    if (status == PERI_OK && bad != SIZE_MAX) status = bad_row(&job.view, bad, what);
     peri_matrix_release(host);
     return status;
 }
