@@ -1,11 +1,12 @@
 -- Runs the tests of a built tree and counts them: what scripts/test calls once all is built.
 --
---   lua5.4 scripts/suite.lua --build-dir DIR [--place P]... [--tags T] [--exclude-tags T]
---                            [--sanitizer asan|tsan] [--no-c] [FILE]...
+--   lua5.4 scripts/suite.lua [--build-dir DIR] [--place P]... [--tags T] [--exclude-tags T]
+--                            [--sanitizer asan|tsan] [FILE]...
 --
--- Each program of spec/c and each spec/*_spec.lua is a process of its own, so a crash costs one file
--- and counts as one failed test. FILE limits the run to these: a path, or the bare subject ("matrix"
--- is spec/matrix_spec.lua and spec/c/matrix_test.c).
+-- Each program of spec/c and each spec/*_spec.lua is a process of its own, so a crash costs one
+-- file and counts as one failed test. FILE limits the run to these: a path, or the bare subject
+-- ("matrix" is spec/matrix_spec.lua and spec/c/matrix_test.c). The programs of spec/c have no tags
+-- and stay out of a run that asks for one.
 --
 -- A spec reads its default place from PERIGEE_TEST_PLACE. Without --place every spec runs on the
 -- CPU, and those that speak of places run once more on fake:0.
@@ -45,7 +46,7 @@ end
 -- ---- the command line ---------------------------------------------------------------------------
 
 local function parse_arguments(argv)
-  local options = { build_dir = "build", places = {}, files = {}, c = true }
+  local options = { build_dir = "build", places = {}, files = {} }
   local valued = {
     ["--build-dir"] = "build_dir", ["--tags"] = "tags", ["--exclude-tags"] = "exclude_tags",
     ["--sanitizer"] = "sanitizer",
@@ -61,8 +62,6 @@ local function parse_arguments(argv)
       else
         options[valued[word]] = value
       end
-    elseif word == "--no-c" then
-      options.c = false
     elseif word:sub(1, 1) == "-" then
       error("unknown option " .. word, 0)
     else
@@ -100,12 +99,11 @@ end
 
 local function environment_of(options)
   local build = options.build_dir
-  local env = {
+  return {
     "LUA_PATH=" .. quote "lua/?.lua;lua/?/init.lua;;",
     "LUA_CPATH=" .. quote(build .. "/lib/?.so;;"),
     "PERIGEE_BUILD_DIR=" .. quote(build),
   }
-  return env
 end
 
 -- What a sanitizer wants in the environment, and the words that go before the command.
@@ -125,7 +123,7 @@ local function sanitizer_of(name)
     "TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1",
     "PERIGEE_SANITIZER=" .. name,
   }
-  -- The shadow of ThreadSanitizer needs a plain address layout, where the machine lets us ask for it.
+  -- The shadow of ThreadSanitizer needs a plain address layout, where we may ask for it.
   local plain = name == "tsan" and os.execute "setarch -R true 2>/dev/null"
   return env, plain and "setarch -R " or ""
 end
@@ -181,7 +179,8 @@ end
 
 local function skip(title, counts, name, reason)
   counts.skipped = counts.skipped + 1
-  table.insert(skips, ("%s: %s%s"):format(title, name, reason ~= "" and " (" .. reason .. ")" or ""))
+  local because = reason ~= "" and " (" .. reason .. ")" or ""
+  table.insert(skips, ("%s: %s%s"):format(title, name, because))
 end
 
 -- ---- the C tests --------------------------------------------------------------------------------
@@ -324,24 +323,19 @@ end
 
 local function main(argv)
   local options = parse_arguments(argv)
-  options.busted = lines_of("command -v busted")[1] or error("busted is missing: scripts/setup test", 0)
+  options.busted = lines_of("command -v busted")[1]
+    or error("busted is missing: scripts/setup test", 0)
   local scratch = os.tmpname()
 
-  local c_tests = options.c and #options.places == 0 and not options.tags
-    and select_files("spec/c/*_test.c", options.files) or {}
+  local c_tests = options.tags and {} or select_files("spec/c/*_test.c", options.files)
   local specs = select_files("spec/*_spec.lua", options.files)
   for _, source in ipairs(c_tests) do
     run_c_test(options, source, scratch)
   end
-  for _, path in ipairs(specs) do
-    if #options.places == 0 then
-      run_spec(options, path, nil, scratch)
-    end
-  end
-  local places = #options.places > 0 and options.places or { "fake:0" }
-  for _, place in ipairs(places) do
+  for _, place in ipairs(#options.places > 0 and options.places or { false, "fake:0" }) do
     for _, path in ipairs(specs) do
-      if speaks_of_places(path) then
+      local again = #options.places == 0 and place
+      if not again or speaks_of_places(path) then
         run_spec(options, path, place, scratch)
       end
     end

@@ -1,13 +1,13 @@
 -- An output handler of busted that writes one line per test to a file, as each test ends.
 --
 -- The file is apart from the standard output, so a test may print what it likes, and it is flushed
--- line by line, so when a spec process crashes the tests that ended before are still known. The last
--- line is "end"; a file without it is that of a process that did not get there.
+-- line by line, so when a spec process crashes the tests that ended before are still known. The
+-- last line is "end"; a file without it is that of a process that did not get there.
 --
 --   busted -o spec/support/report.lua -Xoutput FILE
 --
--- A line is STATUS <tab> NAME <tab> MESSAGE, with STATUS one of passed, failed, skipped. Control
--- characters and the backslash are written as \DDD.
+-- A line is STATUS <tab> NAME <tab> MESSAGE, with STATUS one of start, passed, failed, skipped.
+-- Control characters and the backslash are written as \DDD.
 
 local function escape(text)
   return (tostring(text or ""):gsub("[%c\\]", function(c)
