@@ -15,6 +15,7 @@
 #include "io/host_rows.h"
 
 #define STAGING_BYTES ((size_t)256 << 10)
+#define COLS_MAX 0x7FFFFFFFu /* what .?vecs can say; a file of no rows could claim anything */
 #define FORMAT_NAMES "npy fvecs bvecs ivecs fbin f16bin u8bin i8bin ibin"
 
 static const peri_matrix_format formats[] = {
@@ -41,6 +42,9 @@ peri_status peri_layout_check(const peri_file *file, const peri_layout *layout) 
     if (layout->cols == 0)
         return peri_fail(PERI_E_CORRUPT, "%s: the header claims %zu rows of no values", path,
                          layout->rows);
+    if (layout->cols > COLS_MAX)
+        return peri_fail(PERI_E_CORRUPT, "%s: the header claims rows of %zu values, allowed: 1..%u",
+                         path, layout->cols, COLS_MAX);
     bool fits = peri_mul_fits(layout->cols, layout->item_bytes, &bytes) &&
                 peri_add_fits(bytes, layout->prefix, &bytes) &&
                 peri_mul_fits(bytes, layout->rows, &bytes) &&
