@@ -71,6 +71,6 @@ _Static_assert(sizeof(peri_hnswlib_head) == 96, "the head is 96 bytes on disk, w
 /* Checks the graph's links, levels and entry; `blame` is the status of a failure and `name` begins its
  * message. `levels` [count] receives the level of each element. */
 peri_status peri_hnswlib_check(const peri_hnswlib_graph *graph, peri_status blame, const char *name,
-                               uint8_t *levels);
+                               const peri_control *control, uint8_t *levels);
 
 #endif

@@ -1,6 +1,7 @@
 /* hnswlib_graph.c: the checks that a graph passes after it is read and before it is written. */
 #include <string.h>
 
+#include "io/follow.h"
 #include "io/hnswlib_file.h"
 
 void peri_hnswlib_graph_release(peri_hnswlib_graph *graph) {
@@ -49,7 +50,7 @@ static peri_status check_links(const checking *c, const uint32_t *links, size_t 
         if (links[used] >= c->graph->count)
             return peri_fail(c->blame, "%s: element %zu links to %u on level %zu, allowed: 0..%zu",
                              c->name, element, links[used], level, c->graph->count - 1);
-        if (c->levels[links[used]] < level)
+        if (level > 0 && c->levels[links[used]] < level)
             return peri_fail(c->blame, "%s: element %zu links to %u on level %zu, which has level %u "
                              "only", c->name, element, links[used], level, c->levels[links[used]]);
     }
@@ -85,12 +86,13 @@ static peri_status check_entry(const checking *c) {
 }
 
 peri_status peri_hnswlib_check(const peri_hnswlib_graph *graph, peri_status blame, const char *name,
-                               uint8_t *levels) {
+                               const peri_control *control, uint8_t *levels) {
     PERI_TRY(find_levels(graph, blame, name, levels));
     checking c = { graph, blame, name, levels };
     PERI_TRY(check_entry(&c));
     peri_view base = peri_matrix_view(graph->graph);
     for (size_t i = 0; i < graph->count; i++) {
+        if (i % 4096 == 0) PERI_TRY(peri_follow(control, "check", i, graph->count));
         if (levels[i] > graph->level_max)
             return peri_fail(blame, "%s: element %zu has level %u, the highest level is %u", name, i,
                              levels[i], graph->level_max);

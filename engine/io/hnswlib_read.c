@@ -245,7 +245,8 @@ static peri_status read_all(hnsw_reading *r) {
     /* cuVS writes its base layer with a max level of 1 and no upper links; stock hnswlib crashes on the
      * first search of such a file. Level 0 is what it means. */
     if (r->upper_rows == 0 && r->graph.level_max == 1) r->graph.level_max = 0;
-    return peri_hnswlib_check(&r->graph, PERI_E_CORRUPT, peri_path_tail(r->file.path), r->levels);
+    return peri_hnswlib_check(&r->graph, PERI_E_CORRUPT, peri_path_tail(r->file.path), r->control,
+                              r->levels);
 }
 
 peri_status peri_hnswlib_read(peri_context *context, const char *path, peri_dtype dtype,

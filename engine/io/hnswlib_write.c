@@ -159,7 +159,7 @@ peri_status peri_hnswlib_write(peri_context *context, const char *path,
     PERI_TRY(check_shapes(graph));
     peri_status status;
     PERI_GO(peri_memory_acquire(context, graph->count, 1, &w.levels));
-    PERI_GO(peri_hnswlib_check(graph, PERI_E_ARGUMENT, "hnswlib", w.levels));
+    PERI_GO(peri_hnswlib_check(graph, PERI_E_ARGUMENT, "hnswlib", control, w.levels));
     PERI_GO(peri_atomic_file_open(context, path, &w.file));
     PERI_GO(write_all(&w));
     peri_atomic_file *file = w.file;
