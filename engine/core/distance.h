@@ -12,7 +12,8 @@
  * From the sum to the value inside, where smaller is nearer:
  *     squared L2, euclidean: sum      inner product: -dot      cosine: 1 - dot / (|q| * |x|)
  * with |x| = sqrtf(canonical dot of x with itself), one product, one division, one subtraction, each
- * rounded to f32. A NaN never enters (inputs are checked above the seam); an overflow to Inf may. */
+ * rounded to f32. A NaN never enters (inputs are checked above the seam); an overflow to Inf may, and where
+ * one of both signs makes a NaN (Inf - Inf, Inf / Inf) the value is +inf: the farthest. */
 #ifndef PERI_CORE_DISTANCE_H
 #define PERI_CORE_DISTANCE_H
 

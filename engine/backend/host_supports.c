@@ -1,0 +1,141 @@
+/* host_supports.c: the limits of the operations on the host, each with its reason in words.
+ *
+ * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric. What is refused here would be
+ * a wrong answer or an address out of range below. */
+#include "backend/host_supports.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core/distance.h"
+
+typedef struct reason {
+    char *text;
+    size_t size;
+} reason;
+
+__attribute__((format(printf, 2, 3))) static bool refuse(reason why, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    if (why.size > 0) vsnprintf(why.text, why.size, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+static bool is_vector_dtype(peri_dtype dtype) {
+    return dtype == PERI_F32 || dtype == PERI_F16 || dtype == PERI_I8 || dtype == PERI_U8;
+}
+
+static bool rows_taken(const peri_view *rows, reason why) {
+    if (!is_vector_dtype(rows->dtype))
+        return refuse(why, "rows of %s are not searched, only f32 f16 i8 u8",
+                      peri_dtype_name(rows->dtype));
+    if (rows->cols == 0 || rows->cols > PERI_DIM_MAX)
+        return refuse(why, "%zu columns given, 1..%u are taken", rows->cols, PERI_DIM_MAX);
+    return true;
+}
+
+static bool slots_taken(size_t rows, reason why) {
+    if (rows > PERI_SLOTS_MAX)
+        return refuse(why, "%zu rows given, at most %u are addressed", rows, PERI_SLOTS_MAX);
+    return true;
+}
+
+static bool metric_taken(peri_metric metric, const peri_view *rows, const float *lengths,
+                         reason why) {
+    if ((unsigned)metric >= PERI_METRIC_COUNT) return refuse(why, "metric %d is not known", metric);
+    if (metric == PERI_COSINE && lengths == NULL && rows->rows > 0)
+        return refuse(why, "cosine needs the lengths of the rows");
+    return true;
+}
+
+static bool queries_taken(const peri_view *queries, const peri_view *rows, reason why) {
+    if (queries->cols != rows->cols)
+        return refuse(why, "queries have %zu columns, rows %zu", queries->cols, rows->cols);
+    if (queries->dtype != peri_query_dtype(rows->dtype))
+        return refuse(why, "queries of %s on rows of %s, %s is taken",
+                      peri_dtype_name(queries->dtype), peri_dtype_name(rows->dtype),
+                      peri_dtype_name(peri_query_dtype(rows->dtype)));
+    return true;
+}
+
+static bool k_taken(size_t k, size_t least, reason why) {
+    if (k < least || k > PERI_K_MAX)
+        return refuse(why, "k: %zu given, %zu..%u are taken", k, least, PERI_K_MAX);
+    return true;
+}
+
+static bool convert_taken(const peri_op_convert *op, reason why) {
+    if (op->in.rows != op->out.rows || op->in.cols != op->out.cols)
+        return refuse(why, "shapes differ: %zu x %zu to %zu x %zu", op->in.rows, op->in.cols,
+                      op->out.rows, op->out.cols);
+    if (op->in.dtype == op->out.dtype) return true;
+    if (!is_vector_dtype(op->in.dtype) || !is_vector_dtype(op->out.dtype))
+        return refuse(why, "%s is not converted to %s", peri_dtype_name(op->in.dtype),
+                      peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool gather_taken(const peri_op_gather *op, reason why) {
+    if (op->rows.cols != op->out.cols || op->rows.dtype != op->out.dtype)
+        return refuse(why, "%zu columns of %s are not gathered into %zu of %s", op->rows.cols,
+                      peri_dtype_name(op->rows.dtype), op->out.cols,
+                      peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool knn_taken(const peri_op_knn *op, reason why) {
+    return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
+           queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
+}
+
+static bool refine_taken(const peri_op_refine *op, reason why) {
+    return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
+           metric_taken(op->metric, &op->rows, op->lengths, why) &&
+           queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 0, why);
+}
+
+static bool descent_taken(const peri_op_graph_descent *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why))
+        return false;
+    if (op->degree == 0 || op->degree >= op->rows.rows)
+        return refuse(why, "degree: %zu given for %zu rows, 1..rows - 1 are taken", op->degree,
+                      op->rows.rows);
+    return true;
+}
+
+static bool prune_taken(const peri_op_graph_prune *op, reason why) {
+    if (!slots_taken(op->rows, why)) return false;
+    if (op->degree == 0 || op->degree > op->knn_degree)
+        return refuse(why, "degree: %zu given, 1..%zu are taken", op->degree, op->knn_degree);
+    return true;
+}
+
+static bool search_taken(const peri_op_graph_search *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why) ||
+        !queries_taken(&op->queries, &op->rows, why) || !k_taken(op->k, 1, why))
+        return false;
+    if (op->itopk_size < op->k)
+        return refuse(why, "itopk_size: %zu given, at least k = %zu is taken", op->itopk_size,
+                      op->k);
+    return true;
+}
+
+bool peri_host_supports(const peri_device *device, const peri_op *op, char *text, size_t size) {
+    (void)device;
+    reason why = { text, size };
+    switch (op->kind) {
+    case PERI_OP_CONVERT: return convert_taken((const peri_op_convert *)op, why);
+    case PERI_OP_LENGTHS: return rows_taken(&((const peri_op_lengths *)op)->rows, why);
+    case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
+    case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
+    case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
+    case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
+    case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
+    case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
+    case PERI_OP_COUNT: break;
+    }
+    return refuse(why, "operation %d is not known", op->kind);
+}
