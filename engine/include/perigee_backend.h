@@ -177,8 +177,8 @@ typedef struct peri_op_refine {
  *   new(u): the first `samples` fresh entries of u's list.
  *   old(u): of its entries that are not fresh, in their order, `samples` (or all) consecutive ones,
  *     cyclically, from number peri_random_below(key, u, how many there are).
- *   new'(v): of the rows u with v in new(u) the `samples` of smallest (mix(mix(key, v), u), u); old'(v)
- *     likewise from old.
+ *   new'(v): of the rows u with v in new(u) the `samples` of smallest (mix(mix(key, v), u) >> 32, u);
+ *     old'(v) likewise from old.
  *   candidates of u: new'(u); of every v in new(u) and new'(u) all of new, new', old, old'(v); of every v
  *     in old(u) and old'(u) all of new, new'(v).
  *   The next list of u: the best `degree` of its list and its candidates. Candidates that entered are

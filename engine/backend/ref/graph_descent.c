@@ -128,7 +128,7 @@ static void sample_list(const descent *run, uint32_t u) {
 /* Whether a goes before b among the reverse samples of v. */
 static bool reverse_before(const descent *run, uint32_t v, uint32_t a, uint32_t b) {
     uint64_t seed = peri_random_mix(run->key, v);
-    uint64_t a_key = peri_random_mix(seed, a), b_key = peri_random_mix(seed, b);
+    uint64_t a_key = peri_random_mix(seed, a) >> 32, b_key = peri_random_mix(seed, b) >> 32;
     return a_key < b_key || (a_key == b_key && a < b);
 }
 
