@@ -299,6 +299,8 @@ struct peri_driver {
     void (*mem_release)(peri_mem *mem);
     /* (optional) Takes a caller's memory as it is. */
     peri_status (*mem_wrap)(peri_device *device, void *data, size_t bytes, peri_mem **out);
+    /* (optional) At most this many bytes of the device's own memory from now on; 0 = all it has. */
+    peri_status (*mem_limit)(peri_device *device, size_t bytes);
 
     peri_status (*stream_open)(peri_device *device, peri_stream **out);
     void (*stream_close)(peri_stream *stream);

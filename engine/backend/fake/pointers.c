@@ -1,0 +1,168 @@
+/* pointers.c: which memory an operation names, and whether it is the device's.
+ *
+ * The cpu backend would happily follow a host pointer; a GPU faults. This check makes the difference show
+ * without one: each array of an operation must lie in one block of the device, over its whole length. */
+#include "backend/fake/fake.h"
+#include "core/checked.h"
+
+#define POINTERS_MAX 16
+
+typedef struct pointers {
+    const char *op;
+    size_t count;
+    struct {
+        const char *name;
+        const void *data;
+        size_t bytes;
+    } list[POINTERS_MAX];
+} pointers;
+
+/* rows * cols * size bytes; what does not fit a size_t can't lie in a block either. */
+static void add(pointers *p, const char *name, const void *data, size_t rows, size_t cols,
+                size_t size) {
+    size_t bytes;
+    if (data == NULL || rows == 0 || cols == 0) return;
+    if (!peri_mul_fits(rows, cols, &bytes) || !peri_mul_fits(bytes, size, &bytes)) bytes = SIZE_MAX;
+    PERI_ASSERT(p->count < POINTERS_MAX);
+    p->list[p->count].name = name;
+    p->list[p->count].data = data;
+    p->list[p->count].bytes = bytes;
+    p->count++;
+}
+
+/* The last row need not have the whole stride. */
+static void add_view(pointers *p, const char *name, const peri_view *view) {
+    if (view->rows == 0 || view->cols == 0) return;
+    size_t row = view->cols * peri_dtype_bytes(view->dtype), bytes;
+    if (!peri_mul_fits(view->rows - 1, view->stride_bytes, &bytes) ||
+        !peri_add_fits(bytes, row, &bytes))
+        bytes = SIZE_MAX;
+    add(p, name, view->data, 1, 1, bytes);
+}
+
+static void add_filter(pointers *p, const peri_filter_view *filter, size_t queries) {
+    if (filter->count == 0) return;
+    add(p, "filter.bits", filter->bits, filter->count, 1, sizeof *filter->bits);
+    add(p, "filter.lists", filter->lists, filter->count, 1, sizeof *filter->lists);
+    add(p, "filter.which", filter->which, queries, 1, sizeof *filter->which);
+}
+
+static void of_convert(pointers *p, const peri_op_convert *op) {
+    add_view(p, "in", &op->in);
+    add_view(p, "out", &op->out);
+}
+
+static void of_lengths(pointers *p, const peri_op_lengths *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "out", op->out, op->rows.rows, 1, sizeof *op->out);
+}
+
+static void of_gather(pointers *p, const peri_op_gather *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "slots", op->slots, op->out.rows, 1, sizeof *op->slots);
+    add_view(p, "out", &op->out);
+}
+
+static void of_knn(pointers *p, const peri_op_knn *op) {
+    add_view(p, "queries", &op->queries);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_filter(p, &op->filter, op->queries.rows);
+    add(p, "ids", op->ids, op->queries.rows, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, op->queries.rows, op->k, sizeof *op->distances);
+}
+
+static void of_refine(pointers *p, const peri_op_refine *op) {
+    size_t q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add(p, "candidates", op->candidates, q, op->columns, sizeof *op->candidates);
+    if (op->k > 0) add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k > 0 ? op->k : op->columns, sizeof *op->distances);
+}
+
+static void of_graph_descent(pointers *p, const peri_op_graph_descent *op) {
+    size_t n = op->rows.rows, degree = op->degree;
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE) add(p, "lengths", op->lengths, n, 1, sizeof *op->lengths);
+    if (op->iteration > 0) {
+        add(p, "slots", op->slots, n, degree, sizeof *op->slots);
+        add(p, "distances", op->distances, n, degree, sizeof *op->distances);
+        add(p, "fresh", op->fresh, n, degree, sizeof *op->fresh);
+    }
+    add(p, "slots_next", op->slots_next, n, degree, sizeof *op->slots_next);
+    add(p, "distances_next", op->distances_next, n, degree, sizeof *op->distances_next);
+    add(p, "fresh_next", op->fresh_next, n, degree, sizeof *op->fresh_next);
+    add(p, "updates", op->updates, 1, 1, sizeof *op->updates);
+}
+
+static void of_graph_prune(pointers *p, const peri_op_graph_prune *op) {
+    add(p, "knn", op->knn, op->rows, op->knn_degree, sizeof *op->knn);
+    add(p, "graph", op->graph, op->rows, op->degree, sizeof *op->graph);
+}
+
+static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
+    size_t n = op->rows.rows, q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE) add(p, "lengths", op->lengths, n, 1, sizeof *op->lengths);
+    add(p, "graph", op->graph, n, op->degree, sizeof *op->graph);
+    if (op->hierarchy.level_max > 0) {
+        add(p, "hierarchy.first", op->hierarchy.first, n, 1, sizeof *op->hierarchy.first);
+        /* its length is not told; one row at least */
+        add(p, "hierarchy.links", op->hierarchy.links, op->hierarchy.degree, 1,
+            sizeof *op->hierarchy.links);
+    }
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
+peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {
+    pointers p = { "", 0, { { NULL, NULL, 0 } } };
+    switch (op->kind) {
+#define OF(NAME, name)                                                                             \
+    case PERI_OP_##NAME:                                                                           \
+        p.op = #name;                                                                              \
+        of_##name(&p, (const peri_op_##name *)op);                                                 \
+        break;
+        PERI_OP_MAP(OF)
+#undef OF
+    case PERI_OP_COUNT: break;
+    }
+    for (size_t i = 0; i < p.count; i++)
+        if (!peri_fake_memory_holds(device, p.list[i].data, p.list[i].bytes))
+            return peri_fail(PERI_E_DEVICE,
+                             "fake:%u: %s.%s, %zu bytes at %p, is not memory of this device",
+                             (unsigned)device->base.place.number, p.op, p.list[i].name,
+                             p.list[i].bytes, p.list[i].data);
+    return PERI_OK;
+}
+
+static peri_status check_one(peri_fake_device *device, const char *what, uint32_t number,
+                             const void *data, size_t bytes) {
+    if (data == NULL || peri_fake_memory_holds(device, data, bytes)) return PERI_OK;
+    return peri_fail(PERI_E_DEVICE,
+                     "fake:%u: filter.%s[%u], %zu bytes at %p, is not memory of this device",
+                     (unsigned)device->base.place.number, what, (unsigned)number, bytes, data);
+}
+
+peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
+    const peri_filter_view *filter = NULL;
+    if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
+    if (filter == NULL || filter->count == 0) return PERI_OK;
+    for (uint32_t i = 0; i < filter->count; i++) {
+        if (filter->bits != NULL)
+            PERI_TRY(check_one(device, "bits", i, filter->bits[i],
+                               filter->words * sizeof **filter->bits));
+        /* a list's length is in `passing`, which may be the host's; its first slot stands for it */
+        if (filter->lists != NULL)
+            PERI_TRY(check_one(device, "lists", i, filter->lists[i], sizeof **filter->lists));
+    }
+    return PERI_OK;
+}

@@ -1,0 +1,235 @@
+/* lane.c: pooled streams with arenas.
+ *
+ * An arena is a short list of blocks. It grows by doubling while a lane is in use; when the lane goes back
+ * and more than one block was needed, they are replaced by a single one of their sum, so the next search of
+ * that shape takes everything from one block. Who may touch what: the pool's list is guarded by the
+ * context's lock; a lane itself belongs to one thread. */
+#include "core/lane.h"
+
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/memory.h"
+
+#define ARENA_BLOCKS 24
+#define ARENA_BYTES_MIN 65536u
+
+typedef struct arena {
+    struct {
+        char *data;
+        size_t bytes;
+        peri_mem *mem; /* NULL: host memory of the context */
+    } blocks[ARENA_BLOCKS];
+    size_t count, used; /* used: bytes of the last block */
+    size_t bytes;       /* of all blocks */
+} arena;
+
+struct peri_lane {
+    peri_device *device;
+    peri_stream *stream;
+    arena place, host;
+    bool dirty; /* something was enqueued since the last wait */
+    peri_lane *following;
+};
+
+/* ---- arenas ------------------------------------------------------------------------------- */
+
+static peri_status arena_grow(peri_lane *lane, arena *a, size_t bytes) {
+    if (a->count == ARENA_BLOCKS)
+        return peri_fail(PERI_E_MEMORY, "scratch of one search passes %zu bytes", a->bytes);
+    char *data = NULL;
+    peri_mem *mem = NULL;
+    if (a == &lane->host) {
+        PERI_TRY(peri_memory_acquire(lane->device->context, bytes, 1, &data));
+    } else {
+        PERI_TRY(lane->device->driver->mem_acquire(lane->device, bytes, PERI_MEMORY_DEVICE,
+                                                   PERI_USE_SCRATCH, &mem));
+        data = mem->data;
+    }
+    a->blocks[a->count].data = data;
+    a->blocks[a->count].bytes = bytes;
+    a->blocks[a->count].mem = mem;
+    a->count++;
+    a->used = 0;
+    a->bytes += bytes;
+    return PERI_OK;
+}
+
+static void arena_clear(peri_lane *lane, arena *a) {
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->blocks[i].mem != NULL)
+            lane->device->driver->mem_release(a->blocks[i].mem);
+        else
+            peri_memory_release(lane->device->context, a->blocks[i].data, a->blocks[i].bytes, 1);
+    }
+    *a = (arena){ .count = 0 };
+}
+
+/* One block in place of several; none when memory is short, which is no failure here. */
+static void arena_settle(peri_lane *lane, arena *a) {
+    a->used = 0;
+    if (a->count < 2) return;
+    size_t bytes = a->bytes;
+    arena_clear(lane, a);
+    (void)arena_grow(lane, a, bytes);
+}
+
+static peri_status arena_take(peri_lane *lane, arena *a, size_t count, size_t size, void *out) {
+    void **slot = (void **)out;
+    size_t bytes;
+    *slot = NULL;
+    if (!peri_mul_fits(count, size, &bytes) || bytes > SIZE_MAX / 4)
+        return peri_fail(PERI_E_MEMORY, "%zu items of %zu bytes are more than memory can hold",
+                         count, size);
+    if (bytes == 0) return PERI_OK;
+    bytes = peri_round_up(bytes, PERI_ALIGN);
+    if (a->count == 0 || a->blocks[a->count - 1].bytes - a->used < bytes) {
+        size_t wanted = peri_max_size(peri_max_size(bytes, a->bytes), ARENA_BYTES_MIN);
+        PERI_TRY(arena_grow(lane, a, wanted));
+    }
+    *slot = a->blocks[a->count - 1].data + a->used;
+    a->used += bytes;
+    return PERI_OK;
+}
+
+/* ---- lanes -------------------------------------------------------------------------------- */
+
+static peri_status lane_create(peri_device *device, peri_lane **out) {
+    peri_lane *lane;
+    PERI_TRY(peri_memory_acquire_zeroed(device->context, 1, sizeof *lane, &lane));
+    lane->device = device;
+    peri_status status = device->driver->stream_open(device, &lane->stream);
+    if (status != PERI_OK) {
+        peri_memory_release(device->context, lane, 1, sizeof *lane);
+        return status;
+    }
+    *out = lane;
+    return PERI_OK;
+}
+
+static void lane_free(peri_lane *lane) {
+    peri_device *device = lane->device;
+    arena_clear(lane, &lane->place);
+    arena_clear(lane, &lane->host);
+    device->driver->stream_close(lane->stream);
+    peri_memory_release(device->context, lane, 1, sizeof *lane);
+}
+
+peri_status peri_lane_acquire(peri_device *device, peri_lane **out) {
+    *out = NULL;
+    pthread_mutex_lock(&device->context->lock);
+    peri_lane *lane = device->lanes;
+    if (lane != NULL) device->lanes = lane->following;
+    pthread_mutex_unlock(&device->context->lock);
+    if (lane == NULL) return lane_create(device, out);
+    lane->following = NULL;
+    *out = lane;
+    return PERI_OK;
+}
+
+void peri_lane_release(peri_lane *lane) {
+    if (lane == NULL) return;
+    peri_device *device = lane->device;
+    if (lane->dirty) (void)peri_lane_wait(lane, NULL);
+    peri_lane_follow(lane, NULL, 0);
+    arena_settle(lane, &lane->place);
+    arena_settle(lane, &lane->host);
+    pthread_mutex_lock(&device->context->lock);
+    lane->following = device->lanes;
+    device->lanes = lane;
+    pthread_mutex_unlock(&device->context->lock);
+}
+
+void peri_lanes_close(peri_device *device) {
+    peri_lane *lane = device->lanes;
+    device->lanes = NULL;
+    while (lane != NULL) {
+        peri_lane *following = lane->following;
+        lane_free(lane);
+        lane = following;
+    }
+}
+
+peri_stream *peri_lane_stream(peri_lane *lane) { return lane->stream; }
+peri_device *peri_lane_device(peri_lane *lane) { return lane->device; }
+
+void peri_lane_follow(peri_lane *lane, const peri_control *control, size_t threads) {
+    lane->stream->control = control;
+    lane->stream->threads = threads;
+}
+
+peri_status peri_lane_take(peri_lane *lane, size_t count, size_t size, void *out) {
+    return arena_take(lane, &lane->place, count, size, out);
+}
+
+peri_status peri_lane_take_host(peri_lane *lane, size_t count, size_t size, void *out) {
+    return arena_take(lane, &lane->host, count, size, out);
+}
+
+/* ---- moving operands ---------------------------------------------------------------------- */
+
+static peri_status enqueue_copy(peri_lane *lane, void *to, size_t to_stride, peri_device *to_device,
+                                const void *from, size_t from_stride, peri_device *from_device,
+                                size_t rows, size_t row_bytes) {
+    if (rows == 0 || row_bytes == 0) return PERI_OK;
+    lane->dirty = true;
+    return lane->device->driver->copy(lane->stream, to, to_stride, to_device, from, from_stride,
+                                      from_device, rows, row_bytes);
+}
+
+peri_status peri_lane_upload(peri_lane *lane, const void *host, size_t count, size_t size,
+                             void *out) {
+    if (lane->device->shares_host || host == NULL) {
+        *(const void **)out = host;
+        return PERI_OK;
+    }
+    PERI_TRY(peri_lane_take(lane, count, size, out));
+    size_t bytes = count * size;
+    return enqueue_copy(lane, *(void **)out, bytes, lane->device, host, bytes, NULL, 1, bytes);
+}
+
+peri_status peri_lane_upload_view(peri_lane *lane, const peri_view *host, peri_view *out) {
+    *out = *host;
+    out->place = lane->device->place;
+    if (lane->device->shares_host) return PERI_OK;
+    size_t row_bytes = host->cols * peri_dtype_bytes(host->dtype);
+    PERI_TRY(peri_lane_take(lane, host->rows, row_bytes, &out->data));
+    out->stride_bytes = row_bytes;
+    return enqueue_copy(lane, out->data, row_bytes, lane->device, host->data, host->stride_bytes,
+                        NULL, host->rows, row_bytes);
+}
+
+peri_status peri_lane_out(peri_lane *lane, void *host, size_t count, size_t size, void *out) {
+    if (lane->device->shares_host) {
+        *(void **)out = host;
+        return PERI_OK;
+    }
+    return peri_lane_take(lane, count, size, out);
+}
+
+peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size_t count,
+                            size_t size) {
+    if (lane->device->shares_host && host == place) return PERI_OK;
+    size_t bytes = count * size;
+    return enqueue_copy(lane, host, bytes, NULL, place, bytes, lane->device, 1, bytes);
+}
+
+peri_status peri_lane_run(peri_lane *lane, const peri_op *op) {
+    const peri_driver *driver = lane->device->driver;
+    char reason[256] = "";
+    if (!driver->supports(lane->device, op, reason, sizeof reason)) {
+        char place[32];
+        peri_place_format(lane->device->place, place, sizeof place);
+        return peri_fail(PERI_E_UNSUPPORTED, "%s: %s", place, reason);
+    }
+    size_t bytes = driver->scratch_bytes(lane->device, op);
+    void *scratch;
+    PERI_TRY(peri_lane_take(lane, bytes, 1, &scratch));
+    lane->dirty = true;
+    return driver->run(lane->stream, op, scratch, bytes);
+}
+
+peri_status peri_lane_wait(peri_lane *lane, const peri_control *control) {
+    lane->dirty = false;
+    return lane->device->driver->stream_wait(lane->stream, control);
+}

@@ -1,0 +1,397 @@
+/* matrix.c: matrices as values: made, sliced, gathered, converted, moved. Files are engine/io's. */
+#include "core/matrix.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/distance.h"
+#include "core/half.h"
+#include "core/lane.h"
+#include "core/memory.h"
+#include "core/threads.h"
+
+struct peri_matrix {
+    atomic_size_t references;
+    peri_context *context;
+    peri_view view;
+    peri_mem *mem;          /* owned memory, or NULL */
+    peri_anchor_fn release; /* what keeps foreign memory alive, or NULL */
+    void *anchor;
+};
+
+static bool on_host(peri_place place) {
+    return place.kind == PERI_PLACE_CPU || place.kind == PERI_PLACE_REF;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+static peri_status matrix_new(peri_context *context, peri_view view, peri_matrix **out) {
+    peri_matrix *matrix;
+    *out = NULL;
+    PERI_TRY(peri_memory_acquire_zeroed(context, 1, sizeof *matrix, &matrix));
+    atomic_init(&matrix->references, 1);
+    peri_context_retain(context);
+    matrix->context = context;
+    matrix->view = view;
+    *out = matrix;
+    return PERI_OK;
+}
+
+peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_anchor_fn release,
+                               void *anchor, peri_matrix **out) {
+    peri_status status = matrix_new(context, view, out);
+    if (status != PERI_OK) {
+        release(anchor);
+        return status;
+    }
+    (*out)->release = release;
+    (*out)->anchor = anchor;
+    return PERI_OK;
+}
+
+void peri_matrix_retain(peri_matrix *matrix) { atomic_fetch_add(&matrix->references, 1); }
+
+void peri_matrix_release(peri_matrix *matrix) {
+    if (matrix == NULL || atomic_fetch_sub(&matrix->references, 1) != 1) return;
+    peri_context *context = matrix->context;
+    if (matrix->mem != NULL) matrix->mem->device->driver->mem_release(matrix->mem);
+    if (matrix->release != NULL) matrix->release(matrix->anchor);
+    peri_memory_release(context, matrix, 1, sizeof *matrix);
+    peri_context_release(context);
+}
+
+peri_view peri_matrix_view(const peri_matrix *matrix) { return matrix->view; }
+peri_context *peri_matrix_context(const peri_matrix *matrix) { return matrix->context; }
+
+/* A matrix with memory of its own, not cleared. */
+static peri_status matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                                  peri_place place, peri_matrix **out) {
+    *out = NULL;
+    size_t row_bytes, bytes;
+    if (cols == 0) return peri_fail(PERI_E_ARGUMENT, "cols: 0 given, allowed: 1 and more");
+    if ((unsigned)dtype >= PERI_DTYPE_COUNT)
+        return peri_fail(PERI_E_ARGUMENT, "dtype: %d given, which is none", (int)dtype);
+    if (!peri_mul_fits(cols, peri_dtype_bytes(dtype), &row_bytes) ||
+        !peri_mul_fits(rows, row_bytes, &bytes))
+        return peri_fail(PERI_E_MEMORY, "%zu x %zu %s is more than memory can hold", rows, cols,
+                         peri_dtype_name(dtype));
+    peri_device *device;
+    PERI_TRY(peri_context_device(context, place, &device));
+    PERI_TRY(matrix_new(context, (peri_view){ NULL, rows, cols, row_bytes, dtype, place }, out));
+    if (bytes == 0) return PERI_OK;
+    peri_status status = device->driver->mem_acquire(device, bytes, PERI_MEMORY_DEVICE,
+                                                     PERI_USE_ROWS, &(*out)->mem);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+        return status;
+    }
+    (*out)->view.data = (*out)->mem->data;
+    return PERI_OK;
+}
+
+/* Runs one operation at a place and waits. */
+static peri_status run_at(peri_context *context, peri_place place, const peri_op *op) {
+    peri_device *device;
+    peri_lane *lane = NULL;
+    peri_status status;
+    PERI_GO(peri_context_device(context, place, &device));
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_lane_run(lane, op));
+    PERI_GO(peri_lane_wait(lane, NULL));
+done:
+    peri_lane_release(lane);
+    return status;
+}
+
+peri_status peri_matrix_create(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                               peri_place place, peri_matrix **out) {
+    PERI_TRY(matrix_acquire(context, rows, cols, dtype, place, out));
+    peri_view *view = &(*out)->view;
+    size_t bytes = view->rows * view->stride_bytes;
+    if (bytes == 0) return PERI_OK;
+    if (on_host(place)) {
+        memset(view->data, 0, bytes);
+        return PERI_OK;
+    }
+    peri_device *device = (*out)->mem->device;
+    peri_lane *lane = NULL;
+    peri_status status;
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(device->driver->fill(peri_lane_stream(lane), view->data, 0, bytes));
+    PERI_GO(peri_lane_wait(lane, NULL));
+done:
+    peri_lane_release(lane);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+/* ---- copying ------------------------------------------------------------------------------ */
+
+/* Rows between two memories, at most one of them off the host, or both on devices of one driver. */
+static peri_status copy_rows(peri_context *context, const peri_view *to, const peri_view *from) {
+    size_t row_bytes = from->cols * peri_dtype_bytes(from->dtype);
+    if (from->rows == 0) return PERI_OK;
+    if (on_host(to->place) && on_host(from->place)) {
+        for (size_t r = 0; r < from->rows; r++)
+            memcpy(peri_view_row(to, r), peri_view_row(from, r), row_bytes);
+        return PERI_OK;
+    }
+    peri_device *to_device = NULL, *from_device = NULL;
+    peri_lane *lane = NULL;
+    peri_status status;
+    if (!on_host(to->place)) PERI_GO(peri_context_device(context, to->place, &to_device));
+    if (!on_host(from->place)) PERI_GO(peri_context_device(context, from->place, &from_device));
+    peri_device *device = to_device != NULL ? to_device : from_device;
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(device->driver->copy(peri_lane_stream(lane), to->data, to->stride_bytes, to_device,
+                                 from->data, from->stride_bytes, from_device, from->rows,
+                                 row_bytes));
+    PERI_GO(peri_lane_wait(lane, NULL));
+done:
+    peri_lane_release(lane);
+    return status;
+}
+
+static peri_status check_rows(const peri_matrix *matrix, size_t first, size_t count) {
+    if (first <= matrix->view.rows && count <= matrix->view.rows - first) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "rows: %zu..%zu given, the matrix has 0..%zu", first,
+                     first + count, matrix->view.rows);
+}
+
+static peri_view rows_of(const peri_matrix *matrix, size_t first, size_t count) {
+    peri_view view = matrix->view;
+    if (count > 0) view.data = peri_view_row(&matrix->view, first);
+    view.rows = count;
+    return view;
+}
+
+static peri_view packed_host(const peri_matrix *matrix, void *data, size_t count) {
+    size_t row_bytes = matrix->view.cols * peri_dtype_bytes(matrix->view.dtype);
+    return (peri_view){ data, count, matrix->view.cols, row_bytes, matrix->view.dtype, PERI_CPU };
+}
+
+peri_status peri_matrix_read(const peri_matrix *matrix, size_t first, size_t count, void *out) {
+    PERI_TRY(check_rows(matrix, first, count));
+    peri_view to = packed_host(matrix, out, count), from = rows_of(matrix, first, count);
+    return copy_rows(matrix->context, &to, &from);
+}
+
+peri_status peri_matrix_write(peri_matrix *matrix, size_t first, size_t count, const void *data) {
+    PERI_TRY(check_rows(matrix, first, count));
+    peri_view to = rows_of(matrix, first, count);
+    peri_view from = packed_host(matrix, (void *)(uintptr_t)data, count);
+    return copy_rows(matrix->context, &to, &from);
+}
+
+peri_status peri_matrix_move(peri_matrix *matrix, peri_place place, peri_matrix **out) {
+    *out = NULL;
+    const peri_view *view = &matrix->view;
+    if (peri_place_equal(view->place, place)) {
+        peri_matrix_retain(matrix);
+        *out = matrix;
+        return PERI_OK;
+    }
+    bool apart = !on_host(place) && !on_host(view->place) && place.kind != view->place.kind;
+    if (apart) { /* devices of two drivers meet on the host */
+        peri_matrix *host = NULL;
+        PERI_TRY(peri_matrix_move(matrix, PERI_CPU, &host));
+        peri_status status = peri_matrix_move(host, place, out);
+        peri_matrix_release(host);
+        return status;
+    }
+    PERI_TRY(matrix_acquire(matrix->context, view->rows, view->cols, view->dtype, place, out));
+    peri_status status = copy_rows(matrix->context, &(*out)->view, view);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+/* ---- values ------------------------------------------------------------------------------- */
+
+static void release_parent(void *anchor) { peri_matrix_release(anchor); }
+
+peri_status peri_matrix_slice(peri_matrix *matrix, size_t first, size_t stop, peri_matrix **out) {
+    *out = NULL;
+    if (first > stop || stop > matrix->view.rows)
+        return peri_fail(PERI_E_ARGUMENT, "slice: first %zu, stop %zu given, allowed: 0 <= first "
+                         "<= stop <= %zu", first, stop, matrix->view.rows);
+    peri_matrix_retain(matrix);
+    return peri_matrix_anchor(matrix->context, rows_of(matrix, first, stop - first), release_parent,
+                              matrix, out);
+}
+
+static peri_status check_ids(const peri_matrix *matrix, const int64_t *ids, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || (uint64_t)ids[i] >= matrix->view.rows)
+            return peri_fail(PERI_E_ARGUMENT, "ids: entry %zu is %lld, allowed: 0..%lld", i,
+                             (long long)ids[i], (long long)matrix->view.rows - 1);
+    }
+    return PERI_OK;
+}
+
+peri_status peri_matrix_gather(const peri_matrix *matrix, const int64_t *ids, size_t count,
+                               peri_matrix **out) {
+    *out = NULL;
+    PERI_TRY(check_ids(matrix, ids, count));
+    const peri_view *view = &matrix->view;
+    PERI_TRY(matrix_acquire(matrix->context, count, view->cols, view->dtype, view->place, out));
+    peri_device *device;
+    peri_lane *lane = NULL;
+    peri_status status = PERI_OK;
+    if (count == 0) return PERI_OK;
+    peri_op_gather op = { PERI_OP_GATHER, *view, NULL, (*out)->view };
+    PERI_GO(peri_context_device(matrix->context, view->place, &device));
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_lane_upload(lane, ids, count, sizeof *ids, &op.slots));
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_wait(lane, NULL));
+done:
+    peri_lane_release(lane);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+peri_status peri_matrix_convert(const peri_matrix *matrix, peri_dtype dtype, peri_matrix **out) {
+    const peri_view *view = &matrix->view;
+    PERI_TRY(matrix_acquire(matrix->context, view->rows, view->cols, dtype, view->place, out));
+    if (view->rows == 0) return PERI_OK;
+    peri_op_convert op = { PERI_OP_CONVERT, *view, (*out)->view };
+    peri_status status = run_at(matrix->context, view->place, (const peri_op *)&op);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+static peri_status normalize_task(void *ud, size_t task, size_t worker) {
+    peri_view *view = ud;
+    (void)worker;
+    size_t stop = peri_min_size(view->rows, (task + 1) * 1024);
+    for (size_t r = task * 1024; r < stop; r++) {
+        float *row = peri_view_row(view, r);
+        float length = peri_canonical_length(PERI_F32, row, (uint32_t)view->cols);
+        for (size_t c = 0; c < view->cols; c++) row[c] /= length;
+    }
+    return PERI_OK;
+}
+
+peri_status peri_matrix_normalize(const peri_matrix *matrix, peri_matrix **out) {
+    *out = NULL;
+    peri_matrix *wide = NULL, *host = NULL;
+    peri_status status;
+    PERI_GO(peri_matrix_convert(matrix, PERI_F32, &wide));
+    PERI_GO(peri_matrix_move(wide, PERI_CPU, &host));
+    PERI_GO(peri_matrix_check(host, true, "normalize", 0, NULL));
+    PERI_GO(peri_parallel(matrix->context, NULL, peri_ceil_div(host->view.rows, 1024),
+                          normalize_task, &host->view));
+    PERI_GO(peri_matrix_move(host, matrix->view.place, out));
+done:
+    peri_matrix_release(wide);
+    peri_matrix_release(host);
+    return status;
+}
+
+/* ---- checking ----------------------------------------------------------------------------- */
+
+static float element(const peri_view *view, const void *row, size_t column) {
+    switch (view->dtype) {
+    case PERI_F32: return ((const float *)row)[column];
+    case PERI_F16: return peri_half_to_float(((const uint16_t *)row)[column]);
+    case PERI_I8: return ((const int8_t *)row)[column];
+    default: return ((const uint8_t *)row)[column];
+    }
+}
+
+/* Whether all of a row is finite, with no branch an element: an exponent of all ones is NaN or Inf. */
+static bool row_finite(const peri_view *view, const void *row) {
+    unsigned bad = 0;
+    if (view->dtype == PERI_F32) {
+        for (size_t c = 0; c < view->cols; c++) {
+            uint32_t bits;
+            memcpy(&bits, (const char *)row + c * sizeof bits, sizeof bits);
+            bad |= (bits & 0x7F800000u) == 0x7F800000u;
+        }
+    } else if (view->dtype == PERI_F16) {
+        const uint16_t *x = row;
+        for (size_t c = 0; c < view->cols; c++) bad |= (x[c] & 0x7C00u) == 0x7C00u;
+    }
+    return bad == 0;
+}
+
+/* Whether a row has a length to divide by: cosine and normalizing ask for it. */
+static bool row_has_direction(const peri_view *view, const void *row) {
+    float length = peri_canonical_length(view->dtype, row, (uint32_t)view->cols);
+    return length > 0 && isfinite(length);
+}
+
+static peri_status bad_row(const peri_view *view, size_t r, const char *what) {
+    const void *row = peri_view_row(view, r);
+    for (size_t c = 0; c < view->cols; c++) {
+        float value = element(view, row, c);
+        if (!isfinite(value))
+            return peri_fail(PERI_E_INVALID, "%s: row %zu, column %zu is %s", what, r, c,
+                             isnan(value) ? "NaN" : value > 0 ? "Inf" : "-Inf");
+    }
+    return peri_fail(PERI_E_INVALID, "%s: row %zu has no direction: its length is %s", what,
+                     r,
+                     peri_canonical_length(view->dtype, row, (uint32_t)view->cols) > 0
+                         ? "past the range of f32" : "0");
+}
+
+peri_status peri_view_check(const peri_view *view, bool zeros, const char *what) {
+    for (size_t r = 0; r < view->rows; r++) {
+        const void *row = peri_view_row(view, r);
+        if (!row_finite(view, row) || (zeros && !row_has_direction(view, row)))
+            return bad_row(view, r, what);
+    }
+    return PERI_OK;
+}
+
+typedef struct check_job {
+    peri_view view;
+    bool zeros;
+    const char *what;
+    atomic_size_t *first_bad;
+} check_job;
+
+/* The lowest bad row is reported, whichever worker comes first. */
+static peri_status check_task(void *ud, size_t task, size_t worker) {
+    const check_job *job = ud;
+    (void)worker;
+    size_t stop = peri_min_size(job->view.rows, (task + 1) * 1024);
+    for (size_t r = task * 1024; r < stop; r++) {
+        const void *row = peri_view_row(&job->view, r);
+        if (row_finite(&job->view, row) && (!job->zeros || row_has_direction(&job->view, row))) continue;
+        size_t lowest = atomic_load(job->first_bad);
+        while (r < lowest && !atomic_compare_exchange_weak(job->first_bad, &lowest, r)) {}
+        break;
+    }
+    return PERI_OK;
+}
+
+peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
+                              const peri_control *control) {
+    peri_matrix *host;
+    PERI_TRY(peri_matrix_move(matrix, PERI_CPU, &host));
+    atomic_size_t first_bad;
+    atomic_init(&first_bad, SIZE_MAX);
+    check_job job = { host->view, zeros, what, &first_bad };
+    peri_loop loop = { "check", threads, control };
+    peri_status status = peri_parallel(matrix->context, &loop, peri_ceil_div(job.view.rows, 1024),
+                                       check_task, &job);
+    size_t bad = atomic_load(&first_bad);
+    if (status == PERI_OK && bad != SIZE_MAX) status = bad_row(&job.view, bad, what);
+    peri_matrix_release(host);
+    return status;
+}

@@ -1,0 +1,52 @@
+/* build.c: the one way in to building an index, and the parameter tables by name. */
+#include <string.h>
+
+#include "index/combinators.h"
+#include "index/index.h"
+
+static peri_status check_build(const peri_build *build, const peri_kind **kind) {
+    if (build->size != sizeof *build)
+        return peri_fail(PERI_E_ARGUMENT, "build.size: %u given, this library takes %zu",
+                         build->size, sizeof *build);
+    *kind = build->kind == NULL ? NULL : peri_kind_find(build->kind);
+    if (*kind == NULL || (*kind)->build == NULL)
+        return peri_fail(PERI_E_ARGUMENT, "kind: '%.40s' given, allowed: flat cagra",
+                         build->kind == NULL ? "" : build->kind);
+    if (build->rows == NULL) return peri_fail(PERI_E_ARGUMENT, "rows: none given");
+    return peri_options_check(&build->options, &(*kind)->build_table, 1);
+}
+
+peri_status peri_searcher_build(const peri_build *build, peri_searcher **out) {
+    const peri_kind *kind;
+    peri_index *index = NULL;
+    peri_status status;
+    *out = NULL;
+    PERI_TRY(check_build(build, &kind));
+    peri_context *context = peri_matrix_context(build->rows);
+    PERI_GO(peri_index_create(context, kind, build->place, &index));
+    PERI_GO(peri_params_read(kind->build_table, &build->options, index->params));
+    int64_t metric;
+    memcpy(&metric, index->params, sizeof metric);
+    if (peri_matrix_view(build->rows).dtype <= PERI_U8)
+        PERI_GO(peri_matrix_check(build->rows, metric == PERI_COSINE, "rows", build->threads,
+                                  build->control));
+    PERI_GO(peri_index_set_rows(index, build->rows));
+    if (build->ids != NULL) PERI_GO(peri_index_set_ids(index, build->ids));
+    PERI_GO(peri_index_add_lengths(index));
+    PERI_GO(kind->build(index, build->threads, build->control));
+    *out = &index->base;
+    return PERI_OK;
+done:
+    if (index != NULL) peri_searcher_release(&index->base);
+    return status;
+}
+
+const peri_param_table *peri_params_find(const char *kind, const char *verb) {
+    const peri_kind *found = peri_kind_find(kind);
+    if (found != NULL && strcmp(verb, "build") == 0)
+        return found->build == NULL ? NULL : found->build_table;
+    if (found != NULL && strcmp(verb, "search") == 0) return found->ops.search_table;
+    if (strcmp(kind, "cagra") == 0 && strcmp(verb, "to_hnsw") == 0) return &peri_to_hnsw_table;
+    if (strcmp(kind, "refined") == 0) return &peri_refined_table;
+    return NULL;
+}

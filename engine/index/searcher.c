@@ -1,0 +1,208 @@
+/* searcher.c: the edge of every search: checks, the two halves, reporting; and the tree of searchers. */
+#include "index/searcher.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/distance.h"
+#include "core/matrix.h"
+#include "core/memory.h"
+
+#define LAYERS_MAX 16
+
+void peri_searcher_init(peri_searcher *searcher, const peri_searcher_ops *ops,
+                        peri_context *context, peri_searcher *inner) {
+    atomic_init(&searcher->references, 1);
+    searcher->ops = ops;
+    searcher->context = context;
+    searcher->inner = inner;
+    peri_context_retain(context);
+    if (inner == NULL) return;
+    peri_searcher_retain(inner);
+    searcher->device = inner->device;
+    searcher->metric = inner->metric;
+    searcher->dim = inner->dim;
+    searcher->rows = inner->rows;
+}
+
+void peri_searcher_retain(peri_searcher *searcher) { atomic_fetch_add(&searcher->references, 1); }
+
+void peri_searcher_release(peri_searcher *searcher) {
+    while (searcher != NULL && atomic_fetch_sub(&searcher->references, 1) == 1) {
+        peri_searcher *inner = searcher->inner;
+        peri_context *context = searcher->context;
+        searcher->ops->free(searcher);
+        peri_context_release(context);
+        searcher = inner;
+    }
+}
+
+const char *peri_searcher_kind(const peri_searcher *searcher) { return searcher->ops->kind; }
+peri_context *peri_searcher_context(const peri_searcher *searcher) { return searcher->context; }
+size_t peri_searcher_rows(const peri_searcher *searcher) { return searcher->rows; }
+uint32_t peri_searcher_dim(const peri_searcher *searcher) { return searcher->dim; }
+peri_metric peri_searcher_metric(const peri_searcher *searcher) { return searcher->metric; }
+
+/* ---- what a request may be ---------------------------------------------------------------- */
+
+static peri_status check_queries(const peri_searcher *self, const peri_view *queries) {
+    if (queries->place.kind != PERI_PLACE_CPU && queries->place.kind != PERI_PLACE_REF)
+        return peri_fail(PERI_E_ARGUMENT, "queries: on a device, allowed: on the host");
+    if (queries->dtype > PERI_U8)
+        return peri_fail(PERI_E_ARGUMENT, "queries: dtype %s given, allowed: f32 f16 i8 u8",
+                         peri_dtype_name(queries->dtype));
+    if (queries->cols != self->dim)
+        return peri_fail(PERI_E_ARGUMENT, "queries: %zu columns given, the index has dim %u",
+                         queries->cols, self->dim);
+    return peri_view_check(queries, self->metric == PERI_COSINE, "queries");
+}
+
+static peri_status check_options(const peri_searcher *self, const peri_options *options) {
+    const peri_param_table *tables[LAYERS_MAX];
+    size_t count = 0;
+    for (const peri_searcher *s = self; s != NULL && count < LAYERS_MAX; s = s->inner)
+        if (s->ops->search_table != NULL) tables[count++] = s->ops->search_table;
+    return peri_options_check(options, tables, count);
+}
+
+static peri_status check_request(const peri_searcher *self, const peri_request *request) {
+    if (request->size != sizeof *request)
+        return peri_fail(PERI_E_ARGUMENT, "request.size: %u given, this library takes %zu",
+                         request->size, sizeof *request);
+    if (request->k < 1 || request->k > PERI_K_MAX)
+        return peri_fail(PERI_E_ARGUMENT, "k: %zu given, allowed: 1..%u", request->k, PERI_K_MAX);
+    size_t count = request->filter_count;
+    if (count > 1 && count != request->queries.rows)
+        return peri_fail(PERI_E_ARGUMENT, "filter: %zu given for %zu queries, allowed: one for the "
+                         "batch, or one for each query", count, request->queries.rows);
+    size_t items;
+    if (!peri_mul_fits(request->queries.rows, request->k, &items) || items > SIZE_MAX / 64)
+        return peri_fail(PERI_E_ARGUMENT, "k: %zu for %zu queries is more than memory can hold",
+                         request->k, request->queries.rows);
+    PERI_TRY(check_options(self, &request->options));
+    return check_queries(self, &request->queries);
+}
+
+/* ---- searching ---------------------------------------------------------------------------- */
+
+static peri_status run_search(peri_searcher *self, peri_search *search) {
+    peri_status status = peri_lane_acquire(self->device, &search->lane);
+    if (status != PERI_OK) return status;
+    peri_lane_follow(search->lane, search->control, search->threads);
+    status = self->ops->submit(self, search);
+    peri_status waited = peri_lane_wait(search->lane, search->control);
+    if (status == PERI_OK) status = waited;
+    if (status == PERI_OK)
+        status = self->ops->finish(self, search);
+    else
+        self->ops->abandon(self, search);
+    peri_lane_release(search->lane);
+    return status;
+}
+
+/* The device may have been opened before a fork: ask again by place. */
+static peri_status check_device(const peri_searcher *self) {
+    peri_device *device;
+    return peri_context_device(self->context, self->device->place, &device);
+}
+
+peri_status peri_searcher_search(peri_searcher *self, const peri_request *request,
+                                 peri_hits *hits) {
+    PERI_TRY(check_request(self, request));
+    PERI_TRY(check_device(self));
+    size_t rows = request->queries.rows;
+    peri_search search = { .queries = request->queries,
+                           .k = request->k,
+                           .filters = request->filters,
+                           .filter_count = request->filter_count,
+                           .options = &request->options,
+                           .threads = request->threads,
+                           .control = request->control,
+                           .ids = hits->ids,
+                           .distances = hits->distances,
+                           .info = { "exact", self->device->place, 0, 1, 0 } };
+    if (rows > 0) PERI_TRY(run_search(self, &search));
+    search.info.missing = 0;
+    for (size_t i = 0; i < rows * request->k; i++)
+        search.info.missing += hits->ids[i] == PERI_ID_NONE;
+    peri_metric_report(self->metric, hits->distances, rows * request->k);
+    hits->info = search.info;
+    return PERI_OK;
+}
+
+peri_status peri_searcher_score(peri_searcher *self, const peri_view *queries, const int64_t *ids,
+                                size_t columns, float *distances) {
+    if (self->ops->score == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "%s holds no rows to score with", self->ops->kind);
+    PERI_TRY(check_queries(self, queries));
+    PERI_TRY(check_device(self));
+    size_t items;
+    if (!peri_mul_fits(queries->rows, columns, &items))
+        return peri_fail(PERI_E_ARGUMENT, "ids: %zu columns is more than memory can hold", columns);
+    if (items == 0) return PERI_OK;
+    peri_search search = { .queries = *queries };
+    PERI_TRY(peri_lane_acquire(self->device, &search.lane));
+    peri_status status = self->ops->score(self, &search, ids, columns, distances);
+    peri_lane_release(search.lane);
+    if (status == PERI_OK) peri_metric_report(self->metric, distances, items);
+    return status;
+}
+
+/* ---- describing --------------------------------------------------------------------------- */
+
+void peri_field_int(peri_field_fn field, void *ud, const char *key, int64_t value) {
+    field(ud, key, &(peri_value){ PERI_VALUE_INT, { .i = value } });
+}
+void peri_field_real(peri_field_fn field, void *ud, const char *key, double value) {
+    field(ud, key, &(peri_value){ PERI_VALUE_REAL, { .r = value } });
+}
+void peri_field_flag(peri_field_fn field, void *ud, const char *key, bool value) {
+    field(ud, key, &(peri_value){ PERI_VALUE_FLAG, { .flag = value } });
+}
+void peri_field_text(peri_field_fn field, void *ud, const char *key, const char *value) {
+    field(ud, key, &(peri_value){ PERI_VALUE_TEXT, { .text = value } });
+}
+
+void peri_field_params(peri_field_fn field, void *ud, const peri_param_table *table,
+                       const void *params) {
+    for (size_t i = 0; i < table->count; i++) {
+        char key[80], word[48];
+        peri_value value = peri_param_value(&table->list[i], params, word, sizeof word);
+        snprintf(key, sizeof key, "params.%s", table->list[i].name);
+        field(ud, key, &value);
+    }
+}
+
+typedef struct prefixed {
+    peri_field_fn field;
+    void *ud;
+} prefixed;
+
+static void inner_field(void *ud, const char *key, const peri_value *value) {
+    const prefixed *outer = ud;
+    char longer[160];
+    snprintf(longer, sizeof longer, "inner.%s", key);
+    outer->field(outer->ud, longer, value);
+}
+
+void peri_searcher_describe(const peri_searcher *self, peri_field_fn field, void *ud) {
+    char place[32];
+    peri_field_text(field, ud, "kind", self->ops->kind);
+    peri_field_int(field, ud, "rows", (int64_t)self->rows);
+    peri_field_int(field, ud, "dim", self->dim);
+    peri_field_text(field, ud, "metric", peri_metric_name(self->metric));
+    peri_field_text(field, ud, "place",
+                    peri_place_format(self->device->place, place, sizeof place));
+    self->ops->describe(self, field, ud);
+    if (self->inner == NULL) return;
+    prefixed outer = { field, ud };
+    peri_searcher_describe(self->inner, inner_field, &outer);
+}
+
+bool peri_searcher_explain(const peri_searcher *self, size_t depth, char *line, size_t size) {
+    for (; depth > 0 && self != NULL; depth--) self = self->inner;
+    if (self == NULL) return false;
+    self->ops->line(self, line, size);
+    return true;
+}
