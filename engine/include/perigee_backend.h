@@ -167,8 +167,22 @@ typedef struct peri_op_refine {
 /* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction for
  * generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of its sampled
  * neighbours, forward and reverse, and writes only its own list, so the result does not depend on the
- * number of threads. iteration 0 fills the lists with random rows instead. Lists are sorted by
- * (distance, slot), without self and repeats; PERI_SLOT_NONE at +inf ends a short one. */
+ * number of threads. Lists are sorted by (distance, slot), without self and repeats; PERI_SLOT_NONE at
+ * +inf ends a short one. Random choices depend on (seed, iteration, row) and never on a stride.
+ *
+ * Iteration 0: the list of u is `degree` distinct rows other than u, drawn by Floyd's sampling
+ *   (Bentley & Floyd 1987): for j = n - 1 - degree .. n - 2, t = peri_random_below(mix(seed, u), j, j + 1);
+ *   take t, or j if t is taken already; number x stands for slot x when x < u, else x + 1. All are fresh.
+ * Iteration i > 0, with key = mix(seed, i) and mix = peri_random_mix:
+ *   new(u): the first `samples` fresh entries of u's list.
+ *   old(u): of its entries that are not fresh, in their order, `samples` (or all) consecutive ones,
+ *     cyclically, from number peri_random_below(key, u, how many there are).
+ *   new'(v): of the rows u with v in new(u) the `samples` of smallest (mix(mix(key, v), u) >> 32, u);
+ *     old'(v) likewise from old.
+ *   candidates of u: new'(u); of every v in new(u) and new'(u) all of new, new', old, old'(v); of every v
+ *     in old(u) and old'(u) all of new, new'(v).
+ *   The next list of u: the best `degree` of its list and its candidates. Candidates that entered are
+ *   fresh (and counted in `updates`), members of new(u) are not, the other entries stay as they were. */
 typedef struct peri_op_graph_descent {
     peri_op_kind kind;
     peri_metric metric;
@@ -189,10 +203,11 @@ typedef struct peri_op_graph_descent {
 
 /* From sorted kNN lists to a graph of fixed degree (CAGRA: Ootomo et al., arXiv 2308.15136, section IV;
  * with the detour count as the reference implementation has it: any rank of the second leg counts).
- * 1. detours of edge A->L[j]: pairs i < j with L[j] in the list of L[i]; keep `degree` edges of fewest
- *    detours, ties by rank. 2. reverse edges of the kept ones, in the order of their rank at the source,
- *    then source slot. 3. merge: the first half (rounded up) forward, then reverse edges not yet there,
- *    then the remaining forward ones. No self, no repeats; PERI_SLOT_NONE ends a short row. */
+ * 1. detours of edge A->L[j]: indices i < j with L[j] in the list of L[i]; keep `degree` edges of fewest
+ *    detours, ties by rank in L. 2. reverse edges of the kept ones, in the order of their position among
+ *    the source's kept edges, then source slot. 3. merge: the first half (rounded up) of the kept ones,
+ *    then reverse edges not yet there, then the remaining kept ones, up to `degree`. No self, no repeats;
+ *    PERI_SLOT_NONE ends a short row. (No more than `degree` reverse edges a row can matter.) */
 typedef struct peri_op_graph_prune {
     peri_op_kind kind;
     size_t rows;
@@ -212,15 +227,19 @@ typedef struct peri_hierarchy {
 } peri_hierarchy;
 
 /* Best-first walk over a graph, exactly:
- *   L = up to itopk_size (distance, slot) sorted, each marked open. `taken` = rows whose distance was
- *   computed; every one of them that passes the filter is offered to the k results.
- *   Begin: the entry after the descent of the hierarchy (greedy: move to the best neighbour while it is
- *   strictly nearer, (distance, slot) order), if there is one; then `seeds` rows: all rows if n <= seeds,
- *   else row peri_random_mix(rand_xor_mask ^ peri_random_bytes(query), i) % n for i = 0..seeds-1.
- *   Repeat, at most max_iterations times (0 = no bound): open the first search_width open entries of L
- *   (fewer if there are fewer; none: stop, if at least min_iterations are done or nothing is open), in
- *   order; for each link of each, in order, not in `taken`: compute, offer to L.
- * The result depends on the query's bytes and the parameters only, never on its place in the batch. */
+ *   L = the itopk_size best of `taken` by (distance, slot), each open or not. `taken` = rows that were
+ *   offered; every one of them that passes the filter is offered to the k results too.
+ *   Begin: the entry after the descent of the hierarchy, if there is one; then `seeds` rows: all rows if
+ *   n <= seeds, else row peri_random_mix(rand_xor_mask ^ peri_random_bytes(query), i) % n for
+ *   i = 0..seeds-1. A row is offered once.
+ *   Descent, on each level from level_max to 1: while the best of the row's links, in (distance, slot)
+ *   order, is nearer than the row, move there. Only the row where it ends is offered.
+ *   Repeat, at most max(max_iterations, min_iterations) times (max_iterations 0 = no bound), while L has
+ *   open entries: close the first search_width of them (or all), then offer each link of each that is not
+ *   in `taken`. A row that leaves L does not come back.
+ * visited = distances computed: rows offered and, in the descent, the entry and each link looked at. A
+ * distance that overflowed to NaN counts as +inf. The result depends on the query's bytes and the
+ * parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
     peri_metric metric;
