@@ -30,7 +30,7 @@ struct peri_container {
     peri_option *params;
     size_t param_count;
     entry *sections;
-    size_t count = 0;
+    size_t count;
 };
 
 typedef struct opening {
