@@ -19,7 +19,7 @@ static peri_status check_build(const peri_build *build, const peri_kind **kind) 
 }
 
 peri_status peri_searcher_build(const peri_build *build, peri_searcher **out) {
-    const peri_kind *kind;
+    const peri_kind *kind = NULL;
     peri_index *index = NULL;
     peri_status status;
     *out = NULL;
