@@ -245,6 +245,7 @@ static const luaL_Reg functions[] = {
     { "stats", stats },
     { "devices", devices },
     { "members", members },
+    { "terminal", terminal },
     { "load", lperi_load },
     { "matrix", lperi_matrix_new },
     { "pack", lperi_pack },
