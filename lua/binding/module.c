@@ -217,6 +217,27 @@ static int members(lua_State *L) {
     return 1;
 }
 
+/* methods(value) -> a list of the names that may follow it; for completion at a prompt */
+static int methods(lua_State *L) {
+    lua_settop(L, 1);
+    lua_newtable(L);
+    lua_pushcfunction(L, members);
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 3);
+    if (lua_isnil(L, 3)) {
+        lua_settop(L, 2);
+        return 1;
+    }
+    lua_Integer listed = 0;
+    for (lua_pushnil(L); lua_next(L, 4) != 0; lua_pop(L, 1)) {
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, 2, ++listed);
+    }
+    for (lua_Integer i = 1; lua_rawgeti(L, 5, i) != LUA_TNIL; i++) lua_rawseti(L, 2, ++listed);
+    lua_settop(L, 2);
+    return 1;
+}
+
 void lperi_pushhook(lua_State *L, const char *name) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key);
     if (lua_getfield(L, -1, name) != LUA_TFUNCTION)
@@ -245,6 +266,7 @@ static const luaL_Reg functions[] = {
     { "stats", stats },
     { "devices", devices },
     { "members", members },
+    { "methods", methods },
     { "terminal", terminal },
     { "load", lperi_load },
     { "matrix", lperi_matrix_new },

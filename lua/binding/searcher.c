@@ -114,17 +114,47 @@ static int searcher_info(lua_State *L) {
     return told.failed ? lua_error(L) : 1;
 }
 
+/* Length of the column at `text`, which a tab or the end ends. */
+static size_t column_length(const char *text) { return strcspn(text, "\t"); }
+
+static void add_spaces(luaL_Buffer *text, size_t count) {
+    for (size_t i = 0; i < count; i++) luaL_addchar(text, ' ');
+}
+
+/* One line of a searcher is columns between tabs; the tree aligns the first two of them. */
+static void add_line(luaL_Buffer *text, size_t depth, const char *line, const size_t *widths) {
+    size_t used = 3 * depth; /* of the first column */
+    if (depth > 0) {
+        luaL_addchar(text, '\n');
+        add_spaces(text, used - 3);
+        luaL_addstring(text, "└─ ");
+    }
+    for (size_t column = 0;; column++) {
+        size_t length = column_length(line);
+        luaL_addlstring(text, line, length);
+        if (line[length] == '\0') return;
+        if (column < 2 && used + length < widths[column])
+            add_spaces(text, widths[column] - used - length);
+        luaL_addstring(text, "  ");
+        line += length + 1;
+        used = 0;
+    }
+}
+
 static int searcher_explain(lua_State *L) {
     peri_searcher *searcher = lperi_checksearcher(L, 1);
     char line[512];
+    size_t widths[2] = { 0, 0 };
+    for (size_t depth = 0; peri_searcher_explain(searcher, depth, line, sizeof line); depth++) {
+        size_t first = column_length(line);
+        size_t second = line[first] == '\0' ? 0 : column_length(line + first + 1);
+        if (3 * depth + first > widths[0]) widths[0] = 3 * depth + first;
+        if (second > widths[1]) widths[1] = second;
+    }
     luaL_Buffer text;
     luaL_buffinit(L, &text);
-    for (size_t depth = 0; peri_searcher_explain(searcher, depth, line, sizeof line); depth++) {
-        if (depth > 0) luaL_addchar(&text, '\n');
-        for (size_t i = 1; i < depth; i++) luaL_addstring(&text, "   ");
-        if (depth > 0) luaL_addstring(&text, "└─ ");
-        luaL_addstring(&text, line);
-    }
+    for (size_t depth = 0; peri_searcher_explain(searcher, depth, line, sizeof line); depth++)
+        add_line(&text, depth, line, widths);
     luaL_pushresult(&text);
     return 1;
 }
