@@ -2,13 +2,12 @@
  *
  * It is the oracle of the tests, and nothing here is fast: one thread, the canonical routine of
  * core/distance.h for each distance, no scratch unless an operation can't do without. */
+#include <stdio.h>
+
 #include "backend/drivers.h"
 #include "backend/host_memory.h"
 #include "backend/host_supports.h"
 #include "backend/ref/ops.h"
-
-#include <stdio.h>
-
 #include "core/status.h"
 
 static peri_status device_count(const peri_host *host, uint32_t *out) {

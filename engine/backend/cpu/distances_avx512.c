@@ -1,0 +1,169 @@
+/* distances_avx512.c: the sum kernels with AVX-512 (F, BW, VL, DQ, VNNI).
+ *
+ * f32 and f16: the 32 lanes are two registers a row; four rows at a time share the loads of the query and
+ * hide the latency of the multiply-add. A ragged tail is masked in the accumulation too: adding 0 * 0
+ * would turn a sum of -0 into +0. i8 and u8: widened to 16 bits, pairs of products summed in 32 bits by
+ * one instruction; integers, so their order is free. */
+#include <immintrin.h>
+
+#include "backend/cpu/sums.h"
+
+#define GROUP 4
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- f32 and f16 --------------------------------------------------------------------------- */
+
+INLINE __m512 load16(peri_dtype dtype, const char *row, size_t j) {
+    if (dtype == PERI_F16)
+        return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(row + 2 * j)));
+    return _mm512_loadu_ps(row + 4 * j);
+}
+
+INLINE __m512 load_tail(peri_dtype dtype, const char *row, size_t j, __mmask16 mask) {
+    if (dtype == PERI_F16) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, row + 2 * j));
+    return _mm512_maskz_loadu_ps(mask, row + 4 * j);
+}
+
+INLINE __m512 step(bool squared, __m512 q, __m512 x, __m512 sum) {
+    if (!squared) return _mm512_fmadd_ps(q, x, sum);
+    __m512 t = _mm512_sub_ps(q, x);
+    return _mm512_fmadd_ps(t, t, sum);
+}
+
+INLINE __m512 step_masked(bool squared, __m512 q, __m512 x, __m512 sum, __mmask16 mask) {
+    if (!squared) return _mm512_mask3_fmadd_ps(q, x, sum, mask);
+    __m512 t = _mm512_sub_ps(q, x);
+    return _mm512_mask3_fmadd_ps(t, t, sum, mask);
+}
+
+/* + 16, + 8, + 4 of one row: what is left is lanes 0..3. */
+INLINE __m128 fold_to_4(__m512 low, __m512 high) {
+    __m512 s16 = _mm512_add_ps(low, high);
+    __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(s16), _mm512_extractf32x8_ps(s16, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+}
+
+/* + 2, + 1 of four rows at once, by transposing halves. */
+INLINE __m128 fold_4_rows(__m128 a, __m128 b, __m128 c, __m128 d) {
+    __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+    __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+}
+
+/* The lane sums of `group` rows. */
+INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
+                  const char *const *rows, uint32_t dim, __m512 sums[GROUP][2]) {
+    for (int r = 0; r < group; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    size_t j = 0;
+    for (; j + 32 <= dim; j += 32) {
+        __m512 q0 = _mm512_loadu_ps(q + j), q1 = _mm512_loadu_ps(q + j + 16);
+#pragma GCC unroll 4
+        for (int r = 0; r < group; r++) {
+            sums[r][0] = step(squared, q0, load16(dtype, rows[r], j), sums[r][0]);
+            sums[r][1] = step(squared, q1, load16(dtype, rows[r], j + 16), sums[r][1]);
+        }
+    }
+    if (j == dim) return;
+    uint32_t left = (uint32_t)((UINT64_C(1) << (dim - j)) - 1);
+    __mmask16 m0 = (__mmask16)left, m1 = (__mmask16)(left >> 16);
+    __m512 q0 = _mm512_maskz_loadu_ps(m0, q + j), q1 = _mm512_maskz_loadu_ps(m1, q + j + 16);
+#pragma GCC unroll 4
+    for (int r = 0; r < group; r++) {
+        sums[r][0] = step_masked(squared, q0, load_tail(dtype, rows[r], j, m0), sums[r][0], m0);
+        sums[r][1] = step_masked(squared, q1, load_tail(dtype, rows[r], j + 16, m1), sums[r][1], m1);
+    }
+}
+
+INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+                       size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
+                       float *out) {
+    size_t i = 0, bytes = dim * (dtype == PERI_F16 ? 2u : 4u);
+    __m512 sums[GROUP][2];
+    const char *row[GROUP];
+    for (; i + GROUP <= count; i += GROUP) {
+        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+        if (slots != NULL)
+            for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
+                peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), bytes);
+        lanes(dtype, squared, GROUP, query, row, dim, sums);
+        __m128 four = fold_4_rows(
+            fold_to_4(sums[0][0], sums[0][1]), fold_to_4(sums[1][0], sums[1][1]),
+            fold_to_4(sums[2][0], sums[2][1]), fold_to_4(sums[3][0], sums[3][1]));
+        _mm_storeu_ps(out + i, four);
+    }
+    for (; i < count; i++) {
+        row[0] = peri_sums_row(rows, stride, slots, i);
+        lanes(dtype, squared, 1, query, row, dim, sums);
+        __m128 one = fold_to_4(sums[0][0], sums[0][1]);
+        out[i] = _mm_cvtss_f32(fold_4_rows(one, one, one, one));
+    }
+}
+
+/* ---- i8 and u8 ----------------------------------------------------------------------------- */
+
+INLINE __m512i widen(peri_dtype dtype, __m256i bytes) {
+    return dtype == PERI_I8 ? _mm512_cvtepi8_epi16(bytes) : _mm512_cvtepu8_epi16(bytes);
+}
+
+INLINE __m512i whole_step(bool squared, __m512i q, __m512i x, __m512i sum) {
+    if (!squared) return _mm512_dpwssd_epi32(sum, q, x);
+    __m512i t = _mm512_sub_epi16(q, x);
+    return _mm512_dpwssd_epi32(sum, t, t);
+}
+
+INLINE void whole_lanes(peri_dtype dtype, bool squared, int group, const char *q,
+                        const char *const *rows, uint32_t dim, __m512i sums[GROUP]) {
+    for (int r = 0; r < group; r++) sums[r] = _mm512_setzero_si512();
+    for (size_t j = 0; j < dim; j += 32) {
+        size_t left = dim - j;
+        __mmask32 mask = left >= 32 ? UINT32_MAX : (__mmask32)((UINT32_C(1) << left) - 1);
+        __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
+#pragma GCC unroll 4
+        for (int r = 0; r < group; r++)
+            sums[r] = whole_step(squared, wide,
+                                 widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
+    }
+}
+
+INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+                       size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
+                       float *out) {
+    size_t i = 0;
+    __m512i sums[GROUP];
+    const char *row[GROUP];
+    for (; i + GROUP <= count; i += GROUP) {
+        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+        if (slots != NULL)
+            for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
+                peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
+        whole_lanes(dtype, squared, GROUP, query, row, dim, sums);
+        for (size_t r = 0; r < GROUP; r++) out[i + r] = (float)_mm512_reduce_add_epi32(sums[r]);
+    }
+    for (; i < count; i++) {
+        row[0] = peri_sums_row(rows, stride, slots, i);
+        whole_lanes(dtype, squared, 1, query, row, dim, sums);
+        out[i] = (float)_mm512_reduce_add_epi32(sums[0]);
+    }
+}
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+#define KERNEL(name, form, dtype, squared)                                                         \
+    static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
+                     size_t count, uint32_t dim, float *sums) {                                    \
+        form(dtype, squared, query, rows, stride, slots, count, dim, sums);                        \
+    }
+
+KERNEL(sqeuclidean_f32, float_sums, PERI_F32, true)
+KERNEL(sqeuclidean_f16, float_sums, PERI_F16, true)
+KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, true)
+KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, true)
+KERNEL(dot_f32, float_sums, PERI_F32, false)
+KERNEL(dot_f16, float_sums, PERI_F16, false)
+KERNEL(dot_i8, whole_sums, PERI_I8, false)
+KERNEL(dot_u8, whole_sums, PERI_U8, false)
+
+const peri_sums_table peri_sums_avx512 = {
+    { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
+    { dot_f32, dot_f16, dot_i8, dot_u8 },
+};

@@ -1,0 +1,53 @@
+/* isa.c: which instruction sets the CPU has, and which one is used.
+ *
+ * A set is present when every extension that its files are compiled with is (CMakeLists.txt), so that a
+ * call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is atomic. */
+#include <stdatomic.h>
+
+#include "backend/cpu/distances.h"
+
+static atomic_int forced = PERI_ISA_COUNT;
+
+const char *peri_isa_name(peri_isa isa) {
+    static const char *const names[] = { "scalar", "avx2", "avx512" };
+    return (unsigned)isa < PERI_ISA_COUNT ? names[isa] : "unknown";
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("popcnt");
+}
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#else
+static bool has_avx2(void) { return false; }
+static bool has_avx512(void) { return false; }
+#endif
+
+bool peri_isa_present(peri_isa isa) {
+    switch (isa) {
+    case PERI_ISA_SCALAR: return true;
+    case PERI_ISA_AVX2: return has_avx2();
+    case PERI_ISA_AVX512: return has_avx512();
+    case PERI_ISA_COUNT: break;
+    }
+    return false;
+}
+
+peri_isa peri_isa_chosen(void) {
+    int asked = atomic_load_explicit(&forced, memory_order_relaxed);
+    if (asked != PERI_ISA_COUNT) return (peri_isa)asked;
+    return has_avx512() ? PERI_ISA_AVX512 : has_avx2() ? PERI_ISA_AVX2 : PERI_ISA_SCALAR;
+}
+
+bool peri_isa_force(peri_isa isa) {
+    if (isa != PERI_ISA_COUNT && !peri_isa_present(isa)) return false;
+    atomic_store(&forced, (int)isa);
+    return true;
+}

@@ -1,0 +1,33 @@
+/* sums.h: the tables of sum kernels, one an instruction set. */
+#ifndef PERI_BACKEND_CPU_SUMS_H
+#define PERI_BACKEND_CPU_SUMS_H
+
+#include "backend/cpu/distances.h"
+
+#define PERI_SUMS_DTYPES 4 /* f32 f16 i8 u8, in the order of peri_dtype */
+
+typedef struct peri_sums_table {
+    peri_sums_fn sqeuclidean[PERI_SUMS_DTYPES];
+    peri_sums_fn dot[PERI_SUMS_DTYPES];
+} peri_sums_table;
+
+extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512;
+
+/* The table of the instruction set in use. */
+const peri_sums_table *peri_sums_chosen(void);
+
+/* How many rows ahead of the sums their bytes are asked for, and at most how many bytes of each: the
+ * hardware follows a long row by itself (taste; a list of 32 rows of 512 bytes stays in L1). */
+#define PERI_SUMS_PREFETCH_BYTES 512u
+
+static inline const char *peri_sums_row(const void *rows, size_t stride, const uint32_t *slots,
+                                        size_t i) {
+    return (const char *)rows + (slots == NULL ? i : slots[i]) * stride;
+}
+
+static inline void peri_sums_prefetch(const char *row, size_t bytes) {
+    size_t stop = bytes < PERI_SUMS_PREFETCH_BYTES ? bytes : PERI_SUMS_PREFETCH_BYTES;
+    for (size_t at = 0; at < stop; at += 64) __builtin_prefetch(row + at);
+}
+
+#endif
