@@ -154,7 +154,7 @@ static void write_member(const family *f, size_t i, uint32_t *row) {
         for (size_t j = 0; j < children; j++) row[count++] = f->members[first + j];
     } else {
         for (size_t j = 0; j < children; j++) row[count++] = f->members[first + j];
-        if (f->fanout > 1) row[count++] = f->members[(i - 1) / f->fanout];
+        if (f->degree >= 3) row[count++] = f->members[(i - 1) / f->fanout];
         if (i <= f->fanout && kept + i - 1 < f->edge_count)
             count = append_edge(row, count, f->degree, f->edges[kept + i - 1]);
         for (size_t j = 0; j < f->edge_count; j++)
