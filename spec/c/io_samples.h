@@ -13,6 +13,7 @@
 #include "core/matrix.h"
 #include "core/random.h"
 #include "io/container.h"
+#include "io/file_map.h"
 #include "io/hnswlib_file.h"
 #include "io/host_rows.h"
 
