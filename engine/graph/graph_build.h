@@ -1,33 +1,44 @@
-/* graph_build.h: from rows to a graph of fixed degree: equal rows grouped, nearest rows found, edges pruned,
- * every row made reachable, equal rows attached again. */
+/* graph_build.h: from rows to a graph that can be walked.
+ *
+ * equal rows are grouped -> kNN lists of one row a group -> detour pruning and reverse edges -> every row
+ * reachable from the entry -> the other rows of each group attached. Deterministic: the same rows,
+ * parameters and seed give the same graph on any number of threads. */
 #ifndef PERI_GRAPH_GRAPH_BUILD_H
 #define PERI_GRAPH_GRAPH_BUILD_H
 
 #include "core/matrix.h"
 
 typedef enum peri_graph_algo {
-    PERI_GRAPH_AUTO,       /* whichever is cheaper for these rows at this place */
-    PERI_GRAPH_EXACT,      /* every pair, by the knn operation */
-    PERI_GRAPH_NN_DESCENT, /* Dong, Charikar, Li 2011 */
+    PERI_GRAPH_AUTO = 0,
+    PERI_GRAPH_EXACT = 1,
+    PERI_GRAPH_NN_DESCENT = 2,
 } peri_graph_algo;
 
 typedef struct peri_graph_build {
-    peri_matrix *rows;    /* [n, dim] n >= 1; the graph is made at their place */
-    peri_matrix *lengths; /* [n, 1] f32 at the same place; NULL unless the metric is cosine */
+    peri_matrix *rows;    /* [n, d] f32 f16 i8 u8; the graph is built at their place */
+    peri_matrix *lengths; /* [n, 1] f32; cosine only, else may be NULL */
     peri_metric metric;
     size_t graph_degree;
-    size_t intermediate_graph_degree;
-    peri_graph_algo algo; /* AUTO is replaced by what was chosen */
+    size_t intermediate_graph_degree; /* >= graph_degree */
+    peri_graph_algo algo;             /* in: what is asked; out: what was done, never AUTO */
     uint32_t nn_descent_niter;
     double termination_threshold;
     bool guarantee_connectivity;
     uint64_t seed;
-    size_t threads;
+    size_t threads; /* 0 = the context's */
     const peri_control *control;
+    /* out */
+    size_t groups;  /* rows that differ */
+    size_t bridges; /* edges that connectivity replaced */
 } peri_graph_build;
 
-/* graph [n, graph_degree] u32 at the rows' place, PERI_SLOT_NONE ends a short row; entry: a row from which
- * every row can be reached (with guarantee_connectivity). The same for any number of threads. */
+/* Makes the graph: u32 [n, graph_degree] at the rows' place, and the row where a walk begins. A row with
+ * fewer links than graph_degree (n is small) ends with PERI_SLOT_NONE: the degree is never lowered. n = 0
+ * gives an empty graph and entry PERI_SLOT_NONE.
+ * Errors: PERI_E_MEMORY, PERI_E_UNSUPPORTED (the place), what the control says; nothing is left. */
 peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32_t *entry);
+
+/* What PERI_GRAPH_AUTO stands for. */
+peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows);
 
 #endif

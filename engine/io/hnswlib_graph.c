@@ -17,7 +17,7 @@ void peri_hnswlib_graph_release(peri_hnswlib_graph *graph) {
 /* The level of an element is the distance to the next element's first row of links. */
 static peri_status find_levels(const peri_hnswlib_graph *graph, peri_status blame, const char *name,
                                uint8_t *levels) {
-    memset(levels, 0, graph->count);
+    if (graph->count > 0) memset(levels, 0, graph->count);
     if (graph->first == NULL) return PERI_OK;
     peri_view first = peri_matrix_view(graph->first);
     size_t used = graph->links == NULL ? 0 : peri_matrix_view(graph->links).rows;

@@ -1,10 +1,11 @@
 /* binding.h: what the files of the binding share.
  *
- * Every handle is a userdata box, made closed and with its metatable before the engine fills it, so that
- * an error of Lua's never leaks one. `close`, `__close` and `__gc` are one function. No lua_State is kept:
- * what a call needs of it lives on the stack of that call.
+ * Every handle is a userdata box, made closed and with its metatable before the engine fills it,
+ * so that an error of Lua's never leaks one. `close`, `__close` and `__gc` are one function. No
+ * lua_State is kept: what a call needs of it lives on the stack of that call.
  *
- * Misuse raises and names the argument; the outside world returns nil, message, code (lperi_result). */
+ * Misuse raises and names the argument; the outside world returns nil, message, code
+ * (lperi_result). */
 #ifndef LPERI_BINDING_H
 #define LPERI_BINDING_H
 
@@ -22,8 +23,8 @@
 
 /* ---- result.c ----------------------------------------------------------------------------- */
 
-/* The end of every call of the engine: `values` when it went well (they are on top of the stack), an
- * error for misuse, else nil, message and code. */
+/* The end of every call of the engine: `values` when it went well (they are on top of the
+ * stack), an error for misuse, else nil, message and code. */
 int lperi_result(lua_State *L, peri_status status, int values);
 
 /* Raises "bad argument #arg to 'f' (...)". */
@@ -38,7 +39,8 @@ void lperi_collect(lua_State *L, size_t bytes);
 
 /* ---- module.c ----------------------------------------------------------------------------- */
 
-/* The context of this state: its host's, else the one that the process shares, made on first use. */
+/* The context of this state: its host's, else the one that the process shares, made on first
+ * use. */
 peri_status lperi_context(lua_State *L, peri_context **out);
 
 typedef struct lperi_type {
@@ -64,8 +66,9 @@ typedef struct lperi_options {
     size_t count;
 } lperi_options;
 
-/* Checks the option table at `arg` (nil and none: no options): every key is one of `own` or a parameter
- * of `verb` of some kind (NULL: of none). Returns `arg`, or 0 when there are no options. */
+/* Checks the option table at `arg` (nil and none: no options): every key is one of `own` or a
+ * parameter of `verb` of some kind (NULL: of none). Returns `arg`, or 0 when there are no
+ * options. */
 int lperi_checkoptions(lua_State *L, int arg, const char *const *own, const char *verb);
 
 /* Reads what is not in `own` for the engine. Keys and texts stay anchored on the stack. */
@@ -88,7 +91,8 @@ typedef struct lperi_hook {
     int mask, count;
 } lperi_hook;
 
-/* Follows one long call on the calling thread: progress, cancelling, Ctrl-C. Lives in its C frame. */
+/* Follows one long call on the calling thread: progress, cancelling, Ctrl-C. Lives in its C
+ * frame. */
 typedef struct lperi_control {
     peri_control control;
     lua_State *L;
@@ -117,11 +121,12 @@ void lperi_pushnumber(lua_State *L, peri_dtype dtype, const void *element);
 /* Makes and pushes a matrix of the table of rows (or of numbers: one row) at `arg`. */
 peri_status lperi_tablematrix(lua_State *L, int arg, peri_dtype dtype);
 
-/* Row numbers or ids from a list or a matrix of whole numbers. May push a buffer that holds them. */
+/* Row numbers or ids from a list or a matrix of whole numbers. May push a buffer that holds
+ * them. */
 const int64_t *lperi_checkids(lua_State *L, int arg, size_t *count);
 
-/* Queries for `dim` columns: a matrix, a table of numbers, a table of rows, a packed f32 string. May push
- * a buffer. Returns the matrix that the view is of, or NULL. */
+/* Queries for `dim` columns: a matrix, a table of numbers, a table of rows, a packed f32 string.
+ * May push a buffer. Returns the matrix that the view is of, or NULL. */
 peri_matrix *lperi_checkqueries(lua_State *L, int arg, uint32_t dim, peri_view *out);
 
 /* ---- matrix.c, filter.c, hits.c, searcher.c ------------------------------------------------ */

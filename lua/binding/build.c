@@ -1,7 +1,7 @@
 /* build.c: how searchers come to be, move, and go to files.
  *
- * Each makes a closed box first and lets the engine fill it. What a call reads is retained during it: a
- * progress function may close any handle. */
+ * Each makes a closed box first and lets the engine fill it. What a call reads is retained
+ * during it: a progress function may close any handle. */
 #include "binding.h"
 
 static int made(lua_State *L, peri_status status, const lperi_searcher *box) {
@@ -11,8 +11,8 @@ static int made(lua_State *L, peri_status status, const lperi_searcher *box) {
 
 /* ---- building ----------------------------------------------------------------------------- */
 
-/* Option "ids": a matrix or a list of as many whole numbers as there are rows, as [n, 1] of i64. Leaves
- * it on the stack. */
+/* Option "ids": a matrix or a list of as many whole numbers as there are rows, as [n, 1] of i64.
+ * Leaves it on the stack. */
 static peri_status read_ids(lua_State *L, int options, size_t rows, peri_matrix **out) {
     size_t count;
     peri_context *context;

@@ -1,12 +1,14 @@
 /* control.c: follows a long call: progress to Lua, false cancels, Ctrl-C comes through.
  *
- * The engine polls on the calling thread, at least every 50 ms. An error must not jump over its frames, so
- * the progress function runs in a protected call; what it raises ends the call and is raised again after.
+ * The engine polls on the calling thread, at least every 50 ms. An error must not jump over its
+ * frames, so the progress function runs in a protected call; what it raises ends the call and is
+ * raised again after.
  *
- * Ctrl-C: lua.c and our command set a count hook from their SIGINT handler, and a hook cannot run while C
- * does. The poll compares the hooks with those of the start; when one came, the call ends, control returns
- * to Lua and the hook raises there. The handler sets it on the main thread of the state, which need not be
- * the coroutine that called us, so both are watched. We set no hook. */
+ * Ctrl-C: lua.c and our command set a count hook from their SIGINT handler, and a hook cannot
+ * run while C does. The poll compares the hooks with those of the start; when one came, the call
+ * ends, control returns to Lua and the hook raises there. The handler sets it on the main thread
+ * of the state, which need not be the coroutine that called us, so both are watched. We set no
+ * hook. */
 #include <string.h>
 #include <time.h>
 

@@ -1,6 +1,7 @@
 /* filter.c: perigee.Filter, which rows may be returned. A value: operators make new ones.
  *
- * The number of rows is bound at a search; given here (n), count and selectivity need no argument. */
+ * The number of rows is bound at a search; given here (n), count and selectivity need no
+ * argument. */
 #include <string.h>
 
 #include "binding.h"

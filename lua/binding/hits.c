@@ -1,8 +1,8 @@
 /* hits.c: perigee.Hits, the answer to a batch: ids and distances, [queries, k], on the host.
  *
- * The fields `neighbors` and `distances` are Matrix handles on the same memory, made once and kept in the
- * uservalues. A search with `out` fills that memory again when the shape is the same, so a handle taken
- * before shows the new answer. */
+ * The fields `neighbors` and `distances` are Matrix handles on the same memory, made once and
+ * kept in the uservalues. A search with `out` fills that memory again when the shape is the
+ * same, so a handle taken before shows the new answer. */
 #include <string.h>
 
 #include "binding.h"
@@ -45,7 +45,8 @@ lperi_hits *lperi_checkhits(lua_State *L, int arg) {
     return box;
 }
 
-/* hits(neighbors, distances, like[, visited]): an answer put together in Lua; `like` lends its info. */
+/* hits(neighbors, distances, like[, visited]): an answer put together in Lua; `like` lends its
+ * info. */
 int lperi_hits_new(lua_State *L) {
     peri_view ids = lperi_checkhostview(L, 1), values = lperi_checkhostview(L, 2);
     const lperi_hits *like = lperi_checkhits(L, 3);
@@ -70,7 +71,8 @@ int lperi_hits_new(lua_State *L) {
 
 /* ---- fields ------------------------------------------------------------------------------- */
 
-/* Pushes the Matrix that uservalue `value` keeps, made anew when it is closed or of other memory. */
+/* Pushes the Matrix that uservalue `value` keeps, made anew when it is closed or of other
+ * memory. */
 static int push_matrix(lua_State *L, peri_matrix *matrix, int value) {
     lua_getiuservalue(L, 1, value);
     const lperi_matrix *kept = luaL_testudata(L, -1, LPERI_MATRIX);

@@ -1,7 +1,7 @@
 /* matrix.c: perigee.Matrix, rows somewhere. A value: what changes rows returns a new one.
  *
- * A slice keeps its parent's memory alive by the engine's own counting, so closing or collecting the parent
- * is harmless. */
+ * A slice keeps its parent's memory alive by the engine's own counting, so closing or collecting
+ * the parent is harmless. */
 #include <string.h>
 
 #include "binding.h"

@@ -1,9 +1,10 @@
 /* module.c: luaopen_perigee_core, and the context that all states of a process share.
  *
- * The shared context is made on first use and lives as long as the process: the module is never unloaded,
- * and handles are process-wide. It is published with one compare-and-swap, so there is no lock that a fork
- * could leave held; a thread that loses the race releases its own, of which nothing was used. A host that
- * wants another context gives it to the state with lperi_setcontext, where the registry keeps it. */
+ * The shared context is made on first use and lives as long as the process: the module is never
+ * unloaded, and handles are process-wide. It is published with one compare-and-swap, so there is
+ * no lock that a fork could leave held; a thread that loses the race releases its own, of which
+ * nothing was used. A host that wants another context gives it to the state with
+ * lperi_setcontext, where the registry keeps it. */
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -202,7 +203,8 @@ void lperi_newtype(lua_State *L, const lperi_type *type, const char *word) {
     lua_pop(L, 1);
 }
 
-/* members(value) -> the word of its type, its table of methods, its list of fields; nil for others */
+/* members(value) -> the word of its type, its table of methods, its list of fields; nil for
+ * others */
 static int members(lua_State *L) {
     static const char *const names[] = { LPERI_MATRIX, LPERI_SEARCHER, LPERI_FILTER, LPERI_HITS };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

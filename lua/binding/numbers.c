@@ -1,8 +1,8 @@
 /* numbers.c: Lua numbers, tables and packed strings to rows of the engine, and back.
  *
- * Tables are read raw: no metamethod runs, so their sizes cannot change while they are read. Buffers are
- * userdata on the stack of the call; an error leaves them to the collector. Rows and columns are named
- * from 0 in messages, as everywhere but in Lua sequences. */
+ * Tables are read raw: no metamethod runs, so their sizes cannot change while they are read.
+ * Buffers are userdata on the stack of the call; an error leaves them to the collector. Rows and
+ * columns are named from 0 in messages, as everywhere but in Lua sequences. */
 #include <stdint.h>
 #include <string.h>
 
@@ -182,7 +182,8 @@ const int64_t *lperi_checkids(lua_State *L, int arg, size_t *count) {
     bool packed = view.stride_bytes == view.cols * sizeof(int64_t);
     if (view.dtype == PERI_I64 && packed && lperi_onhost(view.place)) return view.data;
     int64_t *ids = id_buffer(L, arg, *count);
-    /* The upper half of what becomes 64 bits an element; widened from the front, nothing is overtaken. */
+    /* The upper half of what becomes 64 bits an element; widened from the front, nothing is
+     * overtaken. */
     size_t bytes = peri_dtype_bytes(view.dtype);
     char *raw = (char *)ids + (sizeof(int64_t) - bytes) * *count;
     lperi_result(L, peri_matrix_read(matrix, 0, view.rows, raw), 0);

@@ -1,8 +1,9 @@
 /* options.c: the trailing option table of Lua to peri_options.
  *
- * Some keys are the binding's own (place, ids, filter, progress, ...); a function names those it takes. The
- * rest goes to the engine, whose parameter tables check types and ranges. A key that neither knows is
- * refused here, because only here are both known and the nearest can be named. Tables are read raw. */
+ * Some keys are the binding's own (place, ids, filter, progress, ...); a function names those it
+ * takes. The rest goes to the engine, whose parameter tables check types and ranges. A key that
+ * neither knows is refused here, because only here are both known and the nearest can be named.
+ * Tables are read raw. */
 #include <string.h>
 
 #include "binding.h"

@@ -1,7 +1,7 @@
 /* result.c: how the binding speaks of failure, and of memory that the collector cannot see.
  *
- * luaL_error puts the position of the Lua caller before the message, which is why functions of the module
- * are C functions that scripts call directly, not wrapped. */
+ * luaL_error puts the position of the Lua caller before the message, which is why functions of
+ * the module are C functions that scripts call directly, not wrapped. */
 #include <stdarg.h>
 
 #include "binding.h"
@@ -51,6 +51,7 @@ lua_Integer lperi_checkrange(lua_State *L, int arg, const char *name, lua_Intege
 
 void lperi_collect(lua_State *L, size_t bytes) {
     if (bytes > COLLECT_BYTES_MAX) bytes = COLLECT_BYTES_MAX;
-    /* A step of 0 would be a basic one of the collector's choice; a stopped collector stays stopped. */
+    /* A step of 0 would be a basic one of the collector's choice; a stopped collector stays
+     * stopped. */
     if (bytes >= 1024 && lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCSTEP, (int)(bytes / 1024));
 }

@@ -1,7 +1,7 @@
 /* searcher.c: perigee.Searcher, what answers queries: indexes and the combinators around them.
  *
- * A search crosses from Lua to C once a batch. What it reads and fills is retained during the call, since a
- * progress function runs in the middle of it and may close any handle. */
+ * A search crosses from Lua to C once a batch. What it reads and fills is retained during the
+ * call, since a progress function runs in the middle of it and may close any handle. */
 #include <stdio.h>
 #include <string.h>
 
@@ -270,7 +270,8 @@ static bool wants_accept(lua_State *L, int options) {
     return type == LUA_TFUNCTION;
 }
 
-/* searcher:search(queries, k[, { filter, out, accept, threads, progress, and search parameters }]) */
+/* searcher:search(queries, k[, { filter, out, accept, threads, progress, and search parameters
+ * }]) */
 static int searcher_search(lua_State *L) {
     peri_searcher *searcher = lperi_checksearcher(L, 1);
     lua_settop(L, 4);

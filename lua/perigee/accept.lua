@@ -1,9 +1,10 @@
 -- `accept = function(ids) … end`: a Lua function that says which answers may stand.
 --
--- The searcher is asked for more than k; the function is called with batches of ids it has not seen, and
--- gives a list of booleans in the same order. While a query has fewer than k accepted, it is asked again
--- for four times as many; past the limit on k, for rows other than those already refused or taken. So k
--- rows come back whenever k are accepted, at the cost of asking about many rows when few are.
+-- The searcher is asked for more than k; the function is called with batches of ids it has not
+-- seen, and gives a list of booleans in the same order. While a query has fewer than k accepted,
+-- it is asked again for four times as many; past the limit on k, for rows other than those
+-- already refused or taken. So k rows come back whenever k are accepted, at the cost of asking
+-- about many rows when few are.
 
 local core = require "perigee.core"
 
@@ -187,7 +188,8 @@ function M.search(searcher, queries, k, options)
     states[row + 1] = new_state(row)
   end
   local descending = searcher.metric == "inner_product"
-  local round = { searcher = searcher, queries = queries, options = options, descending = descending }
+  local round = { searcher = searcher, queries = queries, options = options }
+  round.descending = descending
   local verdicts = { accept = options.accept, known = {} }
   local last, visited, code = gather_accepted(round, states, k, verdicts)
   if not last then

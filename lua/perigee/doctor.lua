@@ -19,7 +19,8 @@ end
 local function device_line(device)
   local words = { ("%-8s %s"):format(device.place, device.name or "-") }
   if device.bytes_total and device.bytes_total > 0 then
-    words[#words + 1] = ("%s, %s free"):format(M.bytes(device.bytes_total), M.bytes(device.bytes_free))
+    local total, free = M.bytes(device.bytes_total), M.bytes(device.bytes_free)
+    words[#words + 1] = ("%s, %s free"):format(total, free)
   end
   if device.detail and device.detail ~= "" then
     words[#words + 1] = device.detail

@@ -1,8 +1,8 @@
 -- Perigee: nearest-neighbour search. `local pg = require "perigee"`.
 --
--- The core is C; what is here only puts its parts together. Functions of the core are given out as they
--- are, not wrapped, so that an error names the caller's line. The parts in Lua are loaded on first use.
--- No globals, no hidden current device.
+-- The core is C; what is here only puts its parts together. Functions of the core are given out
+-- as they are, not wrapped, so that an error names the caller's line. The parts in Lua are loaded
+-- on first use. No globals, no hidden current device.
 
 local core = require "perigee.core"
 

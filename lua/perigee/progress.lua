@@ -1,5 +1,5 @@
--- The bar of `progress = true`: one line on stderr, wiped at the end. Where nobody watches (stderr is a
--- file or a pipe) each stage is told once, when the next one begins.
+-- The bar of `progress = true`: one line on stderr, wiped at the end. Where nobody watches
+-- (stderr is a file or a pipe) each stage is told once, when the next one begins.
 
 local core = require "perigee.core"
 

@@ -1,8 +1,8 @@
 -- Recall: the share of the true neighbours that were found.
 --
--- By id when only ids are at hand. By value when both sides carry distances: a found row is right when
--- its distance is no worse than the k-th true one, so that ties and equal rows count as right. Real data
--- hold thousands of equal rows, and which of them is named is a matter of taste.
+-- By id when only ids are at hand. By value when both sides carry distances: a found row is right
+-- when its distance is no worse than the k-th true one, so that ties and equal rows count as
+-- right. Real data hold thousands of equal rows, and which of them is named is a matter of taste.
 
 local core = require "perigee.core"
 

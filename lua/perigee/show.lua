@@ -1,5 +1,5 @@
--- How values are written at the prompt: a matrix by its shape and first rows, hits as a table, a searcher
--- with its tree, a table of plain data with its fields.
+-- How values are written at the prompt: a matrix by its shape and first rows, hits as a table, a
+-- searcher with its tree, a table of plain data with its fields.
 
 local core = require "perigee.core"
 
@@ -107,7 +107,9 @@ local function searcher(s)
   return ("%s\n%s"):format(s, (("\n" .. s:explain()):gsub("\n", "\n  "):sub(2)))
 end
 
-local WRITERS <const> = { Matrix = matrix, Hits = hits_text, Searcher = searcher, Filter = tostring }
+local WRITERS <const> = {
+  Matrix = matrix, Hits = hits_text, Searcher = searcher, Filter = tostring,
+}
 
 -- ---- plain tables -------------------------------------------------------------------------------
 
@@ -145,7 +147,8 @@ local function write_table(t, depth, open)
     end
     local text = write_value(t[key], depth + 1, open)
     if key ~= i then
-      text = (is_name(key) and key or "[" .. write_value(key, depth + 1, open) .. "]") .. " = " .. text
+      local name = is_name(key) and key or "[" .. write_value(key, depth + 1, open) .. "]"
+      text = name .. " = " .. text
     end
     lines = lines or text:find("\n", 1, true) ~= nil
     length = length + #text + 2

@@ -1,0 +1,20 @@
+/* equal_rows.h: which rows are equal, bit for bit. */
+#ifndef PERI_GRAPH_EQUAL_ROWS_H
+#define PERI_GRAPH_EQUAL_ROWS_H
+
+#include "core/context.h"
+
+/* Groups in the order of their lowest row; every row is in one, alone or not. */
+typedef struct peri_equal_rows {
+    peri_context *context;
+    size_t rows, groups;
+    uint32_t *order;  /* [rows] by group, ascending in each: the first of a group represents it */
+    uint32_t *starts; /* [groups + 1] where a group begins in `order` (allocated for rows + 1) */
+} peri_equal_rows;
+
+/* Finds them by hashing and comparing, O(n). `rows` is on the host. */
+peri_status peri_equal_rows_find(peri_context *context, const peri_view *rows, size_t threads,
+                                 const peri_control *control, peri_equal_rows *out);
+void peri_equal_rows_reset(peri_equal_rows *equal);
+
+#endif

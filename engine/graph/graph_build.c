@@ -1,0 +1,237 @@
+/* graph_build.c: the pipeline of graph_build.h.
+ *
+ * Equal rows would cut pieces off: a row with more twins than its degree links to nothing else. So the
+ * graph is made of one row a group, the lowest, and the others are attached after it as a binary tree under
+ * that row: member i links to members 2i + 1 and 2i + 2 and to its parent, and has the first row's
+ * edges in the rest of its places. The two edges that the first row gives up are put first in its two
+ * children, so what they reached is reached still. With fewer than 4 links a row the tree is a chain. */
+#include "graph/graph_build.h"
+
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/lane.h"
+#include "core/memory.h"
+#include "graph/connect.h"
+#include "graph/equal_rows.h"
+#include "graph/knn_graph.h"
+#include "graph/progress.h"
+
+#define EXACT_ROWS_MAX 150000u /* above, NN-descent is cheaper than n^2 distances */
+
+typedef struct making {
+    peri_graph_build *build;
+    peri_context *context;
+    peri_device *device;
+    peri_matrix *host;    /* the rows, on the host */
+    peri_equal_rows equal;
+    peri_graph_build part; /* of one row a group: rows and lengths are its own */
+    peri_matrix *pruned;   /* [groups, pruned_degree] at the place, later on the host */
+    size_t pruned_degree;
+    uint32_t entry; /* number of a group */
+} making;
+
+peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows) {
+    if (asked != PERI_GRAPH_AUTO) return asked;
+    return rows <= EXACT_ROWS_MAX ? PERI_GRAPH_EXACT : PERI_GRAPH_NN_DESCENT;
+}
+
+/* ---- one row a group ---------------------------------------------------------------------- */
+
+static peri_status gather_matrix(peri_matrix *from, const peri_equal_rows *equal,
+                                 const int64_t *slots, peri_matrix **out) {
+    if (from == NULL || equal->groups == equal->rows) {
+        if (from != NULL) peri_matrix_retain(from);
+        *out = from;
+        return PERI_OK;
+    }
+    return peri_matrix_gather(from, slots, equal->groups, out);
+}
+
+static peri_status take_part(making *m) {
+    const peri_equal_rows *equal = &m->equal;
+    int64_t *slots = NULL;
+    m->part = *m->build;
+    m->part.rows = m->part.lengths = NULL;
+    peri_status status;
+    PERI_GO(peri_memory_acquire(m->context, equal->groups, sizeof *slots, &slots));
+    for (size_t i = 0; i < equal->groups; i++) slots[i] = equal->order[equal->starts[i]];
+    PERI_GO(gather_matrix(m->build->rows, equal, slots, &m->part.rows));
+    PERI_GO(gather_matrix(m->build->lengths, equal, slots, &m->part.lengths));
+done:
+    peri_memory_release(m->context, slots, equal->groups, sizeof *slots);
+    return status;
+}
+
+/* ---- pruning and connectivity ------------------------------------------------------------- */
+
+static peri_status prune(making *m) {
+    peri_matrix *knn = NULL;
+    peri_progress progress;
+    size_t groups = m->equal.groups;
+    size_t knn_degree = peri_min_size(m->build->intermediate_graph_degree, groups - 1);
+    m->pruned_degree = peri_min_size(m->build->graph_degree, knn_degree);
+    peri_place place = peri_matrix_view(m->part.rows).place;
+    peri_status status;
+    PERI_GO(peri_knn_graph_make(&m->part, knn_degree, &knn));
+    PERI_GO(peri_matrix_create(m->context, groups, m->pruned_degree, PERI_U32, place, &m->pruned));
+    peri_op_graph_prune op = { .kind = PERI_OP_GRAPH_PRUNE,
+                               .rows = groups,
+                               .knn = peri_matrix_view(knn).data,
+                               .knn_degree = knn_degree,
+                               .graph = peri_matrix_view(m->pruned).data,
+                               .degree = m->pruned_degree };
+    peri_progress_init(&progress, m->build->control, "prune", groups);
+    peri_progress_step(&progress, 0, groups);
+    PERI_GO(peri_progress_run(m->device, (const peri_op *)&op, &progress.control,
+                              m->build->threads));
+done:
+    peri_matrix_release(knn);
+    return status;
+}
+
+static peri_status to_host(peri_matrix **matrix) {
+    peri_matrix *host;
+    PERI_TRY(peri_matrix_move(*matrix, PERI_CPU, &host));
+    peri_matrix_release(*matrix);
+    *matrix = host;
+    return PERI_OK;
+}
+
+static peri_status connect(making *m) {
+    const peri_graph_build *build = m->build;
+    peri_connect job = { .nearest = { m->part.rows, m->part.lengths, build->metric,
+                                      build->threads, build->control },
+                         .seed = build->seed };
+    peri_matrix *host;
+    PERI_TRY(peri_matrix_move(m->part.rows, PERI_CPU, &host));
+    peri_view view = peri_matrix_view(host);
+    peri_status status = peri_nearest_to_mean(&job.nearest, &view, build->seed, &m->entry);
+    peri_matrix_release(host);
+    PERI_TRY(status);
+    if (m->equal.groups == 1) return PERI_OK;
+    PERI_TRY(prune(m));
+    PERI_TRY(to_host(&m->pruned));
+    if (!build->guarantee_connectivity) return PERI_OK;
+    job.graph = peri_matrix_view(m->pruned).data;
+    job.degree = m->pruned_degree;
+    job.entry = m->entry;
+    PERI_TRY(peri_graph_connect(&job));
+    m->build->bridges = job.added;
+    return PERI_OK;
+}
+
+/* ---- the other rows of each group --------------------------------------------------------- */
+
+/* The tree of one group's members. */
+typedef struct family {
+    const uint32_t *members; /* slots, the first row first */
+    size_t count, fanout;
+    const uint32_t *edges; /* of the first row, as slots */
+    size_t edge_count, degree;
+} family;
+
+/* Children of member i: how many, and the first. */
+static size_t children_of(const family *f, size_t i, size_t *first) {
+    *first = f->fanout * i + 1;
+    return *first >= f->count ? 0 : peri_min_size(f->fanout, f->count - *first);
+}
+
+static size_t append_edge(uint32_t *row, size_t count, size_t degree, uint32_t edge) {
+    if (count == degree) return count;
+    for (size_t i = 0; i < count; i++)
+        if (row[i] == edge) return count;
+    row[count] = edge;
+    return count + 1;
+}
+
+/* Member i's row: children, parent, the edge it took over, then the first row's. */
+static void write_member(const family *f, size_t i, uint32_t *row) {
+    size_t first, children = children_of(f, i, &first), count = 0;
+    size_t kept = peri_min_size(f->edge_count, f->degree - peri_min_size(f->fanout, f->count - 1));
+    if (i == 0) {
+        for (size_t j = 0; j < kept; j++) row[count++] = f->edges[j];
+        for (size_t j = 0; j < children; j++) row[count++] = f->members[first + j];
+    } else {
+        for (size_t j = 0; j < children; j++) row[count++] = f->members[first + j];
+        if (f->degree >= 3) row[count++] = f->members[(i - 1) / f->fanout];
+        if (i <= f->fanout && kept + i - 1 < f->edge_count)
+            count = append_edge(row, count, f->degree, f->edges[kept + i - 1]);
+        for (size_t j = 0; j < f->edge_count; j++)
+            count = append_edge(row, count, f->degree, f->edges[j]);
+    }
+    while (count < f->degree) row[count++] = PERI_SLOT_NONE;
+}
+
+/* The graph of all rows from the graph of the groups. */
+static void expand(const making *m, const peri_view *pruned, const peri_view *out,
+                   uint32_t *edges) {
+    const peri_equal_rows *equal = &m->equal;
+    for (size_t group = 0; group < equal->groups; group++) {
+        const uint32_t *members = equal->order + equal->starts[group];
+        family f = { .members = members, .edges = edges, .degree = out->cols };
+        f.count = equal->starts[group + 1] - equal->starts[group];
+        f.fanout = f.degree >= 4 ? 2 : 1;
+        const uint32_t *from = pruned->rows == 0 ? NULL : peri_view_row(pruned, group);
+        for (size_t i = 0; i < m->pruned_degree && from[i] != PERI_SLOT_NONE; i++)
+            edges[f.edge_count++] = equal->order[equal->starts[from[i]]];
+        for (size_t i = 0; i < f.count; i++) write_member(&f, i, peri_view_row(out, members[i]));
+    }
+}
+
+static peri_status finish(making *m, peri_matrix **graph, uint32_t *entry) {
+    const peri_equal_rows *equal = &m->equal;
+    peri_place place = peri_matrix_view(m->build->rows).place;
+    *entry = equal->order[equal->starts[m->entry]];
+    if (equal->groups == equal->rows && m->pruned_degree == m->build->graph_degree)
+        return peri_matrix_move(m->pruned, place, graph);
+    peri_matrix *wide = NULL;
+    uint32_t *edges = NULL;
+    peri_view pruned = { .rows = 0 }, out;
+    peri_status status;
+    if (m->pruned != NULL) pruned = peri_matrix_view(m->pruned);
+    PERI_GO(peri_memory_acquire(m->context, m->build->graph_degree, sizeof *edges, &edges));
+    PERI_GO(peri_matrix_create(m->context, equal->rows, m->build->graph_degree, PERI_U32, PERI_CPU,
+                               &wide));
+    out = peri_matrix_view(wide);
+    expand(m, &pruned, &out, edges);
+    PERI_GO(peri_matrix_move(wide, place, graph));
+done:
+    peri_matrix_release(wide);
+    peri_memory_release(m->context, edges, m->build->graph_degree, sizeof *edges);
+    return status;
+}
+
+static peri_status make_empty(peri_graph_build *build, peri_matrix **graph, uint32_t *entry) {
+    *entry = PERI_SLOT_NONE;
+    return peri_matrix_create(peri_matrix_context(build->rows), 0, build->graph_degree, PERI_U32,
+                              peri_matrix_view(build->rows).place, graph);
+}
+
+peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32_t *entry) {
+    making m = { .build = build, .context = peri_matrix_context(build->rows) };
+    peri_view rows = peri_matrix_view(build->rows);
+    *graph = NULL;
+    build->algo = peri_graph_algo_for(build->algo, rows.rows);
+    build->groups = build->bridges = 0;
+    if (rows.rows == 0) return make_empty(build, graph, entry);
+    if (rows.rows > PERI_SLOTS_MAX)
+        return peri_fail(PERI_E_ARGUMENT, "rows: %zu given, a graph has at most %u", rows.rows,
+                         PERI_SLOTS_MAX);
+    peri_status status;
+    PERI_GO(peri_context_device(m.context, rows.place, &m.device));
+    PERI_GO(peri_matrix_move(build->rows, PERI_CPU, &m.host));
+    rows = peri_matrix_view(m.host);
+    PERI_GO(peri_equal_rows_find(m.context, &rows, build->threads, build->control, &m.equal));
+    build->groups = m.equal.groups;
+    PERI_GO(take_part(&m));
+    PERI_GO(connect(&m));
+    PERI_GO(finish(&m, graph, entry));
+done:
+    peri_matrix_release(m.pruned);
+    peri_matrix_release(m.part.rows);
+    peri_matrix_release(m.part.lengths);
+    peri_equal_rows_reset(&m.equal);
+    peri_matrix_release(m.host);
+    return status;
+}
