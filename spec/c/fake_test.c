@@ -1,7 +1,7 @@
-/* fake_test: what the fake devices promise beyond the right answers: work is done later and in order, the
- * host can't touch their memory, events order streams of both devices, failures come back with their words
- * at the wait, memory runs out with numbers, threads with streams of their own don't disturb each other,
- * and a fork leaves the child with a clear refusal. */
+/* fake_test: what the fake devices promise beyond the right answers: work is done later and in
+ * order, the host can't touch their memory, events order streams of both devices, failures come
+ * back with their words at the wait, memory runs out with numbers, threads with streams of their
+ * own don't disturb each other, and a fork leaves the child with a clear refusal. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -70,8 +70,9 @@ static peri_status notify(place *p, peri_notify_fn fn, void *ud) {
 }
 
 static void up(place *p, void *to, const void *host, size_t bytes) {
-    place_must(p->device->driver->copy(p->stream, to, bytes, p->device, host, bytes, NULL, 1, bytes),
-               "copy up");
+    place_must(
+        p->device->driver->copy(p->stream, to, bytes, p->device, host, bytes, NULL, 1, bytes),
+        "copy up");
 }
 
 /* ---- the tests ---------------------------------------------------------------------------- */
@@ -182,7 +183,8 @@ static void check_copies(peri_context *context) {
     place_close(&b);
 }
 
-/* A stream of device 1 waits for one of device 0 that is held; streams of one device pass each other. */
+/* A stream of device 1 waits for one of device 0 that is held; streams of one device pass each
+ * other. */
 static void check_events(peri_context *context) {
     place a, other, b;
     gate g;
@@ -300,7 +302,8 @@ static void check_memory(peri_context *context) {
     place_must(driver->mem_limit(device, 10000), "mem_limit");
     place_must(driver->mem_acquire(device, 6000, PERI_MEMORY_DEVICE, PERI_USE_ROWS, &mem), "6000");
     CHECK((uintptr_t)mem->data % 64 == 0, "memory is not aligned");
-    peri_status status = driver->mem_acquire(device, 4001, PERI_MEMORY_DEVICE, PERI_USE_ROWS, &more);
+    peri_status status = driver->mem_acquire(device, 4001, PERI_MEMORY_DEVICE, PERI_USE_ROWS,
+                                             &more);
     CHECK(status == PERI_E_MEMORY && more == NULL, "4001 bytes of 4000: %s",
           peri_status_code(status));
     CHECK(strcmp(peri_error_detail(), "fake:1: 4001 bytes needed, 4000 bytes free") == 0,
