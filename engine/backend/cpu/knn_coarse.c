@@ -1,8 +1,268 @@
-/* knn_coarse.c: the coarse pass. */
+/* knn_coarse.c: the coarse pass of exact search and its certified bound.
+ *
+ * Rows are packed into panels and multiplied with tiles of queries (knn_block.h); a row is rescored with
+ * the canonical routine unless its product proves that it can't be among the k nearest, so the answer is
+ * exact whatever the data; only the number of rescored rows depends on them.
+ *
+ * The bound. Let u = 2^-24, d the columns, T the k-th canonical value found so far, P' the product as
+ * computed: a chain of d fused multiply-adds, so |P' - P| <= g (|s| + |q||x|) with g = d u / (1 - d u) and s
+ * the number the chain starts with (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 3).
+ * A canonical sum of ceil(d / 32) terms a lane and 5 folds has the relative error c = (ceil(d / 32) + 8) u.
+ *   squared L2: q and x are taken relative to a centre m, which changes |q - x|^2 by less than
+ *     4 u (|q|^2 + |x|^2), for q - m and x - m are rounded once. Since 2 |q||x| <= |q|^2 + |x|^2, a row with
+ *     canonical value <= T has, with a = 2 (d + 8) u,
+ *         P' started at -|x|^2 (1/2 - a)  >=  |q|^2 (1/2 - a) - T (1/2 + 2 c).
+ *     The centre matters: far from the origin the norms, and with them the doubt, would be large.
+ *   inner product: P' >= -T - 2 (d + ceil(d / 32) + 16) u |q| max|x|, the longest row of the panel.
+ *   cosine: rows are scaled by 1 / |x| when packed, P' >= (1 - T) |q| - 2 (d + ceil(d / 32) + 24) u |q|.
+ * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow is
+ * covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave the normal
+ * range are rescored always: their start is +inf, their threshold -inf, and a NaN counts as near.
+ *
+ * i8 and u8 take the same way: their values are whole numbers in f32, the bound holds a fortiori. */
 #include "backend/cpu/knn_plan.h"
-const peri_block_kernels *peri_block_chosen(void) { return NULL; }
-size_t peri_knn_coarse_worker_bytes(uint32_t dim, size_t block_limit) { (void)dim; (void)block_limit; return 0; }
+
+#include <math.h>
+
+#include "backend/convert_element.h"
+#include "core/checked.h"
+#include "core/distance.h"
+#include "core/matrix.h"
+#include "core/memory.h"
+
+#define U 0x1p-24
+#define NORM_MAX 1e37      /* of a squared length: products of two stay finite */
+#define LENGTH_LEAST 1e-12 /* cosine: above, underflow is far below u |q||x| */
+#define LENGTH_MOST 1e12
+#define CENTRE_SAMPLES 256u
+#define CENTRE_MOST 1e18f
+
+/* What a worker has of its own. */
+typedef struct panel {
+    float *values;                          /* [dim, rows] */
+    float *least;                           /* [block queries] the thresholds */
+    float start[PERI_BLOCK_ROWS_MAX];
+    float longest;                          /* inner product: of the rows in the panel */
+    uint32_t slots[PERI_BLOCK_ROWS_MAX];    /* from the segment's first row */
+    size_t count;
+} panel;
+
+const peri_block_kernels *peri_block_chosen(void) {
+    switch (peri_isa_chosen()) {
+#if defined(__x86_64__)
+    case PERI_ISA_AVX512: return &peri_block_avx512;
+    case PERI_ISA_AVX2: return &peri_block_avx2;
+#endif
+    default: return NULL;
+    }
+}
+
+size_t peri_knn_coarse_worker_bytes(uint32_t dim, size_t block_limit) {
+    return peri_round_up(dim * PERI_BLOCK_ROWS_MAX * sizeof(float), PERI_ALIGN) +
+           peri_round_up(block_limit * sizeof(float), PERI_ALIGN);
+}
+
+static bool is_squared(const peri_knn_job *job) {
+    return job->op->metric == PERI_SQEUCLIDEAN || job->op->metric == PERI_EUCLIDEAN;
+}
+
+/* Terms of one lane of a canonical sum. */
+static double lanes_of(const peri_knn_job *job) {
+    return (double)peri_ceil_div(job->distances.dim, PERI_LANES);
+}
+
+/* ---- once an operation -------------------------------------------------------------------- */
+
+void peri_knn_coarse_centre(peri_knn_job *job) {
+    const peri_view *rows = &job->op->rows;
+    if (!is_squared(job) || peri_query_dtype(rows->dtype) != PERI_F32) {
+        job->centre = NULL;
+        return;
+    }
+    size_t samples = peri_min_size(CENTRE_SAMPLES, rows->rows);
+    for (size_t j = 0; j < rows->cols; j++) job->centre[j] = 0;
+    for (size_t s = 0; s < samples; s++) {
+        const void *row = peri_view_row(rows, s * (rows->rows / samples));
+        for (size_t j = 0; j < rows->cols; j++)
+            job->centre[j] += peri_element_load(rows->dtype, row, j) / (float)samples;
+    }
+    for (size_t j = 0; j < rows->cols; j++)
+        if (!(fabsf(job->centre[j]) < CENTRE_MOST)) job->centre[j] = 0;
+}
+
+/* ---- once a batch ------------------------------------------------------------------------- */
+
+static void describe_query(const peri_knn_job *job, const void *query, double squares,
+                           peri_knn_query *out) {
+    double dim = job->distances.dim, lanes = lanes_of(job);
+    *out = (peri_knn_query){ .norm = squares, .unbounded = !(squares <= NORM_MAX) };
+    if (job->op->metric == PERI_INNER_PRODUCT) {
+        out->norm = sqrt(squares);
+        out->slack = (float)(2 * (dim + lanes + 16) * U * out->norm);
+    } else if (job->op->metric == PERI_COSINE) {
+        out->length = peri_distances_query_length(&job->distances, query);
+        out->norm = out->length;
+        out->unbounded = !(out->norm >= LENGTH_LEAST && out->norm <= LENGTH_MOST);
+    }
+}
+
+void peri_knn_coarse_tile(const peri_knn_job *job, size_t number) {
+    const peri_op_knn *op = job->op;
+    size_t wide = job->kernels->queries, first = number * wide, dim = op->queries.cols;
+    float *tile = job->tiles + first * dim;
+    for (size_t i = 0; i < wide; i++) {
+        if (first + i >= job->count) {
+            for (size_t j = 0; j < dim; j++) tile[j * wide + i] = 0;
+            job->brings[first + i] = (peri_knn_query){ .unbounded = true };
+            continue;
+        }
+        const void *query = peri_view_row(&op->queries, job->order[job->first + first + i]);
+        double squares = 0;
+        for (size_t j = 0; j < dim; j++) {
+            float value = peri_element_load(op->queries.dtype, query, j);
+            if (job->centre != NULL) value -= job->centre[j];
+            tile[j * wide + i] = value;
+            squares += (double)value * value;
+        }
+        describe_query(job, query, squares, &job->brings[first + i]);
+    }
+}
+
+/* ---- thresholds --------------------------------------------------------------------------- */
+
+/* The nearest float that is not above. */
+static float float_below(double value) {
+    float near = (float)value;
+    return (double)near > value ? nextafterf(near, -INFINITY) : near;
+}
+
+/* What a product must not be below for the row to be rescored, with no k-th value above `bound`. */
+static float least_product(const peri_knn_job *job, const peri_knn_query *query, float bound) {
+    double dim = job->distances.dim, lanes = lanes_of(job);
+    double t = bound, under = (4 * dim + 64) * 0x1p-149;
+    if (query->unbounded || isinf(bound)) return -INFINITY;
+    if (is_squared(job)) {
+        double a = 2 * (dim + 8) * U, c = (lanes + 8) * U;
+        return float_below(query->norm * (0.5 - a) - t * (0.5 + 2 * c) - under);
+    }
+    if (job->op->metric == PERI_INNER_PRODUCT) return float_below(-t - 8 * U * fabs(t) - under);
+    return float_below((1 - t) * query->norm - 2 * (dim + lanes + 24) * U * query->norm);
+}
+
+/* Lowers the shared bound of a query. */
+static void share_bound(_Atomic(float) *bound, float value) {
+    float seen = atomic_load_explicit(bound, memory_order_relaxed);
+    while (value < seen && !atomic_compare_exchange_weak_explicit(
+                               bound, &seen, value, memory_order_relaxed, memory_order_relaxed)) {}
+}
+
+/* ---- panels ------------------------------------------------------------------------------- */
+
+/* Cosine: 1 / length of each row; a row out of range starts at +inf. */
+static void scale_rows(const peri_distances *rows, panel *p, size_t wide, float *scale) {
+    for (size_t r = 0; r < wide; r++) {
+        float length = rows->lengths[p->slots[r]];
+        bool usable = length >= (float)LENGTH_LEAST && length <= (float)LENGTH_MOST;
+        scale[r] = usable ? 1 / length : 0;
+        p->start[r] = usable ? 0 : INFINITY;
+    }
+}
+
+/* From the squared lengths of the packed rows to the start of their products. */
+static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
+    double a = 2 * ((double)job->distances.dim + 8) * U;
+    float most = 0;
+    for (size_t r = 0; r < job->kernels->rows; r++) {
+        bool usable = norms[r] <= (float)NORM_MAX;
+        p->start[r] = !usable ? INFINITY : is_squared(job) ? (float)(-norms[r] * (0.5 - a)) : 0;
+        if (usable && norms[r] > most) most = norms[r];
+    }
+    p->longest = 1.01f * sqrtf(most);
+}
+
+/* Packs the rows named by p->slots; lanes past the count repeat the last one. */
+static void pack_panel(const peri_knn_job *job, const peri_distances *rows, panel *p) {
+    const char *at[PERI_BLOCK_ROWS_MAX];
+    float norms[PERI_BLOCK_ROWS_MAX], scale[PERI_BLOCK_ROWS_MAX];
+    size_t wide = job->kernels->rows;
+    bool cosine = job->op->metric == PERI_COSINE;
+    for (size_t r = 0; r < wide; r++) {
+        if (r >= p->count) p->slots[r] = p->slots[p->count - 1];
+        at[r] = (const char *)rows->rows + p->slots[r] * rows->stride;
+    }
+    if (cosine) scale_rows(rows, p, wide, scale);
+    job->kernels->pack(rows->dtype, at, rows->dim, job->centre, cosine ? scale : NULL, p->values,
+                       norms);
+    if (!cosine) start_rows(job, p, norms);
+}
+
+/* ---- one panel against a block of queries ------------------------------------------------- */
+
+/* The lanes of a panel that the query's own filter lets pass; the panel holds consecutive rows then. */
+static uint32_t own_filter(const peri_knn_job *job, size_t query, size_t row) {
+    const peri_op_knn *op = job->op;
+    const uint64_t *bits = op->filter.bits[peri_knn_which(op, job->order[job->first + query])];
+    return (uint32_t)(bits[row / 64] >> (row % 64)); /* rows is a multiple of the panel's width */
+}
+
+/* Canonical values of the lanes in `mask`, offered to the query's heap; then its threshold. */
+static void rescore(const peri_knn_job *job, const peri_distances *rows, panel *p, size_t base,
+                    size_t query, size_t worker, uint32_t mask, float *least) {
+    uint32_t slots[PERI_BLOCK_ROWS_MAX];
+    float values[PERI_BLOCK_ROWS_MAX];
+    size_t count = 0;
+    for (; mask != 0; mask &= mask - 1) slots[count++] = p->slots[__builtin_ctz(mask)];
+    peri_topk *top = peri_knn_heap(job, worker, query);
+    const void *bytes = peri_view_row(&job->op->queries, job->order[job->first + query]);
+    peri_distances_slots(rows, bytes, job->brings[query].length, slots, count, values);
+    for (size_t i = 0; i < count; i++) peri_topk_offer(top, values[i], (int64_t)(base + slots[i]));
+    if (top->count == top->k) share_bound(&job->bounds[query], top->distances[0]);
+    float bound = atomic_load_explicit(&job->bounds[query], memory_order_relaxed);
+    *least = least_product(job, &job->brings[query], bound);
+}
+
+static void multiply_panel(const peri_knn_job *job, const peri_distances *rows, panel *p,
+                           size_t base, size_t first, size_t stop, size_t worker) {
+    size_t wide = job->kernels->queries;
+    uint32_t valid = p->count == 32 ? UINT32_MAX : (UINT32_C(1) << p->count) - 1;
+    uint32_t masks[PERI_BLOCK_QUERIES_MAX];
+    float lowered[PERI_BLOCK_QUERIES_MAX];
+    bool inner = job->op->metric == PERI_INNER_PRODUCT;
+    for (size_t query = first; query < stop; query += wide) {
+        float *least = p->least + (query - first);
+        if (inner)
+            for (size_t i = 0; i < wide; i++)
+                lowered[i] = least[i] - job->brings[query + i].slack * p->longest;
+        job->kernels->tile(p->values, p->start, job->tiles + query * rows->dim, rows->dim,
+                           inner ? lowered : least, masks);
+        for (size_t i = 0; i < wide && query + i < stop; i++) {
+            uint32_t mask = masks[i] & valid;
+            if (mask == 0) continue;
+            if (!job->shared_filter) mask &= own_filter(job, query + i, base + p->slots[0]);
+            if (mask != 0) rescore(job, rows, p, base, query + i, worker, mask, &least[i]);
+        }
+    }
+}
+
 void peri_knn_coarse_task(const peri_knn_job *job, size_t first, size_t stop, size_t row,
-                          size_t row_stop, size_t worker) { (void)job; (void)first; (void)stop; (void)row; (void)row_stop; (void)worker; }
-void peri_knn_coarse_tile(const peri_knn_job *job, size_t tile) { (void)job; (void)tile; }
-void peri_knn_coarse_centre(const peri_knn_job *job) { (void)job; }
+                          size_t row_stop, size_t worker) {
+    char *scratch = job->worker_scratch + worker * job->worker_bytes;
+    size_t panel_bytes = job->distances.dim * PERI_BLOCK_ROWS_MAX * sizeof(float);
+    panel p = { .values = (float *)(void *)scratch };
+    p.least = (float *)(void *)(scratch + peri_round_up(panel_bytes, PERI_ALIGN));
+    for (size_t i = first; i < stop; i++) {
+        float bound = atomic_load_explicit(&job->bounds[i], memory_order_relaxed);
+        p.least[i - first] = least_product(job, &job->brings[i], bound);
+    }
+    for (size_t i = stop - first; i % job->kernels->queries != 0; i++) p.least[i] = INFINITY;
+    peri_distances rows = peri_knn_shifted(job, row);
+    static const peri_filter_view everything = { 0 };
+    const peri_op_knn *op = job->op;
+    peri_passing passing =
+        peri_passing_open(job->shared_filter ? &op->filter : &everything,
+                          job->shared_filter ? peri_knn_which(op, 0) : 0, row, row_stop);
+    while ((p.count = peri_passing_next(&passing, p.slots, job->kernels->rows)) > 0) {
+        pack_panel(job, &rows, &p);
+        multiply_panel(job, &rows, &p, row, first, stop, worker);
+    }
+}

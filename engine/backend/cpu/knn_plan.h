@@ -79,7 +79,7 @@ void peri_knn_coarse_task(const peri_knn_job *job, size_t first, size_t stop, si
 
 /* The coarse pass: before a batch, the queries of one tile; once, the centre. */
 void peri_knn_coarse_tile(const peri_knn_job *job, size_t tile);
-void peri_knn_coarse_centre(const peri_knn_job *job);
+void peri_knn_coarse_centre(peri_knn_job *job);
 size_t peri_knn_coarse_worker_bytes(uint32_t dim, size_t block_limit);
 
 /* A copy of the distances whose row 0 is row `first`. */

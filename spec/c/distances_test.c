@@ -1,0 +1,144 @@
+/* distances_test: the sum kernels of every instruction set against the canonical routine, bit for bit:
+ * every dtype and metric, dimensions 1..130 and odd large ones, rows by range and by slot; values that
+ * underflow, overflow and cancel. */
+#include "operate.h"
+
+#define ROWS 7
+
+typedef struct shape {
+    peri_dtype dtype;
+    peri_metric metric;
+    peri_view query, rows;
+    float *lengths, query_length;
+    float wanted[ROWS];
+    const char *what;
+} shape;
+
+static void compare(const shape *s, peri_isa isa, const float *found, const uint32_t *slots,
+                    size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        size_t at, row = slots == NULL ? i : slots[i];
+        CHECK(test_same_bits(&found[i], &s->wanted[row], 1, &at),
+              "%s, %s %s %s dim %zu, row %zu of %zu: %a, wanted %a", s->what, peri_isa_name(isa),
+              peri_dtype_name(s->dtype), peri_metric_name(s->metric), s->rows.cols, row, count,
+              (double)found[i], (double)s->wanted[row]);
+    }
+}
+
+static void with_isa(peri_isa isa, void *ud) {
+    const shape *s = ud;
+    static const uint32_t slots[] = { 6, 0, 3, 3, 1, 5, 2, 4, 0 };
+    peri_distances d;
+    float found[9];
+    size_t at;
+    peri_distances_init(&d, s->metric, &s->rows, s->lengths);
+    float length = peri_distances_query_length(&d, s->query.data);
+    CHECK(test_same_bits(&length, &s->query_length, 1, &at), "query length %a, wanted %a",
+          (double)length, (double)s->query_length);
+    for (size_t count = 0; count <= ROWS; count++) {
+        peri_distances_range(&d, s->query.data, length, 0, count, found);
+        compare(s, isa, found, NULL, count);
+    }
+    for (size_t count = 1; count <= 9; count += 4) {
+        peri_distances_slots(&d, s->query.data, length, slots, count, found);
+        compare(s, isa, found, slots, count);
+    }
+    peri_distances_range(&d, s->query.data, length, 2, 3, found);
+    static const uint32_t middle[] = { 2, 3, 4 };
+    compare(s, isa, found, middle, 3);
+}
+
+static void check_shape(shape *s) {
+    uint32_t dim = (uint32_t)s->rows.cols;
+    s->lengths = test_lengths(&s->rows);
+    s->query_length = s->metric == PERI_COSINE
+                          ? peri_canonical_length(s->query.dtype, s->query.data, dim)
+                          : 0;
+    for (size_t i = 0; i < ROWS; i++)
+        s->wanted[i] =
+            peri_canonical_distance(s->metric, s->dtype, s->query.data, peri_view_row(&s->rows, i),
+                                    dim, s->query_length, s->lengths[i]);
+    for (int isa = 0; isa < PERI_ISA_COUNT; isa++)
+        if (peri_isa_force((peri_isa)isa)) with_isa((peri_isa)isa, s);
+    peri_isa_force(PERI_ISA_COUNT);
+    free(s->lengths);
+}
+
+static void check_random(peri_dtype dtype, peri_metric metric, size_t dim) {
+    shape s = { .dtype = dtype, .metric = metric, .what = "random" };
+    s.query = test_matrix(peri_query_dtype(dtype), 1, dim, 0, 10 + dim);
+    s.rows = test_matrix(dtype, ROWS, dim, dim % 3, 20 + dim);
+    check_shape(&s);
+    free(s.query.data);
+    free(s.rows.data);
+}
+
+/* Integers at the ends of their range: the largest sums. */
+static void check_extremes(peri_dtype dtype, peri_metric metric, size_t dim) {
+    shape s = { .dtype = dtype, .metric = metric, .what = "extremes" };
+    s.query = test_matrix(dtype, 1, dim, 0, 1);
+    s.rows = test_matrix(dtype, ROWS, dim, 1, 2);
+    memset(s.query.data, dtype == PERI_I8 ? 0x80 : 0xFF, dim);
+    for (size_t i = 0; i < ROWS; i++)
+        memset(peri_view_row(&s.rows, i), i % 2 == 0 ? 0x80 : dtype == PERI_I8 ? 0x7F : 0x00, dim);
+    check_shape(&s);
+    free(s.query.data);
+    free(s.rows.data);
+}
+
+/* Floats whose sums underflow to -0, stay subnormal, overflow, and cancel to NaN. */
+static void check_strange(peri_metric metric, size_t dim) {
+    static const float scales[] = { 1e-30f, -1e-30f, 1e-22f, 1e19f, 3e38f, -0.0f, 1e-45f };
+    shape s = { .dtype = PERI_F32, .metric = metric, .what = "strange" };
+    for (size_t variant = 0; variant < 7; variant++) {
+        s.query = test_matrix(PERI_F32, 1, dim, 0, 3);
+        s.rows = test_matrix(PERI_F32, ROWS, dim, 0, 4);
+        float *query = s.query.data;
+        for (size_t j = 0; j < dim; j++) query[j] *= scales[variant];
+        for (size_t i = 0; i < ROWS; i++) {
+            float *row = peri_view_row(&s.rows, i);
+            for (size_t j = 0; j < dim; j++) row[j] *= scales[i];
+        }
+        check_shape(&s);
+        free(s.query.data);
+        free(s.rows.data);
+    }
+}
+
+static void check_report(void) {
+    float values[] = { 4.0f, -0.0f, INFINITY }, squared[] = { 4.0f, 2.0f, INFINITY };
+    peri_metric_report(PERI_INNER_PRODUCT, values, 3);
+    CHECK(values[0] == -4.0f && values[1] == 0 && !signbit(values[1]) && values[2] == -INFINITY,
+          "inner product reports %g %g %g", (double)values[0], (double)values[1],
+          (double)values[2]);
+    peri_metric_report(PERI_EUCLIDEAN, squared, 3);
+    CHECK(squared[0] == 2.0f && squared[1] == sqrtf(2.0f) && isinf(squared[2]), "euclidean");
+    peri_metric_report(PERI_SQEUCLIDEAN, squared, 3);
+    peri_metric_report(PERI_COSINE, squared, 3);
+    CHECK(squared[0] == 2.0f, "squared L2 and cosine report as they are");
+}
+
+int main(void) {
+    static const size_t large[] = { 255, 256, 257, 768, 1023, 1536, 4095 };
+    for (int isa = 0; isa < PERI_ISA_COUNT; isa++)
+        if (!peri_isa_present((peri_isa)isa))
+            check_skip(peri_isa_name((peri_isa)isa), "this CPU lacks it");
+    for (int dtype = 0; dtype < TEST_DTYPES; dtype++) {
+        for (int m = 0; m < TEST_METRICS; m++) {
+            for (size_t dim = 1; dim <= 130; dim++)
+                check_random((peri_dtype)dtype, test_metrics[m], dim);
+            for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+                check_random((peri_dtype)dtype, test_metrics[m], large[i]);
+        }
+    }
+    for (int m = 0; m < TEST_METRICS; m++) {
+        check_extremes(PERI_I8, test_metrics[m], PERI_DIM_MAX);
+        check_extremes(PERI_U8, test_metrics[m], PERI_DIM_MAX);
+        check_extremes(PERI_U8, test_metrics[m], 77);
+        check_strange(test_metrics[m], 31);
+        check_strange(test_metrics[m], 96);
+        check_strange(test_metrics[m], 105);
+    }
+    check_report();
+    return check_done();
+}
