@@ -184,18 +184,23 @@ static peri_device *find_open(peri_context *context, peri_place place) {
     return NULL;
 }
 
-/* Opens a device under the context's lock. */
-static peri_status open_device(peri_context *context, const peri_driver *driver, peri_place place,
-                               peri_device **out) {
+/* Whether the driver has the device of a place; says why not. */
+static peri_status check_place(const peri_driver *driver, peri_place place) {
     char name[32];
     uint32_t count = 0;
     PERI_TRY(driver->device_count(&peri_engine_host, &count));
-    if (count == 0)
-        return peri_fail(PERI_E_DEVICE, "%s: %s", peri_place_format(place, name, sizeof name),
-                         peri_error_detail());
+    peri_place_format(place, name, sizeof name);
+    if (count == 0) return peri_fail(PERI_E_DEVICE, "%s: %s", name, peri_error_detail());
     if (place.number >= count)
-        return peri_fail(PERI_E_DEVICE, "place: '%s' given, there are %u such devices, 0..%u",
-                         peri_place_format(place, name, sizeof name), count, count - 1);
+        return peri_fail(PERI_E_DEVICE, "place: '%s' given, there are %u such devices, 0..%u", name,
+                         count, count - 1);
+    return PERI_OK;
+}
+
+/* Opens a device under the context's lock. */
+static peri_status open_device(peri_context *context, const peri_driver *driver, peri_place place,
+                               peri_device **out) {
+    PERI_TRY(check_place(driver, place));
     if (context->device_count == PERI_DEVICES_MAX)
         return peri_fail(PERI_E_DEVICE, "more than %d devices opened", PERI_DEVICES_MAX);
     peri_device *device;
@@ -243,13 +248,7 @@ peri_status peri_device_stat(peri_context *context, peri_place place, peri_devic
     const peri_driver *driver;
     memset(out, 0, sizeof *out);
     PERI_TRY(peri_driver_find(context, (peri_place_kind)place.kind, &driver));
-    uint32_t count = 0;
-    PERI_TRY(driver->device_count(&peri_engine_host, &count));
-    if (place.number >= count) {
-        char name[32];
-        return peri_fail(PERI_E_DEVICE, "place: '%s' given, there are %u such devices",
-                         peri_place_format(place, name, sizeof name), count);
-    }
+    PERI_TRY(check_place(driver, place));
     pthread_mutex_lock(&context->lock);
     peri_device *device = find_open(context, place);
     peri_status status = driver->device_stat(&peri_engine_host, place.number, device, out);

@@ -1,8 +1,8 @@
 /* params.h: one X-macro list a kind and verb gives the parameter struct, its table, its defaults.
  *
- *   #define PERI_FLAT_SEARCH_PARAMS(X)  X(INT, name, fallback, min, max, choices, rule, meaning) …
- *   PERI_PARAMS_STRUCT(peri_flat_search_params, PERI_FLAT_SEARCH_PARAMS)
- *   PERI_PARAMS_TABLE(peri_flat_search_table, "flat.search", peri_flat_search_params, PERI_…)
+ *   #define CAGRA_SEARCH_PARAMS(X, S)  X(S, INT, name, fallback, min, max, choices, rule, meaning) ...
+ *   PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS)
+ *   static const peri_param rows[] = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
  *
  * TYPE is INT, REAL, FLAG or CHOICE. A field is int64_t (a choice holds its number in `choices`, a flag 0
  * or 1) or double. When a parameter is automatic its fallback is what the struct holds (0 or -1) and
@@ -21,18 +21,18 @@
 #define PERI_PARAM_TYPE_FLAG PERI_VALUE_FLAG
 #define PERI_PARAM_TYPE_CHOICE PERI_VALUE_TEXT
 
-#define PERI_PARAM_MEMBER(type, name, fallback, min, max, choices, rule, meaning)                  \
+#define PERI_PARAM_MEMBER(row, type, name, fallback, min, max, choices, rule, meaning)             \
     PERI_PARAM_FIELD_##type name;
 #define PERI_PARAMS_STRUCT(struct_name, LIST)                                                      \
     typedef struct struct_name {                                                                   \
-        LIST(PERI_PARAM_MEMBER)                                                                    \
+        LIST(PERI_PARAM_MEMBER, struct_name)                                                       \
     } struct_name;
 
-/* Inside PERI_PARAMS_TABLE the struct's name is `peri_params_row`. */
-#define PERI_PARAM_ROW(type, name, fallback, min, max, choices, rule, meaning)                     \
-    { #name,   PERI_PARAM_TYPE_##type, offsetof(peri_params_row, name),                            \
-      (double)(fallback), (double)(min), (double)(max), choices, rule, meaning },
-#define PERI_PARAMS_ROWS(LIST) LIST(PERI_PARAM_ROW)
+#define PERI_PARAM_ROW(row, type, name, fallback, min, max, choices, rule, meaning)                \
+    { #name,         PERI_PARAM_TYPE_##type, offsetof(row, name), (double)(fallback),              \
+      (double)(min), (double)(max),          choices,             rule,                            \
+      meaning },
+#define PERI_PARAMS_ROWS(struct_name, LIST) LIST(PERI_PARAM_ROW, struct_name)
 
 /* Fills `params` with the table's defaults. */
 void peri_params_default(const peri_param_table *table, void *params);

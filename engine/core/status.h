@@ -25,7 +25,7 @@
     } while (0)
 
 /* On in Debug and in the sanitizer builds: a failed one is a bug of ours, never of a user. */
-#ifdef PERI_ASSERTIONS
+#ifdef PERI_DEBUG
 #define PERI_ASSERT(condition) assert(condition)
 #else
 #define PERI_ASSERT(condition) ((void)0)

@@ -456,13 +456,14 @@ typedef struct peri_file_options {
     bool dataset;         /* save: with the rows (default true) */
     bool map;             /* open: map the file instead of reading it */
     peri_place place;     /* open */
+    peri_matrix *rows;    /* open: the rows of a file that was saved without; NULL = the file's */
     const char *metric;   /* open hnswlib: the file does not say; required */
     const char *dtype;    /* hnswlib, open and save: "f32" (default) or "u8" */
     const peri_control *control;
 } peri_file_options;
 
 #define PERI_FILE_OPTIONS_INIT                                                                     \
-    { (uint32_t)sizeof(peri_file_options), NULL, true, false, { 0, 0 }, NULL, NULL, NULL }
+    { (uint32_t)sizeof(peri_file_options), NULL, true, false, { 0, 0 }, NULL, NULL, NULL, NULL }
 
 /* Writes beside `path`, syncs file and folder, renames: an interrupted save leaves the old file. */
 PERI_API peri_status peri_searcher_save(peri_searcher *searcher, const char *path,

@@ -13,11 +13,13 @@ static peri_status check_build(const peri_build *build, const peri_kind **kind) 
         return peri_fail(PERI_E_ARGUMENT, "kind: '%.40s' given, allowed: flat cagra",
                          build->kind == NULL ? "" : build->kind);
     if (build->rows == NULL) return peri_fail(PERI_E_ARGUMENT, "rows: none given");
+    if (peri_matrix_view(build->rows).rows == 0)
+        return peri_fail(PERI_E_ARGUMENT, "rows: 0 given, allowed: 1 and more");
     return peri_options_check(&build->options, &(*kind)->build_table, 1);
 }
 
 peri_status peri_searcher_build(const peri_build *build, peri_searcher **out) {
-    const peri_kind *kind;
+    const peri_kind *kind = NULL;
     peri_index *index = NULL;
     peri_status status;
     *out = NULL;

@@ -1,17 +1,17 @@
 /* flat.c: exact search: every search scans the rows that pass. Cost O(q * n * dim), blocked. */
 #include "index/index.h"
 
-#define FLAT_BUILD_PARAMS(X)                                                                       \
-    X(CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,                 \
+#define FLAT_BUILD_PARAMS(X, S)                                                                       \
+    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,                 \
       "what near means")
 
-PERI_PARAMS_STRUCT(peri_params_row, FLAT_BUILD_PARAMS)
+PERI_PARAMS_STRUCT(flat_params, FLAT_BUILD_PARAMS)
 
-static const peri_param flat_build_rows[] = { PERI_PARAMS_ROWS(FLAT_BUILD_PARAMS) };
+static const peri_param flat_build_rows[] = { PERI_PARAMS_ROWS(flat_params, FLAT_BUILD_PARAMS) };
 static const peri_param_table flat_build_table = { "flat.build", flat_build_rows, 1 };
 static const peri_param_table flat_search_table = { "flat.search", NULL, 0 };
 
-_Static_assert(sizeof(peri_params_row) <= PERI_PARAMS_BYTES, "the parameters fit an index");
+_Static_assert(sizeof(flat_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
 
 static peri_status flat_build(peri_index *index, size_t threads, const peri_control *control) {
     (void)index;
@@ -28,6 +28,7 @@ static peri_status flat_adopt(peri_index *index) {
 const peri_kind peri_flat_kind = {
     .ops = PERI_INDEX_OPS("flat", &flat_search_table),
     .build_table = &flat_build_table,
+    .saved_table = &flat_build_table,
     .build = flat_build,
     .adopt = flat_adopt,
 };

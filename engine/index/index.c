@@ -30,7 +30,7 @@ peri_status peri_index_create(peri_context *context, const peri_kind *kind, peri
     peri_searcher_init(&(*out)->base, &kind->ops, context, NULL);
     (*out)->base.device = device;
     (*out)->kind = kind;
-    peri_params_default(kind->build_table, (*out)->params);
+    peri_params_default(kind->saved_table, (*out)->params);
     return PERI_OK;
 }
 
@@ -38,6 +38,7 @@ void peri_index_free(peri_searcher *self) {
     peri_index *index = (peri_index *)self;
     for (size_t i = 0; i < index->section_count; i++)
         peri_matrix_release(index->sections[i].matrix);
+    peri_filter_release(index->alive);
     peri_context *context = self->context;
     size_t count = index->map.count;
     peri_memory_release(context, (void *)(uintptr_t)index->map.ids, count, sizeof(int64_t));
@@ -208,6 +209,7 @@ peri_status peri_searcher_move(peri_searcher *searcher, peri_place place, peri_s
             PERI_GO(peri_index_add(to, name, there));
         }
     }
+    PERI_GO(to->kind->adopt(to));
     *out = &to->base;
     return PERI_OK;
 done:
@@ -241,7 +243,7 @@ void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *u
         bytes += size;
     }
     peri_field_int(field, ud, "bytes", (int64_t)bytes);
-    peri_field_params(field, ud, index->kind->build_table, index->params);
+    peri_field_params(field, ud, index->kind->saved_table, index->params);
 }
 
 void peri_index_line(const peri_searcher *self, char *text, size_t size) {

@@ -16,7 +16,8 @@ typedef struct peri_index peri_index;
 
 typedef struct peri_kind {
     peri_searcher_ops ops;
-    const peri_param_table *build_table; /* its struct begins with `metric`; saved with the index */
+    const peri_param_table *build_table; /* what a builder may ask; its struct begins with `metric` */
+    const peri_param_table *saved_table; /* the same rows and more that the index must remember */
     /* Makes the sections besides "rows" and "ids". NULL: this kind is not built from rows. */
     peri_status (*build)(peri_index *index, size_t threads, const peri_control *control);
     /* Checks the sections of an index that was opened or moved; nothing in them is trusted. */
@@ -36,6 +37,7 @@ struct peri_index {
     _Alignas(16) unsigned char params[PERI_PARAMS_BYTES]; /* the build struct, resolved */
     const int64_t *ids;   /* [rows] host, row to id; NULL = row numbers */
     peri_id_map map;      /* id to row */
+    peri_filter *alive;   /* rows that are not marked deleted; NULL = all */
 };
 
 /* A new index of a kind, without sections; head filled. */

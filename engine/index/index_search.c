@@ -306,7 +306,10 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     if (index->kind->walk != NULL)
         PERI_TRY(index->kind->walk(index, search->options, search->k, &p->walk));
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
-    PERI_TRY(bind_filters(index, search, p));
+    const peri_also alive = { index->alive, search->also };
+    peri_search joined = *search;
+    if (index->alive != NULL) joined.also = &alive;
+    PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));
     for (size_t i = 0; i < p->group_count; i++)

@@ -39,6 +39,14 @@ static size_t right_by_id(const peri_view *found, const peri_view *truth, size_t
     return right;
 }
 
+/* A repeated id counts once. */
+static bool seen_before(const peri_view *ids, size_t row, size_t column) {
+    int64_t id = id_at(ids, row, column);
+    for (size_t f = 0; f < column; f++)
+        if (id_at(ids, row, f) == id) return true;
+    return false;
+}
+
 static size_t right_by_value(const peri_view *ids, const peri_view *values, const peri_view *truth,
                              peri_metric metric, size_t row, size_t k, size_t wanted) {
     const float *found = peri_view_row(values, row);
@@ -46,7 +54,7 @@ static size_t right_by_value(const peri_view *ids, const peri_view *values, cons
     double slack = VALUE_TOLERANCE * fmax(fabs(worst), 1e-6);
     size_t right = 0;
     for (size_t f = 0; f < k && right < wanted; f++) {
-        if (id_at(ids, row, f) == PERI_ID_NONE) continue;
+        if (id_at(ids, row, f) == PERI_ID_NONE || seen_before(ids, row, f)) continue;
         bool near = metric == PERI_INNER_PRODUCT ? found[f] >= worst - slack
                                                  : found[f] <= worst + slack;
         right += near;

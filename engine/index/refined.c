@@ -11,20 +11,20 @@
 #include "index/combinators.h"
 #include "index/index.h"
 
-#define REFINED_PARAMS(X)                                                                          \
-    X(REAL, ratio, 4, 1, 1024, NULL, NULL,                                                         \
+#define REFINED_PARAMS(X, S)                                                                          \
+    X(S, REAL, ratio, 4, 1, 1024, NULL, NULL,                                                         \
       "candidates asked of the inner searcher, as a multiple of k")
 
-PERI_PARAMS_STRUCT(peri_params_row, REFINED_PARAMS)
+PERI_PARAMS_STRUCT(refined_params, REFINED_PARAMS)
 
-static const peri_param refined_rows[] = { PERI_PARAMS_ROWS(REFINED_PARAMS) };
+static const peri_param refined_rows[] = { PERI_PARAMS_ROWS(refined_params, REFINED_PARAMS) };
 const peri_param_table peri_refined_table = { "refined.search", refined_rows, 1 };
 
 typedef struct refined {
     peri_searcher base;
     peri_matrix *rows;
     peri_matrix *lengths; /* cosine, at the rows' place */
-    peri_params_row params;
+    refined_params params;
 } refined;
 
 typedef struct refined_state {
@@ -33,7 +33,7 @@ typedef struct refined_state {
 } refined_state;
 
 static peri_status refined_submit(peri_searcher *self, peri_search *search) {
-    peri_params_row params = ((refined *)self)->params;
+    refined_params params = ((refined *)self)->params;
     PERI_TRY(peri_params_read(&peri_refined_table, search->options, &params));
     double wanted = (double)search->k * params.ratio + 0.5;
     size_t k = peri_max_size(search->k, peri_min_size((size_t)wanted, PERI_K_MAX));

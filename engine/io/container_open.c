@@ -56,14 +56,14 @@ static peri_status get(opening *o, void *out, size_t bytes) {
 }
 
 static peri_status get_size(opening *o, size_t *out) {
-    uint64_t value;
+    uint64_t value = 0;
     PERI_TRY(get(o, &value, sizeof value));
     *out = (size_t)value;
     return PERI_OK;
 }
 
 static peri_status get_text(opening *o, const char **out) {
-    uint32_t length;
+    uint32_t length = 0;
     PERI_TRY(get(o, &length, sizeof length));
     if (length >= o->c->header_bytes - o->at) return corrupt(o, "its header ends inside a text");
     *out = o->c->header + o->at;
@@ -79,7 +79,7 @@ static peri_status get_name(opening *o, const char **out) {
 }
 
 static peri_status get_count(opening *o, const char *what, size_t *out) {
-    uint32_t count;
+    uint32_t count = 0;
     PERI_TRY(get(o, &count, sizeof count));
     if (count > PERI_CONTAINER_ENTRIES_MAX || count > o->c->header_bytes)
         return peri_fail(PERI_E_CORRUPT, "%s: claims %u %s, allowed: up to %u",
@@ -89,7 +89,7 @@ static peri_status get_count(opening *o, const char *what, size_t *out) {
 }
 
 static peri_status get_value(opening *o, peri_value *out) {
-    uint8_t type, flag;
+    uint8_t type = 0, flag = 0;
     PERI_TRY(get(o, &type, 1));
     memset(out, 0, sizeof *out);
     out->type = (peri_value_type)type;
@@ -107,7 +107,7 @@ static peri_status get_value(opening *o, peri_value *out) {
 
 static peri_status get_params(opening *o) {
     peri_container *c = o->c;
-    size_t count;
+    size_t count = 0;
     PERI_TRY(get_count(o, "parameters", &count));
     PERI_TRY(peri_memory_acquire_zeroed(c->context, count, sizeof *c->params, &c->params));
     c->param_count = count;
@@ -123,7 +123,7 @@ static peri_status get_params(opening *o) {
 
 /* One row of the table; `*stop` is where the file has been accounted for up to now. */
 static peri_status get_section(opening *o, entry *e, size_t *stop) {
-    uint32_t dtype;
+    uint32_t dtype = 0;
     size_t row_bytes, offset = peri_round_up(*stop, PERI_CONTAINER_ALIGN);
     PERI_TRY(get_name(o, &e->name));
     PERI_TRY(get(o, &dtype, sizeof dtype));
@@ -150,7 +150,7 @@ static peri_status get_section(opening *o, entry *e, size_t *stop) {
 
 static peri_status get_sections(opening *o) {
     peri_container *c = o->c;
-    size_t count, stop = sizeof(peri_container_head) + c->header_bytes;
+    size_t count = 0, stop = sizeof(peri_container_head) + c->header_bytes;
     PERI_TRY(get_count(o, "sections", &count));
     PERI_TRY(peri_memory_acquire_zeroed(c->context, count, sizeof *c->sections, &c->sections));
     c->count = count;

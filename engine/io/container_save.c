@@ -98,12 +98,15 @@ static void put_text(emitter *e, const char *text) {
 }
 
 static void put_value(emitter *e, const peri_value *value) {
-    uint8_t type = (uint8_t)value->type, flag = value->as.flag ? 1 : 0;
+    uint8_t type = (uint8_t)value->type, flag = 0;
     put(e, &type, 1);
     switch (value->type) {
     case PERI_VALUE_INT: put(e, &value->as.i, sizeof value->as.i); break;
     case PERI_VALUE_REAL: put(e, &value->as.r, sizeof value->as.r); break;
-    case PERI_VALUE_FLAG: put(e, &flag, 1); break;
+    case PERI_VALUE_FLAG:
+        flag = value->as.flag ? 1 : 0;
+        put(e, &flag, 1);
+        break;
     case PERI_VALUE_TEXT: put_text(e, value->as.text); break;
     }
 }

@@ -211,7 +211,7 @@ static peri_status find_literal(const peri_file *file, size_t *offset, size_t *b
 
 peri_status peri_npy_probe(const peri_matrix_format *format, peri_context *context,
                            const peri_file *file, peri_layout *out) {
-    size_t offset, bytes;
+    size_t offset = 0, bytes = 0;
     char *text;
     literal found;
     (void)format;

@@ -83,7 +83,8 @@ typedef enum peri_fake_task_kind {
 
 typedef struct peri_fake_task {
     peri_fake_task_kind kind;
-    struct peri_fake_task *next;
+    struct peri_fake_task *next; /* of the stream's list, or of its spare ones */
+    struct peri_fake_task *made; /* the one made before, whatever became of either */
     union {
         struct {
             peri_fake_op op;
@@ -106,6 +107,7 @@ struct peri_fake_stream {
     peri_control relay;            /* passes progress out and cancellation in */
     peri_fake_task *first, *last;  /* first is the one that runs or waits */
     peri_fake_task *spare;         /* done ones, used again: enqueueing allocates only while it grows */
+    peri_fake_task *made;          /* all of them; the queue's thread never touches this chain */
     peri_fake_stream *next;        /* of the device */
     peri_status failure;           /* the first since the last wait; what follows it is skipped */
     char detail[PERI_FAKE_DETAIL];

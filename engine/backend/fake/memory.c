@@ -17,6 +17,7 @@ static peri_fake_device *device_of(peri_device *device) { return (peri_fake_devi
 
 /* Pinned and mapped memory: the host's own, 64-byte aligned by the context's allocator. */
 static peri_status host_block(peri_device *device, peri_fake_block *block, size_t bytes) {
+    if (bytes == 0) return PERI_OK;
     block->mem.data = device->host->resize(device->context, NULL, 0, bytes);
     if (block->mem.data == NULL)
         return peri_fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given", bytes);
@@ -37,6 +38,7 @@ static peri_status reserve(peri_fake_device *device, size_t bytes) {
 
 static peri_status device_block(peri_fake_device *device, peri_fake_block *block, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), used, mapped;
+    if (bytes == 0) return PERI_OK;
     if (!peri_add_fits(bytes, page + ALIGN, &used) || !peri_add_fits(used, page, &mapped))
         return peri_fail(PERI_E_MEMORY, "%zu bytes are more than an address space", bytes);
     PERI_TRY(reserve(device, bytes));
@@ -80,7 +82,6 @@ peri_status peri_fake_mem_acquire(peri_device *device, size_t bytes, peri_memory
                                   peri_memory_use use, peri_mem **out) {
     *out = NULL;
     PERI_TRY(peri_fake_check(device));
-    PERI_ASSERT(bytes > 0);
     peri_fake_block *block;
     PERI_TRY(block_create(device, &block));
     block->mem.bytes = bytes;
@@ -133,7 +134,7 @@ void peri_fake_mem_release(peri_mem *mem) {
     }
     if (block->pages != NULL)
         munmap(block->pages, block->pages_bytes + (size_t)sysconf(_SC_PAGESIZE));
-    else if (!mem->foreign)
+    else if (!mem->foreign && mem->data != NULL)
         host->resize(device->context, mem->data, mem->bytes, 0);
     host->resize(device->context, block, sizeof *block, 0);
 }

@@ -160,9 +160,12 @@ peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) 
         if (filter->bits != NULL)
             PERI_TRY(check_one(device, "bits", i, filter->bits[i],
                                filter->words * sizeof **filter->bits));
-        /* a list's length is in `passing`, which may be the host's; its first slot stands for it */
-        if (filter->lists != NULL)
-            PERI_TRY(check_one(device, "lists", i, filter->lists[i], sizeof **filter->lists));
+        /* a list may be empty; how long it is, `passing` says */
+        if (filter->lists != NULL) {
+            size_t count = filter->passing == NULL ? 0 : filter->passing[i];
+            PERI_TRY(check_one(device, "lists", i, filter->lists[i],
+                               count * sizeof **filter->lists));
+        }
     }
     return PERI_OK;
 }

@@ -235,9 +235,9 @@ done:
 
 static void tasks_release(const peri_fake_device *device, peri_fake_task *task) {
     while (task != NULL) {
-        peri_fake_task *next = task->next;
+        peri_fake_task *before = task->made;
         resize(device, task, sizeof *task, 0);
-        task = next;
+        task = before;
     }
 }
 
@@ -252,8 +252,8 @@ void peri_fake_stream_close(peri_stream *stream) {
         while (*link != self) link = &(*link)->next;
         *link = self->next;
         pthread_mutex_unlock(&device->lock);
-        tasks_release(device, self->spare);
     }
+    tasks_release(device, self->made);
     peri_cpu_driver.stream_close(self->cpu);
     resize(device, self, sizeof *self, 0);
 }
@@ -271,10 +271,16 @@ peri_status peri_fake_enqueue(peri_fake_stream *stream, const peri_fake_task *ta
     peri_fake_task *node = stream->spare;
     if (node != NULL) stream->spare = node->next;
     pthread_mutex_unlock(&device->lock);
-    if (node == NULL) node = resize(device, NULL, 0, sizeof *node);
-    if (node == NULL) return no_memory(sizeof *node);
+    if (node == NULL) {
+        node = resize(device, NULL, 0, sizeof *node);
+        if (node == NULL) return no_memory(sizeof *node);
+        node->made = stream->made;
+        stream->made = node;
+    }
+    peri_fake_task *made = node->made;
     *node = *task;
     node->next = NULL;
+    node->made = made;
     pthread_mutex_lock(&device->lock);
     if (stream->last != NULL) stream->last->next = node;
     else stream->first = node;

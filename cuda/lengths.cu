@@ -1,0 +1,42 @@
+/* lengths: the Euclidean length of every row, canonical.
+ *
+ * rows [n, d] f32 f16 i8 u8 | out [n] f32
+ * One warp a row, lanes stride the columns; no shared memory. Bound by memory: n * d * bytes. */
+#include "device.cuh"
+#include "distance.cuh"
+#include "ops.h"
+
+namespace {
+
+constexpr unsigned THREADS = 256;
+constexpr unsigned WARPS = THREADS / PERI_WARP;
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+row_lengths(const void *__restrict__ rows, size_t stride, size_t count, uint32_t dim,
+            float *__restrict__ out) {
+    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
+    for (; row < count; row += (size_t)gridDim.x * WARPS) {
+        float length = peri_warp_length(peri_row<T>(rows, stride, row), dim);
+        if (threadIdx.x % PERI_WARP == 0) out[row] = length;
+    }
+}
+
+template <typename T> void launch(peri_stream *stream, const peri_op_lengths *op) {
+    row_lengths<T><<<peri_blocks(op->rows.rows, WARPS), THREADS, 0, peri_cuda_handle(stream)>>>(
+        op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
+}
+
+} /* namespace */
+
+extern "C" peri_status peri_cuda_lengths(peri_stream *stream, const peri_op_lengths *op) {
+    if (op->rows.rows == 0) return PERI_OK;
+    switch (op->rows.dtype) {
+    case PERI_F32: launch<float>(stream, op); break;
+    case PERI_F16: launch<__half>(stream, op); break;
+    case PERI_I8: launch<int8_t>(stream, op); break;
+    case PERI_U8: launch<uint8_t>(stream, op); break;
+    default: break; /* supports() let none other through */
+    }
+    return peri_cuda_launched(stream);
+}

@@ -1,0 +1,179 @@
+/* memory.cu: memory of the device and of the host for it, and copies.
+ *
+ * Device bytes are counted by use when they are acquired and given back, so what is held is exact. Running
+ * out is no failure of the device: the error is cleared and the message says what was needed and free. */
+#include <string.h>
+
+#include "device.cuh"
+
+size_t peri_cuda_bytes_held(const peri_cuda_device *device) {
+    size_t held = 0;
+    for (int use = 0; use < PERI_USE_COUNT; use++)
+        held += __atomic_load_n(&device->bytes[use], __ATOMIC_SEQ_CST);
+    return held;
+}
+
+namespace {
+
+peri_status mem_create(peri_device *device, size_t bytes, peri_memory_kind kind,
+                       peri_memory_use use, peri_mem **out) {
+    auto *mem = (peri_mem *)device->host->resize(device->context, nullptr, 0, sizeof(peri_mem));
+    *out = mem;
+    if (mem == nullptr)
+        return device->host->fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
+                                  sizeof(peri_mem));
+    memset((void *)mem, 0, sizeof *mem);
+    mem->device = device;
+    mem->bytes = bytes;
+    mem->kind = kind;
+    mem->use = use;
+    return PERI_OK;
+}
+
+/* Two threads at the limit may both be refused where one would fit; none passes it. */
+peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
+    __atomic_add_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
+    size_t held = peri_cuda_bytes_held(self);
+    if (limit == 0 || held <= limit) return PERI_OK;
+    __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    size_t others = held - bytes;
+    return self->base.host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes needed, %zu bytes free of a "
+                                 "limit of %zu", (unsigned)self->base.place.number, bytes,
+                                 limit > others ? limit - others : 0, limit);
+}
+
+peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,
+                           peri_memory_kind kind) {
+    if (error != cudaErrorMemoryAllocation)
+        return peri_cuda_failed(device, error, kind == PERI_MEMORY_DEVICE ? "cudaMalloc"
+                                                                         : "cudaHostAlloc");
+    (void)cudaGetLastError();
+    size_t bytes_free = 0, total = 0;
+    (void)cudaMemGetInfo(&bytes_free, &total);
+    (void)cudaGetLastError();
+    if (kind != PERI_MEMORY_DEVICE)
+        return device->host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes of page-locked host memory "
+                                  "needed: none given", (unsigned)device->place.number, bytes);
+    return device->host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes needed, %zu bytes free of %zu",
+                              (unsigned)device->place.number, bytes, bytes_free, total);
+}
+
+/* Addresses of host memory are the device's too (unified addressing), for both host kinds. */
+cudaError_t acquire(peri_mem *mem) {
+    if (mem->bytes == 0) return cudaSuccess;
+    switch (mem->kind) {
+    case PERI_MEMORY_PINNED: return cudaHostAlloc(&mem->data, mem->bytes, cudaHostAllocPortable);
+    case PERI_MEMORY_MAPPED:
+        return cudaHostAlloc(&mem->data, mem->bytes, cudaHostAllocPortable | cudaHostAllocMapped);
+    case PERI_MEMORY_DEVICE: break;
+    }
+    return cudaMalloc(&mem->data, mem->bytes);
+}
+
+} /* namespace */
+
+peri_status peri_cuda_mem_acquire(peri_device *device, size_t bytes, peri_memory_kind kind,
+                                  peri_memory_use use, peri_mem **out) {
+    *out = nullptr;
+    peri_cuda_entered here(device);
+    if (here.status != PERI_OK) return here.status;
+    peri_cuda_device *self = peri_cuda_of(device);
+    peri_mem *mem;
+    peri_status status = mem_create(device, bytes, kind, use, &mem);
+    if (status != PERI_OK) return status;
+    if (kind == PERI_MEMORY_DEVICE) status = reserve(self, bytes, use);
+    if (status == PERI_OK) {
+        cudaError_t error = acquire(mem);
+        if (error != cudaSuccess) {
+            if (kind == PERI_MEMORY_DEVICE)
+                __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+            status = acquire_failed(device, error, bytes, kind);
+        }
+    }
+    if (status != PERI_OK) {
+        device->host->resize(device->context, mem, sizeof *mem, 0);
+        return status;
+    }
+    *out = mem;
+    return PERI_OK;
+}
+
+void peri_cuda_mem_release(peri_mem *mem) {
+    if (mem == nullptr) return;
+    peri_device *device = mem->device;
+    if (!mem->foreign) {
+        peri_cuda_entered here(device);
+        if (here.status == PERI_OK && mem->data != nullptr) {
+            if (mem->kind == PERI_MEMORY_DEVICE) (void)cudaFree(mem->data);
+            else (void)cudaFreeHost(mem->data);
+            (void)cudaGetLastError();
+        }
+        if (mem->kind == PERI_MEMORY_DEVICE)
+            __atomic_sub_fetch(&peri_cuda_of(device)->bytes[mem->use], mem->bytes, __ATOMIC_SEQ_CST);
+    }
+    device->host->resize(device->context, mem, sizeof *mem, 0);
+}
+
+/* Memory of the device, or host memory that CUDA knows: anything else would fault in a kernel. */
+peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
+    *out = nullptr;
+    peri_cuda_entered here(device);
+    if (here.status != PERI_OK) return here.status;
+    cudaPointerAttributes attributes;
+    CU_TRY(device, cudaPointerGetAttributes(&attributes, data));
+    bool own = attributes.type == cudaMemoryTypeDevice &&
+               attributes.device == (int)device->place.number;
+    bool host = attributes.type == cudaMemoryTypeHost;
+    if (!own && !host && attributes.type != cudaMemoryTypeManaged)
+        return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: the memory at %p is %s",
+                                  (unsigned)device->place.number, data,
+                                  attributes.type == cudaMemoryTypeDevice ? "another device's"
+                                                                          : "not known to CUDA");
+    peri_mem *mem;
+    peri_status status = mem_create(device, bytes, host ? PERI_MEMORY_MAPPED : PERI_MEMORY_DEVICE,
+                                    PERI_USE_OTHER, &mem);
+    if (status != PERI_OK) return status;
+    mem->data = data;
+    mem->foreign = true;
+    *out = mem;
+    return PERI_OK;
+}
+
+peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes) {
+    __atomic_store_n(&peri_cuda_of(device)->limit, bytes, __ATOMIC_SEQ_CST);
+    return PERI_OK;
+}
+
+/* CUDA tells host from device by the address. Its strided copy is bound to pitches below 2 GiB, which a
+ * packed copy is not. */
+peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
+                           const void *from, size_t from_stride, peri_device *from_device,
+                           size_t rows, size_t row_bytes) {
+    (void)to_device;
+    (void)from_device;
+    peri_device *device = stream->device;
+    if (rows == 0 || row_bytes == 0) return PERI_OK;
+    peri_cuda_entered here(device);
+    if (here.status != PERI_OK) return here.status;
+    cudaStream_t handle = peri_cuda_handle(stream);
+    size_t bytes;
+    if (__builtin_mul_overflow(rows, row_bytes, &bytes))
+        return device->host->fail(PERI_E_DEVICE, "copy: %zu rows of %zu bytes wrap around", rows,
+                                  row_bytes);
+    bool packed = rows == 1 || (to_stride == row_bytes && from_stride == row_bytes);
+    if (packed)
+        CU_TRY(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle));
+    else
+        CU_TRY(device, cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
+                                         cudaMemcpyDefault, handle));
+    return PERI_OK;
+}
+
+peri_status peri_cuda_fill(peri_stream *stream, void *to, int byte, size_t bytes) {
+    if (bytes == 0) return PERI_OK;
+    peri_cuda_entered here(stream->device);
+    if (here.status != PERI_OK) return here.status;
+    CU_TRY(stream->device, cudaMemsetAsync(to, byte, bytes, peri_cuda_handle(stream)));
+    return PERI_OK;
+}

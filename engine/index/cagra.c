@@ -1,0 +1,135 @@
+/* cagra.c: a graph of fixed degree, walked from random rows (Ootomo et al.: CAGRA, arXiv 2308.15136).
+ *
+ * Building is engine/graph's; the walk is an operation of the backends. Here are the parameters, under the
+ * field's names and defaults, and what the automatic ones become. Different from the reference
+ * implementation: the walk on a CPU ends when nothing nearer is left to open, not after a number of
+ * iterations that grows with itopk_size; every walk also begins at one fixed row from which all rows are
+ * reachable, so clustered data needs no luck. */
+#include <string.h>
+
+#include "graph/graph_build.h"
+#include "graph/graph_check.h"
+#include "index/hnsw.h"
+#include "index/index.h"
+
+#define CAGRA_BUILD_PARAMS(X, S)                                                                      \
+    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,                 \
+      "what near means")                                                                           \
+    X(S, INT, graph_degree, 64, 1, 1024, NULL, NULL, "links of a row")                                \
+    X(S, INT, intermediate_graph_degree, 128, 1, 1024, NULL, NULL,                                    \
+      "nearest rows found for each row before pruning; at least graph_degree")                     \
+    X(S, CHOICE, build_algo, 0, 0, 2, "auto|exact|nn_descent", "exact where it is cheaper",           \
+      "how the nearest rows are found")                                                            \
+    X(S, INT, nn_descent_niter, 20, 1, 1000, NULL, NULL, "iterations of nn_descent at most")          \
+    X(S, REAL, termination_threshold, 0.0001, 0, 1, NULL, NULL,                                       \
+      "nn_descent ends when a smaller share of its lists changed")                                 \
+    X(S, FLAG, guarantee_connectivity, 1, 0, 1, NULL, NULL,                                           \
+      "every row can be reached from the entry")                                                   \
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the random choices")
+
+#define CAGRA_SAVED_PARAMS(X, S)                                                                      \
+    CAGRA_BUILD_PARAMS(X, S)                                                                          \
+    X(S, INT, entry, 0, 0, 4294967295, NULL, NULL, "the row where every walk begins too")
+
+PERI_PARAMS_STRUCT(cagra_params, CAGRA_SAVED_PARAMS)
+
+static const peri_param cagra_saved_rows[] = { PERI_PARAMS_ROWS(cagra_params, CAGRA_SAVED_PARAMS) };
+enum { CAGRA_SAVED_COUNT = sizeof cagra_saved_rows / sizeof *cagra_saved_rows };
+static const peri_param_table cagra_build_table = { "cagra.build", cagra_saved_rows,
+                                                    CAGRA_SAVED_COUNT - 1 };
+static const peri_param_table cagra_saved_table = { "cagra.saved", cagra_saved_rows,
+                                                    CAGRA_SAVED_COUNT };
+_Static_assert(sizeof(cagra_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
+
+static peri_status check_params(const cagra_params *params) {
+    if (params->intermediate_graph_degree < params->graph_degree)
+        return peri_fail(PERI_E_ARGUMENT, "option 'intermediate_graph_degree': %lld given, allowed: "
+                         "at least graph_degree, which is %lld",
+                         (long long)params->intermediate_graph_degree,
+                         (long long)params->graph_degree);
+    return PERI_OK;
+}
+
+static peri_status cagra_build(peri_index *index, size_t threads, const peri_control *control) {
+    cagra_params *params = (cagra_params *)(void *)index->params;
+    PERI_TRY(check_params(params));
+    peri_graph_build build = {
+        .rows = peri_index_section(index, "rows"),
+        .lengths = peri_index_section(index, "lengths"),
+        .metric = index->base.metric,
+        .graph_degree = (size_t)params->graph_degree,
+        .intermediate_graph_degree = (size_t)params->intermediate_graph_degree,
+        .algo = (peri_graph_algo)params->build_algo,
+        .nn_descent_niter = (uint32_t)params->nn_descent_niter,
+        .termination_threshold = params->termination_threshold,
+        .guarantee_connectivity = params->guarantee_connectivity != 0,
+        .seed = (uint64_t)params->seed,
+        .threads = threads,
+        .control = control,
+    };
+    peri_matrix *graph;
+    uint32_t entry = 0;
+    PERI_TRY(peri_graph_make(&build, &graph, &entry));
+    params->entry = entry;
+    params->build_algo = (int64_t)build.algo;
+    return peri_index_add(index, "graph", graph);
+}
+
+static peri_status cagra_adopt(peri_index *index) {
+    const cagra_params *params = (const cagra_params *)(const void *)index->params;
+    if (index->base.rows > 0 && (uint64_t)params->entry >= index->base.rows)
+        return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
+                         index->base.rows);
+    return peri_graph_check(peri_index_section(index, "graph"), index->base.rows);
+}
+
+int64_t peri_cagra_entry(const peri_index *cagra) {
+    return ((const cagra_params *)(const void *)cagra->params)->entry;
+}
+
+/* ---- searching ---------------------------------------------------------------------------- */
+
+#define CAGRA_SEARCH_PARAMS(X, S)                                                                     \
+    X(S, INT, itopk_size, 64, 1, 16384, NULL, NULL,                                                   \
+      "rows that the walk keeps: more is slower and finds more; at least k is used")               \
+    X(S, INT, search_width, 1, 1, 64, NULL, NULL, "rows opened in one iteration")                     \
+    X(S, INT, max_iterations, 0, 0, 1000000, NULL, "until nothing nearer is left to open",            \
+      "iterations at most")                                                                        \
+    X(S, INT, min_iterations, 0, 0, 1000000, NULL, NULL, "iterations at least")                       \
+    X(S, INT, num_random_samplings, 1, 0, 64, NULL, NULL,                                             \
+      "random rows that the walk begins at, times itopk_size")                                     \
+    X(S, INT, rand_xor_mask, 0x128394, 0, 9007199254740991, NULL, NULL, "seed of the random rows")
+
+PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS)
+static const peri_param cagra_search_rows[] = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
+static const peri_param_table cagra_search_table = {
+    "cagra.search", cagra_search_rows, sizeof cagra_search_rows / sizeof *cagra_search_rows
+};
+
+static peri_status cagra_walk(const peri_index *index, const peri_options *options, size_t k,
+                              peri_op_graph_search *op) {
+    cagra_search_params params;
+    const cagra_params *built = (const cagra_params *)(const void *)index->params;
+    peri_params_default(&cagra_search_table, &params);
+    PERI_TRY(peri_params_read(&cagra_search_table, options, &params));
+    peri_view graph = peri_matrix_view(peri_index_section(index, "graph"));
+    op->graph = graph.data;
+    op->degree = graph.cols;
+    op->hierarchy = (peri_hierarchy){ .entry = (uint32_t)built->entry };
+    op->itopk_size = (size_t)params.itopk_size < k ? k : (size_t)params.itopk_size;
+    op->search_width = (size_t)params.search_width;
+    op->max_iterations = (size_t)params.max_iterations;
+    op->min_iterations = (size_t)params.min_iterations;
+    op->seeds = (size_t)(params.num_random_samplings * params.itopk_size);
+    op->rand_xor_mask = (uint64_t)params.rand_xor_mask;
+    return PERI_OK;
+}
+
+const peri_kind peri_cagra_kind = {
+    .ops = PERI_INDEX_OPS("cagra", &cagra_search_table),
+    .build_table = &cagra_build_table,
+    .saved_table = &cagra_saved_table,
+    .build = cagra_build,
+    .adopt = cagra_adopt,
+    .walk = cagra_walk,
+};

@@ -1,0 +1,214 @@
+/* hnsw.c: a graph with levels above it, walked from the top (Malkov & Yashunin: Efficient and robust
+ * approximate nearest neighbor search using hierarchical navigable small world graphs, 2018).
+ *
+ * The index is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy "none" leaves
+ * one level, walked from the graph's entry; "cpu" adds upper levels over rows drawn as HNSW draws them. */
+#include "index/hnsw.h"
+
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/memory.h"
+#include "graph/graph_check.h"
+#include "graph/hierarchy.h"
+#include "index/combinators.h"
+
+static const peri_param hnsw_saved_rows[] = { PERI_PARAMS_ROWS(peri_hnsw_params,
+                                                               PERI_HNSW_PARAMS) };
+static const peri_param_table hnsw_saved_table = {
+    "hnsw.saved", hnsw_saved_rows, sizeof hnsw_saved_rows / sizeof *hnsw_saved_rows
+};
+_Static_assert(sizeof(peri_hnsw_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
+
+#define HNSW_SEARCH_PARAMS(X, S)                                                                   \
+    X(S, INT, ef, 200, 1, 16384, NULL, NULL,                                                       \
+      "rows that the walk keeps: more is slower and finds more; at least k is used")
+
+PERI_PARAMS_STRUCT(hnsw_search_params, HNSW_SEARCH_PARAMS)
+static const peri_param hnsw_search_rows[] = { PERI_PARAMS_ROWS(hnsw_search_params,
+                                                                HNSW_SEARCH_PARAMS) };
+static const peri_param_table hnsw_search_table = { "hnsw.search", hnsw_search_rows, 1 };
+
+#define TO_HNSW_PARAMS(X, S)                                                                       \
+    X(S, CHOICE, hierarchy, 1, 0, 1, "none|cpu", NULL, "levels above the graph")                   \
+    X(S, INT, ef_construction, 200, 1, 65535, NULL, NULL,                                          \
+      "what a written file says of itself, for inserts by others")                                 \
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the levels drawn")
+
+PERI_PARAMS_STRUCT(to_hnsw_params, TO_HNSW_PARAMS)
+static const peri_param to_hnsw_rows[] = { PERI_PARAMS_ROWS(to_hnsw_params, TO_HNSW_PARAMS) };
+const peri_param_table peri_to_hnsw_table = { "cagra.to_hnsw", to_hnsw_rows, 3 };
+
+peri_hnsw_params *peri_hnsw_params_of(peri_index *index) { return (void *)index->params; }
+
+/* ---- opening and searching ---------------------------------------------------------------- */
+
+static peri_status make_alive(peri_index *index) {
+    peri_matrix *deleted = peri_index_section(index, "deleted"), *host;
+    if (deleted == NULL) return PERI_OK;
+    peri_view view = peri_matrix_view(deleted);
+    if (view.dtype != PERI_U8 || view.cols != 1 || view.rows != index->base.rows)
+        return peri_fail(PERI_E_CORRUPT, "section 'deleted' is %zu x %zu %s, expected %zu x 1 u8",
+                         view.rows, view.cols, peri_dtype_name(view.dtype), index->base.rows);
+    peri_context *context = index->base.context;
+    PERI_TRY(peri_matrix_move(deleted, PERI_CPU, &host));
+    size_t bytes = peri_ceil_div(view.rows, 8);
+    unsigned char *bits = NULL;
+    peri_status status = peri_memory_acquire_zeroed(context, bytes, 1, &bits);
+    view = peri_matrix_view(host);
+    for (size_t r = 0; r < view.rows && status == PERI_OK; r++)
+        if (*(const uint8_t *)peri_view_row(&view, r) == 0)
+            bits[r / 8] = (unsigned char)(bits[r / 8] | 1u << (r % 8));
+    if (status == PERI_OK) status = peri_filter_bits(context, bits, view.rows, &index->alive);
+    peri_memory_release(context, bits, bytes, 1);
+    peri_matrix_release(host);
+    return status;
+}
+
+static peri_status hnsw_adopt(peri_index *index) {
+    const peri_hnsw_params *params = peri_hnsw_params_of(index);
+    if ((uint64_t)params->entry >= index->base.rows)
+        return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
+                         index->base.rows);
+    PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->base.rows));
+    if (params->level_max > 0)
+        PERI_TRY(peri_hierarchy_check(peri_index_section(index, "first"),
+                                      peri_index_section(index, "links"), index->base.rows,
+                                      (uint32_t)params->entry, (uint32_t)params->level_max));
+    return make_alive(index);
+}
+
+static peri_status hnsw_walk(const peri_index *index, const peri_options *options, size_t k,
+                             peri_op_graph_search *op) {
+    const peri_hnsw_params *built = (const void *)index->params;
+    hnsw_search_params params;
+    peri_params_default(&hnsw_search_table, &params);
+    PERI_TRY(peri_params_read(&hnsw_search_table, options, &params));
+    peri_view graph = peri_matrix_view(peri_index_section(index, "graph"));
+    op->graph = graph.data;
+    op->degree = graph.cols;
+    op->itopk_size = peri_max_size((size_t)params.ef, k);
+    op->search_width = 1;
+    op->hierarchy.entry = (uint32_t)built->entry;
+    if (built->level_max == 0) return PERI_OK;
+    peri_view links = peri_matrix_view(peri_index_section(index, "links"));
+    op->hierarchy.level_max = (uint32_t)built->level_max;
+    op->hierarchy.degree = links.cols;
+    op->hierarchy.links = links.data;
+    op->hierarchy.first = peri_matrix_view(peri_index_section(index, "first")).data;
+    return PERI_OK;
+}
+
+const peri_kind peri_hnsw_kind = {
+    .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
+    .build_table = &hnsw_saved_table,
+    .saved_table = &hnsw_saved_table,
+    .adopt = hnsw_adopt,
+    .walk = hnsw_walk,
+};
+
+/* ---- from a CAGRA graph ------------------------------------------------------------------- */
+
+/* hnswlib's base level has 2 M links a row, an even number and at least 4: a graph that has fewer gets
+ * empty columns. */
+static peri_status even_graph(peri_matrix *graph, size_t cols, peri_matrix **out) {
+    peri_view from = peri_matrix_view(graph);
+    if (from.cols == cols) {
+        peri_matrix_retain(graph);
+        *out = graph;
+        return PERI_OK;
+    }
+    peri_matrix *host, *wide = NULL;
+    PERI_TRY(peri_matrix_move(graph, PERI_CPU, &host));
+    peri_status status = peri_matrix_create(peri_matrix_context(graph), from.rows, cols, PERI_U32,
+                                            PERI_CPU, &wide);
+    if (status == PERI_OK) {
+        peri_view narrow = peri_matrix_view(host), to = peri_matrix_view(wide);
+        memset(to.data, 0xFF, to.rows * to.stride_bytes);
+        for (size_t r = 0; r < from.rows; r++)
+            memcpy(peri_view_row(&to, r), peri_view_row(&narrow, r), from.cols * 4);
+        status = peri_matrix_move(wide, from.place, out);
+    }
+    peri_matrix_release(wide);
+    peri_matrix_release(host);
+    return status;
+}
+
+/* Sections that both indexes share. */
+static peri_status share_sections(const peri_index *from, peri_index *to) {
+    static const char *const shared[] = { "rows", "ids", "lengths" };
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
+        peri_matrix *matrix = peri_index_section(from, shared[i]);
+        if (matrix == NULL) continue;
+        if (strcmp(shared[i], "rows") == 0) {
+            PERI_TRY(peri_index_set_rows(to, matrix));
+        } else if (strcmp(shared[i], "ids") == 0) {
+            PERI_TRY(peri_index_set_ids(to, matrix));
+        } else {
+            peri_matrix_retain(matrix);
+            PERI_TRY(peri_index_add(to, shared[i], matrix));
+        }
+    }
+    return PERI_OK;
+}
+
+static peri_status add_hierarchy(peri_index *index, uint64_t seed, const peri_control *control) {
+    peri_hnsw_params *params = peri_hnsw_params_of(index);
+    peri_hierarchy_build build = { .rows = peri_index_section(index, "rows"),
+                                   .lengths = peri_index_section(index, "lengths"),
+                                   .metric = index->base.metric,
+                                   .m = (size_t)params->m,
+                                   .seed = seed,
+                                   .control = control };
+    peri_matrix *first, *links;
+    uint32_t entry, level_max;
+    PERI_TRY(peri_hierarchy_make(&build, &first, &links, &entry, &level_max));
+    if (level_max == 0) { /* too few rows for a second level: the graph's own entry stays */
+        peri_matrix_release(first);
+        peri_matrix_release(links);
+        return PERI_OK;
+    }
+    PERI_TRY(peri_index_add(index, "first", first));
+    PERI_TRY(peri_index_add(index, "links", links));
+    params->entry = entry;
+    params->level_max = level_max;
+    return PERI_OK;
+}
+
+static peri_status fill(const peri_index *from, peri_index *index, const to_hnsw_params *asked,
+                        const peri_control *control) {
+    peri_hnsw_params *params = peri_hnsw_params_of(index);
+    peri_matrix *source = peri_index_section(from, "graph"), *graph;
+    size_t degree = peri_matrix_view(source).cols;
+    params->metric = (int64_t)from->base.metric;
+    params->m = (int64_t)peri_max_size(2, (degree + 1) / 2);
+    params->ef_construction = asked->ef_construction;
+    params->entry = peri_cagra_entry(from);
+    PERI_TRY(share_sections(from, index));
+    PERI_TRY(even_graph(source, (size_t)params->m * 2, &graph));
+    PERI_TRY(peri_index_add(index, "graph", graph));
+    if (asked->hierarchy == 0) return PERI_OK;
+    return add_hierarchy(index, (uint64_t)asked->seed, control);
+}
+
+peri_status peri_searcher_to_hnsw(peri_searcher *cagra, peri_options options,
+                                  const peri_control *control, peri_searcher **out) {
+    static const peri_param_table *const tables[] = { &peri_to_hnsw_table };
+    to_hnsw_params params;
+    *out = NULL;
+    if (cagra->ops != &peri_cagra_kind.ops)
+        return peri_fail(PERI_E_UNSUPPORTED, "to_hnsw: '%s' given, allowed: cagra",
+                         cagra->ops->kind);
+    PERI_TRY(peri_options_check(&options, tables, 1));
+    peri_params_default(&peri_to_hnsw_table, &params);
+    PERI_TRY(peri_params_read(&peri_to_hnsw_table, &options, &params));
+    peri_index *index;
+    PERI_TRY(peri_index_create(cagra->context, &peri_hnsw_kind, cagra->device->place, &index));
+    peri_status status = fill((const peri_index *)cagra, index, &params, control);
+    if (status != PERI_OK) {
+        peri_searcher_release(&index->base);
+        return status;
+    }
+    *out = &index->base;
+    return PERI_OK;
+}

@@ -1,0 +1,147 @@
+/* index_file.c: saving and opening: one generic walk over an index's sections, in our container. The other
+ * formats are given on to who knows them. */
+#include <string.h>
+
+#include "core/memory.h"
+#include "index/hnswlib_convert.h"
+#include "index/index.h"
+
+#define OPTIONS_MAX 40
+#define WORD_MAX 48
+
+/* The build struct as typed options. Choices are written as words, so that their numbers may change. */
+static size_t params_options(const peri_index *index, peri_option *list, char words[][WORD_MAX]) {
+    const peri_param_table *table = index->kind->saved_table;
+    PERI_ASSERT(table->count <= OPTIONS_MAX);
+    for (size_t i = 0; i < table->count; i++) {
+        list[i].key = table->list[i].name;
+        list[i].value = peri_param_value(&table->list[i], index->params, words[i], WORD_MAX);
+    }
+    return table->count;
+}
+
+static peri_status save_container(peri_index *index, const char *path,
+                                  const peri_file_options *options) {
+    peri_option list[OPTIONS_MAX];
+    char words[OPTIONS_MAX][WORD_MAX];
+    peri_options params = { list, params_options(index, list, words) };
+    peri_section sections[PERI_SECTIONS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < index->section_count; i++) {
+        bool rows = strcmp(index->sections[i].name, "rows") == 0;
+        if (!rows || options->dataset) sections[count++] = index->sections[i];
+    }
+    return peri_container_save(index->base.context, path, index->base.ops->kind, &params, sections,
+                               count, options->control);
+}
+
+static peri_status check_file_options(const peri_file_options *options) {
+    if (options->size != sizeof *options)
+        return peri_fail(PERI_E_ARGUMENT, "options.size: %u given, this library takes %zu",
+                         options->size, sizeof *options);
+    if (options->format == NULL || strcmp(options->format, "perigee") == 0 ||
+        strcmp(options->format, "hnswlib") == 0)
+        return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "format: '%.40s' given, allowed: perigee hnswlib",
+                     options->format);
+}
+
+static bool is_hnswlib(const peri_file_options *options) {
+    return options->format != NULL && strcmp(options->format, "hnswlib") == 0;
+}
+
+peri_status peri_searcher_save(peri_searcher *searcher, const char *path,
+                               const peri_file_options *options) {
+    static const peri_file_options plain = PERI_FILE_OPTIONS_INIT;
+    if (options == NULL) options = &plain;
+    PERI_TRY(check_file_options(options));
+    peri_index *index = peri_index_of(searcher);
+    if (index == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "%s is not saved: save the index that it wraps",
+                         searcher->ops->kind);
+    if (is_hnswlib(options)) return peri_hnswlib_save(index, path, options);
+    return save_container(index, path, options);
+}
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+static peri_status add_section(peri_index *index, peri_container *container, const char *name) {
+    peri_matrix *matrix, *here = NULL;
+    if (peri_index_section(index, name) != NULL) return PERI_OK; /* rows that the caller gave */
+    PERI_TRY(peri_container_section(container, name, &matrix));
+    if (matrix == NULL) return PERI_OK;
+    peri_status status;
+    if (strcmp(name, "rows") == 0) {
+        status = peri_index_set_rows(index, matrix);
+    } else if (strcmp(name, "ids") == 0) {
+        status = peri_index_set_ids(index, matrix);
+    } else {
+        status = peri_matrix_move(matrix, index->base.device->place, &here);
+        if (status == PERI_OK) status = peri_index_add(index, name, here);
+    }
+    peri_matrix_release(matrix);
+    return status == PERI_E_ARGUMENT ? PERI_E_CORRUPT : status;
+}
+
+/* Lengths in a file are no more trusted than the rest: they must be those of the rows. */
+static peri_status check_lengths(peri_index *index) {
+    peri_matrix *lengths = peri_index_section(index, "lengths");
+    if (index->base.metric != PERI_COSINE) return PERI_OK;
+    if (lengths == NULL) return peri_fail(PERI_E_CORRUPT, "section 'lengths' is missing");
+    peri_view view = peri_matrix_view(lengths);
+    if (view.dtype != PERI_F32 || view.cols != 1 || view.rows != index->base.rows)
+        return peri_fail(PERI_E_CORRUPT, "section 'lengths' is %zu x %zu %s, expected %zu x 1 f32",
+                         view.rows, view.cols, peri_dtype_name(view.dtype), index->base.rows);
+    return PERI_OK;
+}
+
+static peri_status adopt(peri_index *index, peri_container *container,
+                         const peri_file_options *options) {
+    static const char *const names[] = { "rows", "ids",   "lengths", "graph",
+                                         "first", "links", "deleted" };
+    peri_options params = peri_container_params(container);
+    peri_status status = peri_params_read(index->kind->saved_table, &params, index->params);
+    if (status != PERI_OK) return status == PERI_E_ARGUMENT ? PERI_E_CORRUPT : status;
+    if (options->rows != NULL) PERI_TRY(peri_index_set_rows(index, options->rows));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        PERI_TRY(add_section(index, container, names[i]));
+    peri_matrix *rows = peri_index_section(index, "rows");
+    if (rows == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "the file was saved without its rows: give them to open");
+    PERI_TRY(peri_matrix_check(rows, index->base.metric == PERI_COSINE, "rows", 0,
+                               options->control));
+    PERI_TRY(check_lengths(index));
+    return index->kind->adopt(index);
+}
+
+static peri_status open_container(peri_context *context, const char *path,
+                                  const peri_file_options *options, peri_searcher **out) {
+    peri_container *container = NULL;
+    peri_index *index = NULL;
+    peri_status status;
+    PERI_GO(peri_container_open(context, path, options->map, options->control, &container));
+    const peri_kind *kind = peri_kind_find(peri_container_kind(container));
+    if (kind == NULL) {
+        status = peri_fail(PERI_E_UNSUPPORTED, "'%s' holds an index of kind '%.40s', which this "
+                           "version does not know", path, peri_container_kind(container));
+        goto done;
+    }
+    PERI_GO(peri_index_create(context, kind, options->place, &index));
+    PERI_GO(adopt(index, container, options));
+    *out = &index->base;
+    index = NULL;
+done:
+    if (index != NULL) peri_searcher_release(&index->base);
+    peri_container_close(container);
+    return status;
+}
+
+peri_status peri_searcher_open(peri_context *context, const char *path,
+                               const peri_file_options *options, peri_searcher **out) {
+    static const peri_file_options plain = PERI_FILE_OPTIONS_INIT;
+    *out = NULL;
+    if (options == NULL) options = &plain;
+    PERI_TRY(check_file_options(options));
+    if (is_hnswlib(options)) return peri_hnswlib_open(context, path, options, out);
+    return open_container(context, path, options, out);
+}

@@ -1,0 +1,327 @@
+-- The help: what every public function takes and gives. The parameters of an index come from the
+-- table in the engine that also checks them, so help cannot say something else than what is done.
+
+local core = require "perigee.core"
+
+local M = {}
+
+---@class perigee.help.Entry
+---@field name string  "pg.load", "Matrix:slice"
+---@field call string  how it is called, and what it gives
+---@field text string
+---@field options { [1]: string, [2]: string }[]?  of the binding itself
+---@field params { [1]: string, [2]: string }?  kind and verb of an engine table
+
+local PROGRESS <const> = {
+  "progress", "true: a bar on stderr; or function(stage, done, total), false cancels",
+}
+local THREADS <const> = { "threads", "threads at most; 0 is as many as the context has" }
+local PLACE <const> = { "place", [["cpu", "cuda:0", "auto"; "cpu" when left out]] }
+local IDS <const> = { "ids", "a list or matrix of ids, one a row; row numbers when left out" }
+local BUILD <const> = { PLACE, IDS, THREADS, PROGRESS }
+
+---@type perigee.help.Entry[]
+M.entries = {
+  -- the module
+  { name = "pg.version", call = "pg.version", text = "The version, a string." },
+  { name = "pg.configure", call = "pg.configure { threads =, memory_bytes = } -> true",
+    text = "Sets the context that all states of the process share, before first use of it.",
+    options = { { "threads", "size of the pool, the caller counted; 0 is one a CPU" },
+      { "memory_bytes", "host memory that may be held; 0 is no limit" } } },
+  { name = "pg.stats", call = "pg.stats() -> table", text = "Bytes and blocks held, threads." },
+  { name = "pg.devices", call = "pg.devices() -> list",
+    text = "Each place that can be used, with its name and memory; else the reason why not." },
+  { name = "pg.doctor", call = "pg.doctor() -> report",
+    text = "What this machine offers, and what is missing and why; prints as a page." },
+  { name = "pg.show", call = "pg.show(value) -> string",
+    text = "A value as the prompt writes it." },
+  { name = "pg.help", call = "pg.help(value) -> string",
+    text = "The help on a function, a method, a kind, a value, or a name such as \"pg.load\"." },
+  -- data
+  { name = "pg.load", call = "pg.load(path[, options]) -> Matrix",
+    text = "Reads a matrix file: npy, fvecs, bvecs, ivecs, fbin, f16bin, u8bin, i8bin, ibin.",
+    options = { { "rows", "{ first, stop }: rows from first up to, without, stop" },
+      { "format", "by the name's ending when left out" },
+      { "map", "true: map the file instead of reading it, where its layout allows" }, PROGRESS } },
+  { name = "pg.matrix",
+    call = "pg.matrix(rows, cols[, dtype[, place]]), pg.matrix(table[, dtype]) -> Matrix",
+    text = "A matrix of zeros, or of a table of rows. dtype: f32 (default) f16 i8 u8 i32 "
+      .. "u32 i64." },
+  { name = "pg.pack", call = "pg.pack(matrix), pg.pack(table[, dtype]) -> string",
+    text = "The numbers as a packed string, row by row." },
+  { name = "pg.unpack", call = "pg.unpack(string[, dtype[, cols]]) -> Matrix",
+    text = "A matrix of a packed string; one row when cols is left out." },
+  -- indexes
+  { name = "pg.flat.build", call = "pg.flat.build(rows[, options]) -> Searcher",
+    text = "An index that compares every row: exact.", options = BUILD,
+    params = { "flat", "build" } },
+  { name = "pg.flat.defaults", call = "pg.flat.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
+  { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
+    text = "A graph of near rows, pruned and made connected.", options = BUILD,
+    params = { "cagra", "build" } },
+  { name = "pg.cagra.defaults", call = "pg.cagra.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, search, "
+      .. "to_hnsw." },
+  { name = "pg.hnsw.defaults", call = "pg.hnsw.defaults([verb]) -> values, rules",
+    text = "Default search parameters by name. An HNSW index is made by index:to_hnsw or "
+      .. "pg.open." },
+  { name = "pg.open", call = "pg.open(path[, options]) -> Searcher",
+    text = "Opens a saved index.",
+    options = { PLACE, { "map", "true: map the file instead of reading it" },
+      { "format", [["perigee" (default) or "hnswlib"]] },
+      { "metric", "of an hnswlib file, which does not say" },
+      { "dtype", "of an hnswlib file: f32 (default) or u8" }, PROGRESS } },
+  -- filters
+  { name = "pg.filter.ids", call = "pg.filter.ids(list[, n]) -> Filter",
+    text = "Rows whose id is in a list or a matrix; n rows in all, if it is known already. "
+      .. "Filters join by & | - and ~ (not)." },
+  { name = "pg.filter.range", call = "pg.filter.range(first, stop[, n]) -> Filter",
+    text = "Rows from first up to, without, stop." },
+  { name = "pg.filter.bits", call = "pg.filter.bits(string[, n]) -> Filter",
+    text = "Packed bits, the lowest of the first byte is row 0; a set bit lets its row pass." },
+  -- measuring
+  { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
+    text = "The share of the true neighbours that were found: by value when both sides carry "
+      .. "distances (hits, or { neighbors =, distances =, metric = }), else by id (matrices)." },
+  { name = "pg.ground_truth", call = "pg.ground_truth(rows, queries, k[, options]) -> Hits",
+    text = "The exact answer. Options: those of pg.flat.build, and filter." },
+  -- Matrix
+  { name = "Matrix:slice", call = "m:slice(first[, stop]) -> Matrix",
+    text = "Rows from first up to, without, stop; not copied." },
+  { name = "Matrix:gather", call = "m:gather(ids) -> Matrix",
+    text = "The rows named by a list or a matrix of whole numbers, copied in that order." },
+  { name = "Matrix:row", call = "m:row(r) -> list",
+    text = "The numbers of row r, which counts from 0." },
+  { name = "Matrix:each", call = "for r, row in m:each() do … end",
+    text = "Row after row, from 0." },
+  { name = "Matrix:normalize", call = "m:normalize() -> Matrix", text = "f32 rows of length 1." },
+  { name = "Matrix:as", call = "m:as(dtype) -> Matrix",
+    text = "Rounded to the nearest value of another dtype; whole numbers stop at its limits." },
+  { name = "Matrix:to", call = "m:to(place) -> Matrix", text = "The same rows at another place." },
+  { name = "Matrix:save", call = "m:save(path[, { format = }]) -> true",
+    text = "Writes a matrix file; the name's ending says which, and the dtype must suit it." },
+  { name = "Matrix:pack", call = "m:pack() -> string", text = "The numbers as a packed string." },
+  { name = "Matrix:equals", call = "m:equals(other) -> boolean",
+    text = "Same shape, dtype and bytes." },
+  { name = "Matrix:info", call = "m:info() -> table", text = "rows, cols, dtype, place, bytes." },
+  { name = "Matrix:close", call = "m:close()", text = "Gives up the handle; it closes once only." },
+  -- Searcher
+  { name = "Searcher:search", call = "s:search(queries, k[, options]) -> Hits",
+    text = "The k nearest rows of each query. Queries: a matrix, a table of numbers, a table of "
+      .. "rows, a packed f32 string.",
+    options = { { "filter", "a filter, or a list of one for each query" },
+      { "accept", "function(ids) -> list of booleans: which answers may stand" },
+      { "out", "hits of an earlier search to fill again" }, THREADS, PROGRESS },
+    params = { "*", "search" } },
+  { name = "Searcher:score", call = "s:score(queries, ids) -> Matrix",
+    text = "Exact values of given rows: as many ids for each query." },
+  { name = "Searcher:dataset", call = "s:dataset() -> Matrix", text = "The rows that it holds." },
+  { name = "Searcher:filtered", call = "s:filtered(filter) -> Searcher",
+    text = "A searcher whose every search also obeys the filter." },
+  { name = "Searcher:refined", call = "s:refined(rows[, { ratio = }]) -> Searcher",
+    text = "A searcher that asks this one for more and ranks them again on rows.",
+    params = { "refined", "search" } },
+  { name = "Searcher:to_hnsw", call = "index:to_hnsw([options]) -> Searcher",
+    text = "An HNSW index over the graph of a CAGRA index; rows are shared.",
+    options = { PROGRESS },
+    params = { "cagra", "to_hnsw" } },
+  { name = "Searcher:to", call = "index:to(place) -> Searcher", text = "A copy at another place." },
+  { name = "Searcher:save", call = "index:save(path[, options]) -> true",
+    text = "Writes beside, syncs, renames: an interrupted save leaves the old file.",
+    options = { { "dataset", "false: without the rows" },
+      { "format", [["perigee" (default) or "hnswlib"]] },
+      { "dtype", "of an hnswlib file: f32 (default) or u8" }, PROGRESS } },
+  { name = "Searcher:info", call = "s:info() -> table",
+    text = "kind, rows, dim, dtype, metric, place, bytes, params as they were resolved, inner." },
+  { name = "Searcher:explain", call = "s:explain() -> string",
+    text = "The tree of searchers, and where each part runs." },
+  { name = "Searcher:close", call = "s:close()",
+    text = "Gives up the handle; it closes once only." },
+  -- Hits
+  { name = "Hits:each", call = "for id, distance in hits:each([row]) do … end",
+    text = "The neighbours of one query, nearest first; row counts from 0." },
+  { name = "Hits:unpack", call = "hits:unpack() -> distances, neighbors",
+    text = "Two matrices [queries, k]; also the fields of these names. hits.info says how "
+      .. "it went." },
+  { name = "Hits:close", call = "hits:close()",
+    text = "Gives up the handle; it closes once only." },
+  -- Filter
+  { name = "Filter:count", call = "f:count([n]) -> integer",
+    text = "How many of n rows pass; n as given when it was made, if left out." },
+  { name = "Filter:selectivity", call = "f:selectivity([n]) -> number",
+    text = "The share that passes." },
+  { name = "Filter:test", call = "f:test(id) -> boolean", text = "Whether one id passes." },
+  { name = "Filter:info", call = "f:info() -> table", text = "n and count, when n is known." },
+  { name = "Filter:close", call = "f:close()", text = "Gives up the handle; it closes once only." },
+}
+
+local TYPES <const> = {
+  Matrix = "Rows somewhere. Fields: rows, cols, dtype, place. #m is the number of rows.",
+  Searcher = "What answers queries. Fields: kind, rows, dim, metric, dtype, place.",
+  Hits = "An answer. Fields: neighbors, distances, info, queries, k, metric.",
+  Filter = "Which rows may be returned. Filters join by & | - and ~ (not).",
+}
+
+-- ---- parameters ---------------------------------------------------------------------------------
+
+local function number_text(value)
+  return value == math.floor(value) and ("%.0f"):format(value) or ("%.6g"):format(value)
+end
+
+local function range_of(row)
+  if row.choices then
+    return (row.choices:gsub("|", ", "))
+  elseif row.type == "boolean" then
+    return "true, false"
+  end
+  return number_text(row.min) .. ".." .. number_text(row.max)
+end
+
+local function default_of(row)
+  if row.rule and not row.choices then
+    return "automatic"
+  end
+  return math.type(row.default) == "float" and number_text(row.default) or tostring(row.default)
+end
+
+local function add_params(lines, kind, verb)
+  for _, row in ipairs(core.params(kind, verb) or {}) do
+    local meaning = row.meaning .. (row.rule and (" (automatic: %s)"):format(row.rule) or "")
+    lines[#lines + 1] = ("  %-28s %-12s %s"):format(row.name, default_of(row), meaning)
+    lines[#lines + 1] = ("  %-28s %-12s %s"):format("", "", range_of(row))
+  end
+end
+
+local SEARCHED <const> = { "cagra", "hnsw", "refined" }
+
+local function entry_text(entry)
+  local lines = { entry.call, "  " .. entry.text }
+  if entry.options then
+    lines[#lines + 1] = "options"
+    for _, option in ipairs(entry.options) do
+      lines[#lines + 1] = ("  %-28s %s"):format(option[1], option[2])
+    end
+  end
+  local kind, verb = table.unpack(entry.params or {})
+  if kind == "*" then
+    for _, each in ipairs(SEARCHED) do
+      lines[#lines + 1] = ("parameters of %s%26s %s"):format(each, "default", "meaning and range")
+      add_params(lines, each, verb)
+    end
+  elseif kind then
+    lines[#lines + 1] = ("%-30s %-12s %s"):format("parameters", "default", "meaning and range")
+    add_params(lines, kind, verb)
+  end
+  return table.concat(lines, "\n")
+end
+
+-- ---- finding ------------------------------------------------------------------------------------
+
+-- The function that an entry is about.
+local function value_of(name)
+  local word, method = name:match "^(%u%w+):([%w_]+)$"
+  if word then
+    return core[word][method]
+  end
+  local value = require "perigee"
+  for key in name:gmatch "[^.]+" do
+    if key ~= "pg" then
+      value = value[key]
+    end
+  end
+  return value
+end
+
+local by_value
+
+-- Entries by the functions that they are about. close, for one, is a function of each type.
+local function entry_of(value)
+  if not by_value then
+    by_value = {}
+    for _, entry in ipairs(M.entries) do
+      local subject = value_of(entry.name)
+      if type(subject) == "function" then
+        by_value[subject] = entry
+      end
+    end
+  end
+  return by_value[value]
+end
+
+-- Entries whose name begins so, as a list of calls and first sentences.
+local function list_text(title, prefix)
+  local lines = { title }
+  for _, entry in ipairs(M.entries) do
+    if entry.name:sub(1, #prefix) == prefix then
+      lines[#lines + 1] = "  " .. entry.call
+      lines[#lines + 1] = "      " .. entry.text
+    end
+  end
+  return table.concat(lines, "\n")
+end
+
+local function by_name(name)
+  local wanted = name:gsub("^perigee%.", "pg.")
+  for _, entry in ipairs(M.entries) do
+    local bare = entry.name:match "[.:]([%w_]+)$"
+    if entry.name == wanted or entry.name == "pg." .. wanted or bare == wanted then
+      return entry_text(entry)
+    end
+  end
+  if TYPES[wanted] then
+    return list_text(TYPES[wanted], wanted .. ":")
+  end
+  return ("no help on '%s'"):format(name)
+end
+
+-- The name of a table of the module: "pg.cagra", or nil.
+local function table_name(value)
+  local pg = require "perigee"
+  if value == pg then
+    return "pg"
+  end
+  for key, field in pairs(pg) do
+    if rawequal(field, value) then
+      return "pg." .. key
+    end
+  end
+  for word in pairs(TYPES) do
+    if rawequal(core[word], value) then
+      return word
+    end
+  end
+end
+
+---One line on a function of the module; nil for any other.
+---@param value function
+---@return string?
+function M.brief(value)
+  local entry = entry_of(value)
+  return entry and "function " .. entry.call
+end
+
+---The help on a value: a function, a handle, a table of the module, or a name.
+---@param value any
+---@return string
+function M.text(value)
+  if value == nil then
+    return list_text("local pg = require \"perigee\"", "pg.")
+  elseif type(value) == "string" then
+    return by_name(value)
+  elseif type(value) == "function" then
+    local entry = entry_of(value)
+    return entry and entry_text(entry) or "no help on this function: it is not of Perigee"
+  elseif type(value) == "table" then
+    local name = table_name(value)
+    if name and TYPES[name] then
+      return by_name(name)
+    end
+    return name and list_text(name, name .. ".") or "a table; no help on it"
+  end
+  local word = core.members(value)
+  return word and by_name(word) or ("a %s; no help on it"):format(type(value))
+end
+
+return M

@@ -1,0 +1,427 @@
+---@meta perigee
+-- luacheck: ignore 211 212 241
+-- What the language server knows of Perigee. `scripts/api_coverage.lua` holds it to the module.
+
+---A dtype: "f32" "f16" "i8" "u8" for vectors, "i64" "i32" "u32" for ids.
+---@alias perigee.Dtype "f32"|"f16"|"i8"|"u8"|"i32"|"u32"|"i64"
+---@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"
+---The code that follows nil and a message.
+---@alias perigee.Code
+---| "invalid" | "io" | "corrupt" | "memory" | "device" | "unsupported" | "interrupted"
+---| "timeout" | "cancelled" | "busy" | "fork"
+---False cancels the call.
+---@alias perigee.Progress true|fun(stage: string, done: integer, total: integer): boolean?
+---@alias perigee.Ids integer[]|perigee.Matrix
+---@alias perigee.Queries perigee.Matrix|number[]|number[][]|string
+
+---@class perigee
+---@field version string
+---@field flat perigee.Flat
+---@field cagra perigee.Cagra
+---@field hnsw perigee.Hnsw
+---@field filter perigee.Filters
+local pg = {}
+
+---@param options { threads: integer?, memory_bytes: integer? }
+---@return true?, string?, perigee.Code?
+function pg.configure(options) end
+
+---@class perigee.Stats
+---@field bytes integer  held now
+---@field bytes_peak integer
+---@field bytes_limit integer  0: none
+---@field blocks integer
+---@field acquired integer  allocations ever made
+---@field threads integer
+
+---@return perigee.Stats
+---@nodiscard
+function pg.stats() end
+
+---@class perigee.Device
+---@field place string
+---@field reason string?  why it cannot be used; the other fields are nil then
+---@field name string?
+---@field detail string?
+---@field bytes_total integer?
+---@field bytes_free integer?
+---@field units integer?
+---@field shares_host boolean?
+
+---@return perigee.Device[]
+---@nodiscard
+function pg.devices() end
+
+---@return perigee.Report
+---@nodiscard
+function pg.doctor() end
+
+---@param value any
+---@return string
+---@nodiscard
+function pg.show(value) end
+
+---@param value any
+---@return string
+---@nodiscard
+function pg.help(value) end
+
+---@class perigee.Load
+---@field rows integer[]?
+---@field format string?
+---@field map boolean?
+---@field progress perigee.Progress?
+
+---@param path string
+---@param options perigee.Load?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function pg.load(path, options) end
+
+---@param rows integer
+---@param cols integer
+---@param dtype perigee.Dtype?
+---@param place string?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@overload fun(rows: number[][], dtype: perigee.Dtype?): perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function pg.matrix(rows, cols, dtype, place) end
+
+---@param value perigee.Matrix|number[]|number[][]
+---@param dtype perigee.Dtype?
+---@return string
+---@nodiscard
+function pg.pack(value, dtype) end
+
+---@param packed string
+---@param dtype perigee.Dtype?
+---@param cols integer?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function pg.unpack(packed, dtype, cols) end
+
+---@class perigee.Open
+---@field place string?
+---@field map boolean?
+---@field format string?
+---@field metric perigee.Metric?
+---@field dtype string?
+---@field progress perigee.Progress?
+
+---@param path string
+---@param options perigee.Open?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function pg.open(path, options) end
+
+---@param found perigee.Hits|perigee.Matrix|table
+---@param truth perigee.Hits|perigee.Matrix|table
+---@param k integer?
+---@return number?, string?, perigee.Code?
+---@nodiscard
+function pg.recall(found, truth, k) end
+
+---@class perigee.GroundTruth
+---@field metric perigee.Metric?
+---@field place string?
+---@field ids perigee.Ids?
+---@field filter perigee.Filter|perigee.Filter[]?
+---@field threads integer?
+
+---@param base perigee.Matrix
+---@param queries perigee.Queries
+---@param k integer
+---@param options perigee.GroundTruth?
+---@return perigee.Hits?, string?, perigee.Code?
+---@nodiscard
+function pg.ground_truth(base, queries, k, options) end
+
+---@class perigee.Flat
+local flat = {}
+
+---@class perigee.FlatBuild
+---@field metric perigee.Metric?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.FlatBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function flat.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function flat.defaults(verb) end
+
+---@class perigee.CagraBuild
+---@field metric perigee.Metric?
+---@field graph_degree integer?
+---@field intermediate_graph_degree integer?
+---@field build_algo "auto"|"exact"|"nn_descent"|nil
+---@field nn_descent_niter integer?
+---@field termination_threshold number?
+---@field guarantee_connectivity boolean?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Cagra
+local cagra = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.CagraBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function cagra.build(rows, options) end
+
+---@param verb "build"|"search"|"to_hnsw"|nil
+---@return table<string, any> values, table<string, string> rules
+function cagra.defaults(verb) end
+
+---@class perigee.Hnsw
+local hnsw = {}
+
+---@param verb "search"|nil
+---@return table<string, any> values, table<string, string> rules
+function hnsw.defaults(verb) end
+
+---@class perigee.Filters
+local filter = {}
+
+---@param ids perigee.Ids
+---@param n integer?
+---@return perigee.Filter?, string?, perigee.Code?
+---@nodiscard
+function filter.ids(ids, n) end
+
+---@param first integer
+---@param stop integer
+---@param n integer?
+---@return perigee.Filter?, string?, perigee.Code?
+---@nodiscard
+function filter.range(first, stop, n) end
+
+---@param bits string
+---@param n integer?
+---@return perigee.Filter?, string?, perigee.Code?
+---@nodiscard
+function filter.bits(bits, n) end
+
+---Rows somewhere. A value: what changes rows returns a new one.
+---@class perigee.Matrix
+---@field rows integer
+---@field cols integer
+---@field dtype perigee.Dtype
+---@field place string
+---@operator len: integer
+local Matrix = {}
+
+---@param first integer
+---@param stop integer?
+---@return perigee.Matrix
+---@nodiscard
+function Matrix:slice(first, stop) end
+
+---@param ids perigee.Ids
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Matrix:gather(ids) end
+
+---@param r integer  from 0
+---@return number[]
+---@nodiscard
+function Matrix:row(r) end
+
+---@return fun(m: perigee.Matrix, r: integer): integer?, number[]?
+---@return perigee.Matrix
+---@return integer
+function Matrix:each() end
+
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Matrix:normalize() end
+
+---@param dtype perigee.Dtype
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Matrix:as(dtype) end
+
+---@param place string
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Matrix:to(place) end
+
+---@param path string
+---@param options { format: string? }?
+---@return true?, string?, perigee.Code?
+function Matrix:save(path, options) end
+
+---@return string
+---@nodiscard
+function Matrix:pack() end
+
+---@param other perigee.Matrix
+---@return boolean
+---@nodiscard
+function Matrix:equals(other) end
+
+---@return { rows: integer, cols: integer, dtype: perigee.Dtype, place: string, bytes: integer }
+---@nodiscard
+function Matrix:info() end
+
+function Matrix:close() end
+
+---What answers queries: an index, or a searcher around one.
+---@class perigee.Searcher
+---@field kind string
+---@field rows integer
+---@field dim integer
+---@field metric perigee.Metric
+---@field dtype perigee.Dtype
+---@field place string
+---@operator len: integer
+local Searcher = {}
+
+---@class perigee.Search
+---@field filter perigee.Filter|perigee.Filter[]|nil
+---@field accept nil|fun(ids: integer[]): boolean[]
+---@field out perigee.Hits?
+---@field threads integer?
+---@field progress perigee.Progress?
+---@field itopk_size integer?  cagra
+---@field search_width integer?  cagra
+---@field max_iterations integer?  cagra
+---@field min_iterations integer?  cagra
+---@field num_random_samplings integer?  cagra
+---@field rand_xor_mask integer?  cagra
+---@field ef integer?  hnsw
+---@field ratio number?  refined
+
+---@param queries perigee.Queries
+---@param k integer
+---@param options perigee.Search?
+---@return perigee.Hits?, string?, perigee.Code?
+---@nodiscard
+function Searcher:search(queries, k, options) end
+
+---@param queries perigee.Queries
+---@param ids perigee.Ids
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Searcher:score(queries, ids) end
+
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Searcher:dataset() end
+
+---@param f perigee.Filter
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function Searcher:filtered(f) end
+
+---@param rows perigee.Matrix
+---@param options { ratio: number? }?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function Searcher:refined(rows, options) end
+
+---@class perigee.ToHnsw
+---@field hierarchy "none"|"cpu"|nil
+---@field ef_construction integer?
+---@field seed integer?
+---@field progress perigee.Progress?
+
+---@param options perigee.ToHnsw?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function Searcher:to_hnsw(options) end
+
+---@param place string
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function Searcher:to(place) end
+
+---@class perigee.Save
+---@field dataset boolean?
+---@field format string?
+---@field dtype string?
+---@field progress perigee.Progress?
+
+---@param path string
+---@param options perigee.Save?
+---@return true?, string?, perigee.Code?
+function Searcher:save(path, options) end
+
+---@return table<string, any>
+---@nodiscard
+function Searcher:info() end
+
+---@return string
+---@nodiscard
+function Searcher:explain() end
+
+function Searcher:close() end
+
+---@class perigee.HitsInfo
+---@field path string  "exact", "graph", "graph+exact"
+---@field place string
+---@field visited number  distances computed, a query, on average
+---@field selectivity number  share of rows that pass the filters
+---@field missing integer  results that are -1
+
+---The answer to a batch, [queries, k], nearest first; -1 is none.
+---@class perigee.Hits
+---@field neighbors perigee.Matrix  i64
+---@field distances perigee.Matrix  f32
+---@field info perigee.HitsInfo
+---@field queries integer
+---@field k integer
+---@field metric perigee.Metric
+---@operator len: integer
+local Hits = {}
+
+---@param row integer?  from 0
+---@return fun(): integer?, number?
+function Hits:each(row) end
+
+---@return perigee.Matrix distances, perigee.Matrix neighbors
+---@nodiscard
+function Hits:unpack() end
+
+function Hits:close() end
+
+---Which rows may be returned. A value: operators make new ones.
+---@class perigee.Filter
+---@operator band(perigee.Filter): perigee.Filter
+---@operator bor(perigee.Filter): perigee.Filter
+---@operator bnot: perigee.Filter
+---@operator sub(perigee.Filter): perigee.Filter
+local Filter = {}
+
+---@param n integer?
+---@return integer
+---@nodiscard
+function Filter:count(n) end
+
+---@param n integer?
+---@return number
+---@nodiscard
+function Filter:selectivity(n) end
+
+---@param id integer
+---@return boolean
+---@nodiscard
+function Filter:test(id) end
+
+---@return { n: integer?, count: integer? }
+---@nodiscard
+function Filter:info() end
+
+function Filter:close() end
+
+return pg

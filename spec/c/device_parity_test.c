@@ -1,0 +1,630 @@
+/* device_parity_test: every operation that a place supports against ref, bit for bit: dtypes, metrics,
+ * shapes around a warp and a tile, strides, ties, filters, k on both sides of the number of rows.
+ *
+ * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and reason.
+ * PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of memory. */
+#include <unistd.h>
+
+#include "place.h"
+
+typedef struct pair {
+    peri_context *context;
+    place ref, tested;
+    bool small;
+    char declined[PERI_OP_COUNT][256]; /* the last reason, told once it changes */
+} pair;
+
+static const peri_dtype dtypes[TEST_DTYPES] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
+static const peri_metric metrics[PERI_METRIC_COUNT] = { PERI_SQEUCLIDEAN, PERI_EUCLIDEAN,
+                                                        PERI_INNER_PRODUCT, PERI_COSINE };
+
+/* Whether a run at the tested place went on; a refusal is skipped, once for each reason. */
+static bool went(pair *t, peri_op_kind kind, const char *name, peri_status status) {
+    if (status != PERI_E_UNSUPPORTED)
+        return CHECK(status == PERI_OK, "%s: %s", name, peri_error_detail());
+    if (strcmp(t->declined[kind], peri_error_detail()) != 0) {
+        snprintf(t->declined[kind], sizeof t->declined[kind], "%s", peri_error_detail());
+        check_skip(name, t->declined[kind]);
+    }
+    return false;
+}
+
+static void clear(pair *t) {
+    place_clear(&t->ref);
+    place_clear(&t->tested);
+}
+
+/* Small whole numbers: many ties, dot products of zero of both signs, equal rows. */
+static peri_view coarse_matrix(peri_dtype dtype, size_t rows, size_t cols, uint64_t seed) {
+    peri_view view = test_matrix(dtype, rows, cols, 0, seed);
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < cols; j++) {
+            int value = (int)peri_random_below(seed, i * cols + j, 3) - (dtype == PERI_U8 ? 0 : 1);
+            void *row = peri_view_row(&view, i);
+            if (dtype == PERI_I8) ((int8_t *)row)[j] = (int8_t)value;
+            else if (dtype == PERI_U8) ((uint8_t *)row)[j] = (uint8_t)value;
+            else test_store(dtype, row, j, (float)value);
+        }
+        /* no row of zeros: cosine has none to offer */
+        if (dtype == PERI_I8 || dtype == PERI_U8) ((uint8_t *)peri_view_row(&view, i))[0] = 1;
+        else test_store(dtype, peri_view_row(&view, i), 0, 1.0f);
+    }
+    return view;
+}
+
+/* ---- convert, lengths, gather ------------------------------------------------------------- */
+
+/* Runs convert at a place and brings back what `out`'s rows became, spare elements included. */
+static peri_status convert_at(place *p, const peri_view *in, const peri_view *out, void *result) {
+    peri_op_convert op = { PERI_OP_CONVERT, place_put_view(p, in), *out };
+    size_t bytes = out->rows * out->stride_bytes;
+    op.out.place = p->device->place;
+    op.out.data = place_room(p, bytes);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, bytes);
+    return status;
+}
+
+static void check_convert(pair *t, peri_dtype from, peri_dtype to, size_t rows, size_t cols,
+                          size_t spare, float scale) {
+    peri_view in = test_matrix(from, rows, cols, spare, cols + 7);
+    if (from == PERI_F32)
+        for (size_t i = 0; i < rows * (cols + spare); i++) ((float *)in.data)[i] *= scale;
+    size_t stride = (cols + 1) * peri_dtype_bytes(to);
+    peri_view out = { NULL, rows, cols, stride, to, PERI_CPU };
+    void *wanted = test_new(rows, stride), *found = test_new(rows, stride);
+    place_must(convert_at(&t->ref, &in, &out, wanted), "ref convert");
+    if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &in, &out, found)))
+        CHECK(memcmp(wanted, found, rows * stride) == 0, "convert %s to %s, %zu x %zu, scale %g",
+              peri_dtype_name(from), peri_dtype_name(to), rows, cols, (double)scale);
+    clear(t);
+    free(in.data);
+    free(wanted);
+    free(found);
+}
+
+/* Every half, then floats that round, saturate, underflow and are not finite. */
+static void check_convert_values(pair *t) {
+    static const float special[] = { 0.0f,      -0.0f,     0.5f,     1.5f,      2.5f,     -0.5f,
+                                     127.5f,    128.5f,    -128.5f,  255.5f,    1e30f,    -1e30f,
+                                     65504.0f,  65519.0f,  65520.0f, 0x1p-14f,  0x1p-24f, 0x1p-25f,
+                                     0x1.8p-25f, 0x1p-149f, INFINITY, -INFINITY, NAN,     -NAN };
+    size_t count = sizeof special / sizeof special[0];
+    peri_view in = { test_new(65536, 2), 256, 256, 512, PERI_F16, PERI_CPU };
+    for (size_t i = 0; i < 65536; i++) ((uint16_t *)in.data)[i] = (uint16_t)i;
+    for (size_t to = 0; to < TEST_DTYPES; to++) {
+        size_t bytes = 65536 * peri_dtype_bytes(dtypes[to]);
+        peri_view out = { NULL, 256, 256, bytes / 256, dtypes[to], PERI_CPU };
+        peri_view few = { (void *)(uintptr_t)special, 1, count, sizeof special, PERI_F32, PERI_CPU };
+        peri_view few_out = { NULL, 1, count, count * peri_dtype_bytes(dtypes[to]), dtypes[to],
+                              PERI_CPU };
+        char *wanted = test_new(1, bytes), *found = test_new(1, bytes);
+        place_must(convert_at(&t->ref, &in, &out, wanted), "ref convert");
+        if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &in, &out, found)))
+            CHECK(memcmp(wanted, found, bytes) == 0, "convert every f16 to %s",
+                  peri_dtype_name(dtypes[to]));
+        place_must(convert_at(&t->ref, &few, &few_out, wanted), "ref convert");
+        if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &few, &few_out, found)))
+            for (size_t i = 0; i < count; i++)
+                CHECK(memcmp(wanted + i * few_out.stride_bytes / count,
+                             found + i * few_out.stride_bytes / count,
+                             few_out.stride_bytes / count) == 0,
+                      "convert %g to %s", (double)special[i], peri_dtype_name(dtypes[to]));
+        clear(t);
+        free(wanted);
+        free(found);
+    }
+    free(in.data);
+}
+
+static peri_status lengths_at(place *p, const peri_view *rows, float *result) {
+    peri_op_lengths op = { PERI_OP_LENGTHS, place_put_view(p, rows), NULL };
+    op.out = place_room(p, rows->rows * sizeof *op.out);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out, rows->rows * sizeof *op.out);
+    return status;
+}
+
+static void check_lengths(pair *t, peri_dtype dtype, size_t rows, size_t cols) {
+    peri_view in = test_matrix(dtype, rows, cols, rows % 2, 3 * cols);
+    float *wanted = test_new(rows, sizeof *wanted), *found = test_new(rows, sizeof *found);
+    size_t at = 0;
+    place_must(lengths_at(&t->ref, &in, wanted), "ref lengths");
+    if (went(t, PERI_OP_LENGTHS, "lengths", lengths_at(&t->tested, &in, found)))
+        CHECK(test_same_bits(wanted, found, rows, &at), "lengths of %s, %zu x %zu, row %zu",
+              peri_dtype_name(dtype), rows, cols, at);
+    clear(t);
+    free(in.data);
+    free(wanted);
+    free(found);
+}
+
+static peri_status gather_at(place *p, const peri_view *rows, const int64_t *slots, size_t count,
+                             void *result, size_t stride) {
+    peri_op_gather op = { PERI_OP_GATHER, place_put_view(p, rows), NULL, *rows };
+    op.slots = place_put(p, slots, count * sizeof *slots);
+    op.out.rows = count;
+    op.out.stride_bytes = stride;
+    op.out.data = place_room(p, count * stride);
+    op.out.place = p->device->place;
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, count * stride);
+    return status;
+}
+
+static void check_gather(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t count,
+                         size_t spare) {
+    size_t bytes = peri_dtype_bytes(dtype), in_stride = (cols + spare) * bytes;
+    size_t stride = (cols + spare) * bytes;
+    peri_view in = { test_new(rows, in_stride), rows, cols, in_stride, dtype, PERI_CPU };
+    for (size_t i = 0; i < rows * in_stride; i++)
+        ((uint8_t *)in.data)[i] = (uint8_t)peri_random_mix(5, i);
+    int64_t *slots = test_new(count, sizeof *slots);
+    for (size_t i = 0; i < count; i++) slots[i] = peri_random_below(6, i, (uint32_t)rows);
+    void *wanted = test_new(count, stride), *found = test_new(count, stride);
+    place_must(gather_at(&t->ref, &in, slots, count, wanted, stride), "ref gather");
+    if (went(t, PERI_OP_GATHER, "gather", gather_at(&t->tested, &in, slots, count, found, stride)))
+        CHECK(memcmp(wanted, found, count * stride) == 0, "gather %zu of %zu x %zu %s, spare %zu",
+              count, rows, cols, peri_dtype_name(dtype), spare);
+    clear(t);
+    free(in.data);
+    free(slots);
+    free(wanted);
+    free(found);
+}
+
+/* ---- knn ---------------------------------------------------------------------------------- */
+
+/* Filters as a test makes them, on the host. */
+typedef struct filters {
+    uint32_t count;
+    size_t words;
+    uint64_t *bits[4];
+    uint32_t *lists[4];
+    size_t passing[4];
+    uint32_t *which; /* may be NULL */
+} filters;
+
+/* Filter i keeps: 0 half the rows, 1 one row, 2 none, 3 all. Those of odd number have no list. */
+static filters filters_make(uint32_t count, size_t rows, size_t queries) {
+    filters f = { .count = count, .words = (rows + 63) / 64 };
+    if (count == 0) return f;
+    for (uint32_t i = 0; i < count; i++) {
+        f.bits[i] = test_new(f.words, sizeof(uint64_t));
+        uint32_t *list = test_new(rows, sizeof *list);
+        for (size_t r = 0; r < rows; r++) {
+            bool keep = i == 0 ? peri_random_mix(9, r) & 1 : i == 1 ? r == rows / 2 : i == 3;
+            if (!keep) continue;
+            f.bits[i][r / 64] |= UINT64_C(1) << (r % 64);
+            list[f.passing[i]++] = (uint32_t)r;
+        }
+        if (i % 2 == 0) f.lists[i] = list;
+        else free(list);
+    }
+    if (count > 1) {
+        f.which = test_new(queries, sizeof *f.which);
+        for (size_t q = 0; q < queries; q++) f.which[q] = peri_random_below(11, q, count);
+    }
+    return f;
+}
+
+static void filters_free(filters *f) {
+    for (uint32_t i = 0; i < f->count; i++) {
+        free(f->bits[i]);
+        free(f->lists[i]);
+    }
+    free(f->which);
+}
+
+/* `passing` is read by host and device: memory of both. */
+static peri_filter_view filters_put(place *p, const filters *f, size_t queries) {
+    peri_filter_view view = { .count = f->count, .words = f->words };
+    if (f->count == 0) return view;
+    const uint64_t *bits[4];
+    const uint32_t *lists[4];
+    for (uint32_t i = 0; i < f->count; i++) {
+        bits[i] = place_put(p, f->bits[i], f->words * sizeof(uint64_t));
+        lists[i] = place_put(p, f->lists[i], f->passing[i] * sizeof(uint32_t));
+    }
+    view.bits = place_put(p, bits, f->count * sizeof *bits);
+    view.lists = place_put(p, lists, f->count * sizeof *lists);
+    view.which = place_put(p, f->which, queries * sizeof *f->which);
+    size_t *passing = place_room_of(p, sizeof f->passing, PERI_MEMORY_MAPPED);
+    memcpy(passing, f->passing, sizeof f->passing);
+    view.passing = passing;
+    place_wait(p); /* bits[] and lists[] end with this function */
+    return view;
+}
+
+typedef struct knn_case {
+    peri_metric metric;
+    peri_view queries, rows;
+    float *lengths;
+    filters filters;
+    size_t k;
+    const char *what;
+} knn_case;
+
+static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *distances) {
+    size_t count = c->queries.rows * c->k;
+    peri_op_knn op = { .kind = PERI_OP_KNN, .metric = c->metric, .k = c->k };
+    op.queries = place_put_view(p, &c->queries);
+    op.rows = place_put_view(p, &c->rows);
+    if (c->metric == PERI_COSINE)
+        op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.filter = filters_put(p, &c->filters, c->queries.rows);
+    op.ids = place_room(p, count * sizeof *ids);
+    op.distances = place_room(p, count * sizeof *distances);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, ids, op.ids, count * sizeof *ids);
+    place_fetch(p, distances, op.distances, count * sizeof *distances);
+    return PERI_OK;
+}
+
+static void compare_hits(const char *op, const knn_case *c, const int64_t *wanted,
+                         const float *wanted_values, const int64_t *found,
+                         const float *found_values) {
+    size_t count = c->queries.rows * c->k, i = 0;
+    while (i < count && wanted[i] == found[i] &&
+           memcmp(&wanted_values[i], &found_values[i], sizeof *found_values) == 0)
+        i++;
+    size_t at = i < count ? i : 0;
+    CHECK(i == count,
+          "%s %s: %s %s, %zu x %zu, %zu queries, k %zu, %u filters: query %zu rank %zu is %lld at "
+          "%a, wanted %lld at %a",
+          op, c->what, peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), c->rows.rows,
+          c->rows.cols, c->queries.rows, c->k, c->filters.count, at / c->k, at % c->k,
+          (long long)found[at], (double)found_values[at], (long long)wanted[at],
+          (double)wanted_values[at]);
+}
+
+static void compare_knn(pair *t, const knn_case *c) {
+    size_t count = c->queries.rows * c->k;
+    int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
+    float *wanted_values = test_new(count, sizeof *wanted_values);
+    float *found_values = test_new(count, sizeof *found_values);
+    place_must(knn_at(&t->ref, c, wanted, wanted_values), "ref knn");
+    if (went(t, PERI_OP_KNN, "knn", knn_at(&t->tested, c, found, found_values)))
+        compare_hits("knn", c, wanted, wanted_values, found, found_values);
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t queries, size_t rows,
+                      size_t cols, size_t k, uint32_t filter_count, bool coarse) {
+    knn_case c = { .metric = metric, .k = k, .what = coarse ? "coarse" : "random" };
+    peri_dtype query_dtype = peri_query_dtype(dtype);
+    c.queries = coarse ? coarse_matrix(query_dtype, queries, cols, 21)
+                       : test_matrix(query_dtype, queries, cols, queries % 2, 21);
+    c.rows = coarse ? coarse_matrix(dtype, rows, cols, 22)
+                    : test_matrix(dtype, rows, cols, cols % 3, 22);
+    c.lengths = test_lengths(&c.rows);
+    c.filters = filters_make(filter_count, rows, queries);
+    compare_knn(t, &c);
+    filters_free(&c.filters);
+    free(c.queries.data);
+    free(c.rows.data);
+    free(c.lengths);
+}
+
+/* ---- refine ------------------------------------------------------------------------------- */
+
+static peri_status refine_at(place *p, const knn_case *c, const int64_t *candidates, size_t columns,
+                             int64_t *ids, float *distances) {
+    size_t q = c->queries.rows, count = q * (c->k > 0 ? c->k : columns);
+    peri_op_refine op = { .kind = PERI_OP_REFINE, .metric = c->metric, .columns = columns,
+                          .k = c->k };
+    op.queries = place_put_view(p, &c->queries);
+    op.rows = place_put_view(p, &c->rows);
+    if (c->metric == PERI_COSINE)
+        op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.candidates = place_put(p, candidates, q * columns * sizeof *candidates);
+    op.ids = place_room(p, q * c->k * sizeof *ids);
+    op.distances = place_room(p, count * sizeof *distances);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, ids, op.ids, q * c->k * sizeof *ids);
+    place_fetch(p, distances, op.distances, count * sizeof *distances);
+    return PERI_OK;
+}
+
+/* Candidates with repeats and gaps; the first query has none at all. */
+static int64_t *make_candidates(size_t queries, size_t columns, size_t rows) {
+    int64_t *candidates = test_new(queries * columns, sizeof *candidates);
+    for (size_t i = 0; i < queries * columns; i++) {
+        uint32_t pick = peri_random_below(31, i, (uint32_t)rows + 3);
+        candidates[i] = i < columns || pick >= rows ? PERI_ID_NONE : (int64_t)pick;
+    }
+    return candidates;
+}
+
+static void check_refine(pair *t, peri_dtype dtype, peri_metric metric, size_t queries, size_t rows,
+                         size_t cols, size_t columns, size_t k) {
+    knn_case c = { .metric = metric, .k = k, .what = "candidates" };
+    c.queries = coarse_matrix(peri_query_dtype(dtype), queries, cols, 41);
+    c.rows = coarse_matrix(dtype, rows, cols, 42);
+    c.lengths = test_lengths(&c.rows);
+    int64_t *candidates = make_candidates(queries, columns, rows);
+    size_t count = queries * (k > 0 ? k : columns), at = 0;
+    int64_t *wanted = test_new(queries * k, sizeof *wanted);
+    int64_t *found = test_new(queries * k, sizeof *found);
+    float *wanted_values = test_new(count, sizeof *wanted_values);
+    float *found_values = test_new(count, sizeof *found_values);
+    place_must(refine_at(&t->ref, &c, candidates, columns, wanted, wanted_values), "ref refine");
+    if (went(t, PERI_OP_REFINE, "refine",
+             refine_at(&t->tested, &c, candidates, columns, found, found_values))) {
+        if (k > 0) compare_hits("refine", &c, wanted, wanted_values, found, found_values);
+        else
+            CHECK(test_same_bits(wanted_values, found_values, count, &at),
+                  "refine in place: %s %s, %zu x %zu, value %zu is %a, wanted %a",
+                  peri_dtype_name(dtype), peri_metric_name(metric), rows, cols, at,
+                  (double)found_values[at], (double)wanted_values[at]);
+    }
+    clear(t);
+    free(c.queries.data);
+    free(c.rows.data);
+    free(c.lengths);
+    free(candidates);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+/* ---- graphs ------------------------------------------------------------------------------- */
+
+/* What one iteration of descent leaves, on the host. */
+typedef struct lists {
+    uint32_t *slots;
+    float *distances;
+    uint8_t *fresh;
+    uint64_t updates;
+} lists;
+
+static lists lists_make(size_t count) {
+    return (lists){ test_new(count, sizeof(uint32_t)), test_new(count, sizeof(float)),
+                    test_new(count, 1), 0 };
+}
+
+static void lists_free(lists *l) {
+    free(l->slots);
+    free(l->distances);
+    free(l->fresh);
+}
+
+static peri_status descent_at(place *p, const knn_case *c, size_t degree, uint32_t iteration,
+                              const lists *in, lists *out) {
+    size_t count = c->rows.rows * degree;
+    peri_op_graph_descent op = { .kind = PERI_OP_GRAPH_DESCENT, .metric = c->metric,
+                                 .degree = degree, .iteration = iteration, .samples = 4,
+                                 .seed = 77 };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.slots = place_put(p, in->slots, count * sizeof *in->slots);
+    op.distances = place_put(p, in->distances, count * sizeof *in->distances);
+    op.fresh = place_put(p, in->fresh, count);
+    op.slots_next = place_room(p, count * sizeof *in->slots);
+    op.distances_next = place_room(p, count * sizeof *in->distances);
+    op.fresh_next = place_room(p, count);
+    op.updates = place_room(p, sizeof *op.updates);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, out->slots, op.slots_next, count * sizeof *in->slots);
+    place_fetch(p, out->distances, op.distances_next, count * sizeof *in->distances);
+    place_fetch(p, out->fresh, op.fresh_next, count);
+    place_fetch(p, &out->updates, op.updates, sizeof out->updates);
+    return PERI_OK;
+}
+
+/* Four iterations; `result` becomes ref's last lists. */
+static void check_descent(pair *t, const knn_case *c, size_t degree, lists *result) {
+    size_t count = c->rows.rows * degree, at = 0;
+    lists wanted = lists_make(count), found = lists_make(count);
+    for (uint32_t i = 0; i < 4; i++) {
+        place_must(descent_at(&t->ref, c, degree, i, result, &wanted), "ref graph_descent");
+        peri_status status = descent_at(&t->tested, c, degree, i, result, &found);
+        if (went(t, PERI_OP_GRAPH_DESCENT, "graph_descent", status))
+            CHECK(memcmp(wanted.slots, found.slots, count * sizeof *found.slots) == 0 &&
+                      test_same_bits(wanted.distances, found.distances, count, &at) &&
+                      memcmp(wanted.fresh, found.fresh, count) == 0 &&
+                      wanted.updates == found.updates,
+                  "graph_descent %s %s, %zu rows, iteration %u", peri_dtype_name(c->rows.dtype),
+                  peri_metric_name(c->metric), c->rows.rows, i);
+        clear(t);
+        lists swap = *result;
+        *result = wanted;
+        wanted = swap;
+    }
+    lists_free(&wanted);
+    lists_free(&found);
+}
+
+static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t knn_degree,
+                            size_t degree, uint32_t *graph) {
+    peri_op_graph_prune op = { .kind = PERI_OP_GRAPH_PRUNE, .rows = rows,
+                               .knn_degree = knn_degree, .degree = degree };
+    op.knn = place_put(p, knn, rows * knn_degree * sizeof *knn);
+    op.graph = place_room(p, rows * degree * sizeof *graph);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, graph, op.graph, rows * degree * sizeof *graph);
+    return status;
+}
+
+static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
+                             int64_t *ids, float *distances, uint32_t *visited) {
+    size_t q = c->queries.rows, count = q * c->k;
+    peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH, .metric = c->metric,
+                                .degree = degree, .itopk_size = c->k + 9, .search_width = 2,
+                                .seeds = 12, .rand_xor_mask = 0x128394, .k = c->k };
+    op.hierarchy.entry = PERI_SLOT_NONE;
+    op.queries = place_put_view(p, &c->queries);
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
+    op.filter = filters_put(p, &c->filters, q);
+    op.ids = place_room(p, count * sizeof *ids);
+    op.distances = place_room(p, count * sizeof *distances);
+    op.visited = place_room(p, q * sizeof *visited);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, ids, op.ids, count * sizeof *ids);
+    place_fetch(p, distances, op.distances, count * sizeof *distances);
+    place_fetch(p, visited, op.visited, q * sizeof *visited);
+    return PERI_OK;
+}
+
+static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree) {
+    size_t q = c->queries.rows, count = q * c->k;
+    int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
+    float *wanted_values = test_new(count, sizeof *wanted_values);
+    float *found_values = test_new(count, sizeof *found_values);
+    uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
+    uint32_t *found_visited = test_new(q, sizeof *found_visited);
+    place_must(search_at(&t->ref, c, graph, degree, wanted, wanted_values, wanted_visited),
+               "ref graph_search");
+    if (went(t, PERI_OP_GRAPH_SEARCH, "graph_search",
+             search_at(&t->tested, c, graph, degree, found, found_values, found_visited))) {
+        compare_hits("graph_search", c, wanted, wanted_values, found, found_values);
+        CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
+              "graph_search %s: distances computed differ", peri_dtype_name(c->rows.dtype));
+    }
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+    free(wanted_visited);
+    free(found_visited);
+}
+
+static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t rows, size_t cols,
+                        size_t degree, uint32_t filter_count) {
+    size_t kept = (degree + 1) / 2, queries = 7;
+    knn_case c = { .metric = metric, .k = 5, .what = "graph" };
+    c.rows = test_matrix(dtype, rows, cols, 0, 61);
+    c.queries = test_matrix(peri_query_dtype(dtype), queries, cols, 0, 62);
+    c.lengths = test_lengths(&c.rows);
+    c.filters = filters_make(filter_count, rows, queries);
+    lists knn = lists_make(rows * degree);
+    check_descent(t, &c, degree, &knn);
+    uint32_t *wanted = test_new(rows * kept, sizeof *wanted);
+    uint32_t *found = test_new(rows * kept, sizeof *found);
+    place_must(prune_at(&t->ref, knn.slots, rows, degree, kept, wanted), "ref graph_prune");
+    if (went(t, PERI_OP_GRAPH_PRUNE, "graph_prune",
+             prune_at(&t->tested, knn.slots, rows, degree, kept, found)))
+        CHECK(memcmp(wanted, found, rows * kept * sizeof *found) == 0, "graph_prune, %zu rows",
+              rows);
+    clear(t);
+    check_search(t, &c, wanted, kept);
+    filters_free(&c.filters);
+    lists_free(&knn);
+    free(c.rows.data);
+    free(c.queries.data);
+    free(c.lengths);
+    free(wanted);
+    free(found);
+}
+
+/* ---- the sweep ---------------------------------------------------------------------------- */
+
+static void sweep_rows(pair *t) {
+    static const size_t dims[] = { 1, 31, 32, 33, 100, 130, 257 };
+    for (size_t a = 0; a < TEST_DTYPES; a++) {
+        for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+            check_lengths(t, dtypes[a], 9, dims[d]);
+            check_gather(t, dtypes[a], 50, dims[d], 33, d % 3);
+            for (size_t b = 0; b < TEST_DTYPES; b++)
+                check_convert(t, dtypes[a], dtypes[b], 5, dims[d], d % 2, d % 2 == 0 ? 1 : 300);
+        }
+    }
+    check_gather(t, PERI_I64, 20, 3, 7, 0);
+    check_gather(t, PERI_U32, 20, 4, 70, 0);
+    check_convert(t, PERI_I32, PERI_I32, 3, 5, 1, 1);
+    check_convert_values(t);
+}
+
+static void sweep_knn(pair *t) {
+    static const struct {
+        size_t queries, rows, cols, k;
+        uint32_t filters;
+    } shapes[] = { { 1, 1, 1, 1, 0 },      { 1, 31, 2, 5, 1 },    { 3, 32, 31, 32, 0 },
+                   { 4, 33, 32, 33, 4 },   { 5, 200, 33, 10, 2 }, { 9, 65, 64, 70, 4 },
+                   { 2, 130, 130, 129, 3 } };
+    for (size_t a = 0; a < TEST_DTYPES; a++)
+        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+            for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+                for (int coarse = 0; coarse < 2; coarse++)
+                    check_knn(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
+                              shapes[s].cols, shapes[s].k, shapes[s].filters, coarse != 0);
+    for (size_t a = 0; a < TEST_DTYPES; a++) {
+        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 2, 10, 5, 1025, 0, false);
+        if (t->small) continue;
+        check_knn(t, dtypes[a], PERI_COSINE, 5, 20000, 16, 10, 0, false);
+        check_knn(t, dtypes[a], PERI_INNER_PRODUCT, 1, 20000, 3, 100, 1, true);
+        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 40, 5000, 96, 600, 4, false);
+        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 3, 3000, 8, 1024, 0, true);
+        check_knn(t, dtypes[a], PERI_INNER_PRODUCT, 2, 70, 4097, 10, 0, false);
+    }
+    if (!t->small) check_knn(t, PERI_I8, PERI_SQEUCLIDEAN, 8200, 40, 2, 1024, 2, false);
+}
+
+static void sweep_refine(pair *t) {
+    for (size_t a = 0; a < TEST_DTYPES; a++) {
+        for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
+            check_refine(t, dtypes[a], metrics[m], 3, 20, 33, 7, 0);
+            check_refine(t, dtypes[a], metrics[m], 3, 20, 33, 7, 3);
+            check_refine(t, dtypes[a], metrics[m], 5, 100, 2, 150, 60);
+            check_refine(t, dtypes[a], metrics[m], 2, 10, 64, 300, 20);
+        }
+        if (!t->small) check_refine(t, dtypes[a], PERI_COSINE, 4, 3000, 20, 4000, 1000);
+    }
+}
+
+static void sweep_graphs(pair *t) {
+    for (size_t a = 0; a < TEST_DTYPES; a++)
+        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+            check_graph(t, dtypes[a], metrics[m], 60 + 10 * m, 5 + 30 * a, 8 + m, (uint32_t)m);
+    if (!t->small) check_graph(t, PERI_F32, PERI_SQEUCLIDEAN, 2000, 24, 32, 4);
+}
+
+/* The plug-in of the build that this program is of: its own folder is build/spec/c. */
+static peri_context *context_with_plugins(void) {
+    static char folder[1100];
+    ssize_t length = readlink("/proc/self/exe", folder, 1000);
+    if (length < 0) length = 0;
+    folder[length] = '\0';
+    char *slash = strrchr(folder, '/');
+    strcpy(slash == NULL ? folder : slash, "/../../lib/perigee");
+    peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
+    peri_context *context = NULL;
+    options.threads = 2;
+    options.plugin_path = folder;
+    place_must(peri_context_create(&options, &context), "context");
+    return context;
+}
+
+int main(void) {
+    const char *name = getenv("PERIGEE_TEST_PLACE"), *shapes = getenv("PERIGEE_TEST_SHAPES");
+    peri_place at;
+    pair t = { .context = context_with_plugins(),
+               .small = shapes != NULL && strcmp(shapes, "small") == 0 };
+    place_must(peri_place_parse(name == NULL || name[0] == '\0' ? "fake:0" : name, &at), "place");
+    peri_device *device;
+    place_must(peri_context_device(t.context, at, &device), "device");
+    char word[32];
+    printf("%s against ref\n", peri_place_format(at, word, sizeof word));
+    place_open(&t.ref, test_device(t.context, PERI_PLACE_REF));
+    place_open(&t.tested, device);
+    sweep_rows(&t);
+    sweep_knn(&t);
+    sweep_refine(&t);
+    sweep_graphs(&t);
+    place_close(&t.ref);
+    place_close(&t.tested);
+    peri_context_release(t.context);
+    return check_done();
+}
