@@ -249,7 +249,7 @@ describe("files", function()
           if m then
             assert.is_true(ending:find "vecs$" ~= nil and m.rows < 5)
           else
-            assert.equal(length == 0 and "io" or "corrupt", code)
+            assert.is_true(code == "corrupt" or length < 10, code) -- too short to be known by
             assert.is_string(message)
           end
         end
