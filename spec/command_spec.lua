@@ -492,7 +492,7 @@ describe("perigee.complete.candidates", function()
     local set = {}
     for _, name in ipairs(names) do set[name] = true end
     assert.is_true(set.slice and set.save and not set.rows)
-    assert.same({ "rows" }, (complete.candidates("m.row", { m = pg.matrix(2, 2, "f32") }, entries)))
+    assert.same({ "row", "rows" }, (complete.candidates("m.row", { m = pg.matrix(2, 2, "f32") }, entries)))
   end)
 
   it("completes up to what all have in common, then lists them", function()
