@@ -356,6 +356,7 @@ local function main(argv)
   print_list("Skipped:", skips)
   print_list("Failed:", failures)
   print()
+  io.stdout:flush()
   os.execute "scripts/cuda-verified"
   print(("%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))
   os.exit(total.failed == 0)
