@@ -112,6 +112,7 @@ peri_status peri_atomic_file_open(peri_context *context, const char *path, peri_
     peri_atomic_file *file;
     mode_t mode;
     *out = NULL;
+    if (path == NULL) return peri_fail(PERI_E_ARGUMENT, "path: none given");
     PERI_TRY(peri_memory_acquire(context, 1, sizeof *file, &file));
     peri_context_retain(context);
     file->context = context;

@@ -32,7 +32,7 @@ static inline const char *sample_path(const char *name) {
     static char paths[4][256];
     static unsigned turn;
     char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", sample_folder, name);
+    snprintf(path, sizeof paths[0], "%s/%.160s", sample_folder, name);
     return path;
 }
 
@@ -213,11 +213,12 @@ static inline peri_status save_hnsw(peri_context *context, const char *path, per
 }
 
 /* X(format, dtype). Every format with every dtype that it holds. */
+/* clang-format off */
 #define SAMPLE_FORMATS(X)                                                                          \
-    X("npy", PERI_F32)                                                                             \
-    X("npy", PERI_F16) X("npy", PERI_I8) X("npy", PERI_U8) X("npy", PERI_I32) X("npy", PERI_U32)   \
-        X("npy", PERI_I64) X("fvecs", PERI_F32) X("bvecs", PERI_U8) X("ivecs", PERI_I32)           \
-            X("fbin", PERI_F32) X("f16bin", PERI_F16) X("u8bin", PERI_U8) X("i8bin", PERI_I8)      \
-                X("ibin", PERI_I32)
+    X("npy", PERI_F32) X("npy", PERI_F16) X("npy", PERI_I8) X("npy", PERI_U8) X("npy", PERI_I32)   \
+    X("npy", PERI_U32) X("npy", PERI_I64) X("fvecs", PERI_F32) X("bvecs", PERI_U8)                 \
+    X("ivecs", PERI_I32) X("fbin", PERI_F32) X("f16bin", PERI_F16) X("u8bin", PERI_U8)             \
+    X("i8bin", PERI_I8) X("ibin", PERI_I32)
+/* clang-format on */
 
 #endif
