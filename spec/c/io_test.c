@@ -188,74 +188,67 @@ static void test_fixtures(void) {
 }
 
 /* Header texts and what becomes of them; each stands before 24 bytes of data. */
+static const struct {
+    const char *text;
+    peri_status status;
+    const char *says;
+} header_cases[] = {
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", PERI_OK, "" },
+    { "{\"shape\":(2,3),\"descr\":\"<f4\",\"fortran_order\":False}\n", PERI_OK, "" },
+    { "{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}  ", PERI_OK, "" },
+    { "{'descr': '<f4', 'fortran_order': True, 'shape': (6, 1)}", PERI_OK, "" },
+    { "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "Fortran" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': ()}", PERI_E_UNSUPPORTED, "0 dim" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3)}", PERI_E_UNSUPPORTED, "3 dim" },
+    { "{'descr': '>f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "'>f4'" },
+    { "{'descr': '|b1', 'fortran_order': False, 'shape': (4, 6)}", PERI_E_UNSUPPORTED, "'|b1'" },
+    { "{'descr': '<u8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<u8'" },
+    { "{'descr': '<c8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<c8'" },
+    { "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", PERI_E_UNSUPPORTED,
+      "structured" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0)}", PERI_E_CORRUPT, "no values" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3)}", PERI_E_CORRUPT, "0 rows" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4)}", PERI_E_CORRUPT, "2 rows of 4" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 8)}", PERI_E_CORRUPT,
+      "claims 1099511627776 rows of 8" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387906, 3)}", PERI_E_CORRUPT,
+      "claims" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551617, 3)}",
+      PERI_E_CORRUPT, "whole numbers" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3)}", PERI_E_CORRUPT, "whole" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (6)}", PERI_E_CORRUPT, "whole" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} x", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'fortran_order': False}", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT,
+      "dict" },
+    { "{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '\\x3cf4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
+    { "", PERI_E_CORRUPT, "dict" },
+    { "{{{{{{{{((((((((", PERI_E_CORRUPT, "dict" },
+};
+
 static void test_npy_headers(void) {
-    static const struct {
-        const char *text;
-        peri_status status;
-        const char *says;
-    } cases[] = {
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", PERI_OK, "" },
-        { "{\"shape\":(2,3),\"descr\":\"<f4\",\"fortran_order\":False}\n", PERI_OK, "" },
-        { "{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}  ", PERI_OK, "" },
-        { "{'descr': '<f4', 'fortran_order': True, 'shape': (6, 1)}", PERI_OK, "" },
-        { "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}", PERI_E_UNSUPPORTED,
-          "Fortran" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': ()}", PERI_E_UNSUPPORTED, "0 dim" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3)}", PERI_E_UNSUPPORTED,
-          "3 dim" },
-        { "{'descr': '>f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_UNSUPPORTED,
-          "'>f4'" },
-        { "{'descr': '|b1', 'fortran_order': False, 'shape': (4, 6)}", PERI_E_UNSUPPORTED,
-          "'|b1'" },
-        { "{'descr': '<u8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED,
-          "'<u8'" },
-        { "{'descr': '<c8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED,
-          "'<c8'" },
-        { "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", PERI_E_UNSUPPORTED,
-          "structured" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0)}", PERI_E_CORRUPT,
-          "no values" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3)}", PERI_E_CORRUPT, "0 rows" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4)}", PERI_E_CORRUPT,
-          "2 rows of 4" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 8)}", PERI_E_CORRUPT,
-          "claims 1099511627776 rows of 8" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387906, 3)}",
-          PERI_E_CORRUPT, "claims" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551617, 3)}",
-          PERI_E_CORRUPT, "whole numbers" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3)}", PERI_E_CORRUPT, "whole" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (6)}", PERI_E_CORRUPT, "whole" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} x", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'fortran_order': False}", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}",
-          PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '\\x3cf4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
-        { "", PERI_E_CORRUPT, "dict" },
-        { "{{{{{{{{((((((((", PERI_E_CORRUPT, "dict" },
-    };
     peri_context *context = plain_context();
     const char *path = sample_path("head.npy");
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof header_cases / sizeof *header_cases; i++) {
         unsigned char file[256] = "\x93NUMPY\x01";
-        size_t length = strlen(cases[i].text);
+        size_t length = strlen(header_cases[i].text);
         peri_matrix *found;
         file[8] = (unsigned char)length;
-        memcpy(file + 10, cases[i].text, length);
+        memcpy(file + 10, header_cases[i].text, length);
         blob_write(path, file, 10 + length + 24);
         for (int map = 0; map < 2; map++) { /* such headers end anywhere: mapping must decline */
             peri_load_options options = PERI_LOAD_OPTIONS_INIT;
             options.map = map == 1;
             peri_status status = peri_matrix_load(context, path, &options, &found);
-            CHECK(status == cases[i].status, "%s: %d, %s", cases[i].text, status,
+            CHECK(status == header_cases[i].status, "%s: %d, %s", header_cases[i].text, status,
                   peri_error_detail());
             if (status == PERI_OK)
                 matrix_touch(found);
             else
-                CHECK(strstr(peri_error_detail(), cases[i].says) != NULL, "%s: %s", cases[i].text,
-                      peri_error_detail());
+                CHECK(strstr(peri_error_detail(), header_cases[i].says) != NULL, "%s: %s",
+                      header_cases[i].text, peri_error_detail());
             peri_matrix_release(found);
         }
     }
