@@ -39,5 +39,11 @@ return function(found, truth, k)
   if k and not (math.type(k) == "integer" and k >= 1 and k <= found_ids.cols) then
     error(("k: %s given, %d were found"):format(k, found_ids.cols), 2)
   end
-  return core.recall(found_ids, found_values, truth_ids, truth_values, metric or "sqeuclidean", k)
+  -- Caught only to name the caller's line instead of this one.
+  local ok, value, message, code = pcall(core.recall, found_ids, found_values, truth_ids,
+    truth_values, metric or "sqeuclidean", k)
+  if not ok then
+    error(value, 2)
+  end
+  return value, message, code
 end
