@@ -98,8 +98,7 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
                               cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-peri_cuda_entered::peri_cuda_entered(const peri_device *device)
-    : status(PERI_OK), before(nullptr), changed(false) {
+peri_cuda_entered::peri_cuda_entered(const peri_device *device) : status(PERI_OK), before(nullptr) {
     const peri_host *host = device->host;
     unsigned number = device->place.number;
     if (host->generation() != device->generation) {
@@ -119,12 +118,12 @@ peri_cuda_entered::peri_cuda_entered(const peri_device *device)
     if (get != nullptr && get(&context) == CUDA_SUCCESS) before = context;
     cudaError_t error = cudaSetDevice((int)number);
     if (error != cudaSuccess) status = peri_cuda_failed(device, error, "cudaSetDevice");
-    changed = true;
 }
 
 peri_cuda_entered::~peri_cuda_entered() {
     auto set = __atomic_load_n(&context_set, __ATOMIC_SEQ_CST);
-    if (changed && set != nullptr) (void)set((CUcontext)before);
+    /* a thread that had none keeps ours: the runtime binds one in any case */
+    if (before != nullptr && set != nullptr) (void)set((CUcontext)before);
 }
 
 /* ---- devices ------------------------------------------------------------------------------ */

@@ -76,8 +76,7 @@ class peri_cuda_entered {
     peri_status status;
 
   private:
-    void *before; /* a CUcontext */
-    bool changed;
+    void *before; /* a CUcontext, or NULL */
 };
 
 /* ---- the slots of device.cu and memory.cu, for the table in backend.cu */
