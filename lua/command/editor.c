@@ -119,6 +119,8 @@ peri_editor_answer peri_editor_read(peri_editor *editor, const char *prompt, con
 }
 
 static peri_editor_answer read_plainly(peri_editor *editor, const char *prompt, size_t *size) {
+    /* A Ctrl-C in the microseconds between the prompt and the wait for input is noticed only with
+     * the next key: stdio has no way to wait for both. */
     fputs(prompt, stdout);
     fflush(stdout);
     errno = 0;
