@@ -178,7 +178,7 @@ describe("perigee options", function()
     if not needs(perigee, is_built) then return end
     -- By io.popen, since os.execute keeps the signal from the caller; and the loop has an end.
     local line = [[INTERPRETER -e 'local f = io.open("/proc/self/stat") local pid = f:read("n")
-      io.popen("kill -INT " .. pid) for i = 1, 4e9 do end']]
+      io.popen("sleep 0.3; kill -INT " .. pid) for i = 1, 4e9 do end']]
     local got = run(absolute .. "/bin/perigee", line)
     assert.equal(1, got.code)
     assert.matches("interrupted!", got.err)
@@ -434,8 +434,8 @@ describe("perigee terminal", function()
   it("reads lines plainly on a terminal that cannot move its cursor", function()
     if not ready() then return end
     at_terminal({ "expect > ", [[send 6 * 7\r]], "expect 42", "expect > ", [[send 12]],
-      "pause 0.3", [[send \x03]], "expect > ", [[send 6 * 8\r]], "expect 48", [[send \x04]], "exit 0" },
-      "TERM=dumb")
+      "pause 0.3", [[send \x03]], "expect > ", [[send 6 * 8\r]], "expect 48", [[send \x04]],
+      "exit 0" }, "TERM=dumb")
   end)
 
   it("stops a build of the module at Ctrl-C and leaves it usable", function()

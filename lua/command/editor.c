@@ -195,9 +195,7 @@ static int wait_for_key(EditLine *edit);
 static unsigned char on_tab(EditLine *edit, int key);
 static void bind_keys(EditLine *edit);
 
-int peri_editor_edits(const peri_editor *editor) {
-    return editor->edit != NULL;
-}
+int peri_editor_edits(const peri_editor *editor) { return editor->edit != NULL; }
 
 static void open_edit(peri_editor *editor, int environment) {
     /* libedit reads characters by the locale; where that knows only ASCII, UTF-8 is no worse. */
