@@ -239,6 +239,9 @@ static void bind_keys(EditLine *edit) {
 static peri_editor_answer read_edited(peri_editor *editor, const char *prompt, size_t *size) {
     int count = 0;
     editor->prompt = prompt;
+    /* libedit would change the mode after it has shown the prompt, and a Ctrl-D that comes in
+     * between would be lost in the ordinary mode. */
+    el_set(editor->edit, EL_PREP_TERM, 1);
     const char *text = el_gets(editor->edit, &count);
     if (interrupted) { /* el_gets then answers what had been typed */
         fputs("^C\n", stdout);

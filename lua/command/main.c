@@ -83,8 +83,8 @@ static int run(lua_State *L) {
     const int nothing_asked = !has_script && !arguments->execute && !arguments->version;
     if (arguments->interactive || (nothing_asked && isatty(STDIN_FILENO))) {
         if (peri_repl_run(L, environment) != LUA_OK) return 0;
-    } else if (nothing_asked && run_loaded(L, luaL_loadfile(L, NULL)) != LUA_OK) {
-        return 0;
+    } else if (nothing_asked) {
+        run_loaded(L, luaL_loadfile(L, NULL)); /* lua's exit code is 0 even when this fails */
     }
     lua_pushboolean(L, 1);
     return 1;

@@ -238,10 +238,24 @@ static void check_memory(peri_device *device) {
     peri_context_stat(context, &after);
     CHECK(after.bytes == before.bytes && after.blocks == before.blocks, "all is given back: %zu bytes",
           after.bytes - before.bytes);
-    CHECK(driver->mem_acquire(device, SIZE_MAX / 2, PERI_MEMORY_DEVICE, PERI_USE_ROWS, &mem) ==
-                  PERI_E_MEMORY &&
-              mem == NULL && strstr(peri_error_detail(), "bytes needed") != NULL,
-          "too much: %s", peri_error_detail());
+}
+
+static void check_memory_limit(peri_place_kind kind) {
+    peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
+    peri_context *limited = NULL;
+    options.memory_bytes = 1 << 20;
+    if (!CHECK(peri_context_create(&options, &limited) == PERI_OK, "a context with a limit")) return;
+    peri_device *device = test_device(limited, kind);
+    peri_mem *mem = NULL;
+    peri_status status =
+        device->driver->mem_acquire(device, 2 << 20, PERI_MEMORY_DEVICE, PERI_USE_ROWS, &mem);
+    CHECK(status == PERI_E_MEMORY && mem == NULL &&
+              strstr(peri_error_detail(), "2097152 bytes needed") != NULL,
+          "past the limit: %d, %s", status, peri_error_detail());
+    peri_context_stats stats;
+    peri_context_stat(limited, &stats);
+    CHECK(stats.bytes < 4096, "nothing is left behind: %zu bytes", stats.bytes);
+    peri_context_release(limited);
 }
 
 int main(void) {
@@ -274,6 +288,8 @@ int main(void) {
     }
     check_memory(cpu);
     check_memory(ref);
+    check_memory_limit(PERI_PLACE_CPU);
+    check_memory_limit(PERI_PLACE_REF);
     peri_context_release(context);
     return check_done();
 }

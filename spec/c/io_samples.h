@@ -69,9 +69,11 @@ static inline blob blob_read(const char *path) {
     return b;
 }
 
+/* In place: a file system may flush a file that was truncated first, which costs a disk access a file. */
 static inline void blob_write(const char *path, const void *data, size_t bytes) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes) abort();
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 || pwrite(fd, data, bytes, 0) != (ssize_t)bytes) abort();
+    if (ftruncate(fd, (off_t)bytes) != 0) abort();
     close(fd);
 }
 

@@ -281,6 +281,31 @@ static void test_doubles(void) {
     context_end(context, "doubles");
 }
 
+/* More rows than 32 bits count bytes of: a sparse file of 6 GB, of which the last rows are read. */
+static void test_beyond_32_bits(void) {
+    const uint32_t head[2] = { 3000000000u, 2 };
+    const char *path = sample_path("far.u8bin");
+    blob_write(path, head, sizeof head);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool made = ftruncate(fd, 8 + INT64_C(6000000000)) == 0 &&
+                pwrite(fd, "abcd", 4, 8 + INT64_C(6000000000) - 4) == 4;
+    close(fd);
+    if (!made) check_skip("a file of 6 GB", "the file system has no room for it");
+    peri_context *context = plain_context();
+    for (int map = 0; map < 2 && made; map++) {
+        peri_load_options options = PERI_LOAD_OPTIONS_INIT;
+        peri_matrix *found;
+        options.first = 2999999997u;
+        options.map = map == 1;
+        peri_status status = peri_matrix_load(context, path, &options, &found);
+        if (!CHECK(status == PERI_OK, "%s", peri_error_detail())) continue;
+        CHECK(memcmp(peri_matrix_view(found).data, "\0\0abcd", 6) == 0, "the last rows");
+        peri_matrix_release(found);
+    }
+    unlink(path);
+    context_end(context, "beyond 32 bits");
+}
+
 /* ---- the container ------------------------------------------------------------------------ */
 
 static void check_params(const peri_container *container) {
@@ -509,6 +534,7 @@ int main(void) {
     test_fixtures();
     test_npy_headers();
     test_doubles();
+    test_beyond_32_bits();
     test_container();
     test_container_refusals();
     test_hnsw_round_trip();

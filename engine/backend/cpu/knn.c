@@ -130,8 +130,7 @@ static void plan_batch(peri_knn_job *job, size_t first, size_t running) {
     job->coarse = first < job->coarse_count;
     job->count = peri_min_size(job->batch_limit, stop - first);
     job->block_queries = job->coarse ? job->block_limit : DIRECT_BLOCK_QUERIES;
-    job->block_queries = peri_min_size(
-        job->block_queries, peri_round_up(job->count, 1));
+    job->block_queries = peri_min_size(job->block_queries, job->count);
     if (job->coarse) /* whole tiles */
         job->block_queries =
             peri_ceil_div(job->block_queries, job->kernels->queries) * job->kernels->queries;
@@ -242,6 +241,7 @@ peri_status peri_cpu_knn(peri_stream *stream, const peri_op_knn *op, void *scrat
     peri_distances_init(&job.distances, op->metric, &op->rows, op->lengths);
     job.kernels = peri_block_chosen();
     job.shared_filter = has_shared_filter(op);
+    job.whole = op->rows.dtype == PERI_I8 || op->rows.dtype == PERI_U8;
     order_queries(&job);
     if (job.coarse_count > 0) peri_knn_coarse_centre(&job);
     peri_loop loop = { "knn", threads_for(&job, stream->threads), stream->control };

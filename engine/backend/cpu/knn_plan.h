@@ -56,7 +56,8 @@ typedef struct peri_knn_job {
 
     /* The coarse pass. */
     float *centre;          /* [dim] near the mean of the rows, or NULL */
-    float *tiles;           /* queries of the batch, transposed by tiles */
+    bool whole;             /* i8 and u8: pairs of 16-bit columns */
+    float *tiles;           /* queries of the batch, transposed by tiles; int16_t when whole */
     peri_knn_query *brings; /* [batch_limit] */
     char *worker_scratch;   /* panel, its norms, thresholds: worker_bytes each */
     size_t worker_bytes;
