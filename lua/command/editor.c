@@ -119,6 +119,8 @@ peri_editor_answer peri_editor_read(peri_editor *editor, const char *prompt, con
 }
 
 static peri_editor_answer read_plainly(peri_editor *editor, const char *prompt, size_t *size) {
+    /* A Ctrl-C in the microseconds between the prompt and the wait for input is noticed only with
+     * the next key: stdio has no way to wait for both. */
     fputs(prompt, stdout);
     fflush(stdout);
     errno = 0;
@@ -193,9 +195,7 @@ static int wait_for_key(EditLine *edit);
 static unsigned char on_tab(EditLine *edit, int key);
 static void bind_keys(EditLine *edit);
 
-int peri_editor_edits(const peri_editor *editor) {
-    return editor->edit != NULL;
-}
+int peri_editor_edits(const peri_editor *editor) { return editor->edit != NULL; }
 
 static void open_edit(peri_editor *editor, int environment) {
     /* libedit reads characters by the locale; where that knows only ASCII, UTF-8 is no worse. */

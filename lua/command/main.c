@@ -133,10 +133,9 @@ static int run_options(lua_State *L, const peri_arguments *arguments) {
         if (option[1] == 'W') lua_warning(L, "@on", 0);
         if (option[1] != 'e' && option[1] != 'l') continue;
         const char *value = option[2] != '\0' ? option + 2 : arguments->list[++i];
-        const int status =
-            option[1] == 'l'
-                ? require_library(L, value)
-                : run_loaded(L, luaL_loadbuffer(L, value, strlen(value), "=(command line)"));
+        const int status = option[1] == 'l' ? require_library(L, value)
+                                            : run_loaded(L, luaL_loadbuffer(L, value, strlen(value),
+                                                                            "=(command line)"));
         if (status != LUA_OK) return status;
     }
     return LUA_OK;

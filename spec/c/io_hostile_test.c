@@ -1,7 +1,7 @@
-/* io_hostile_test.c: files that lie. Every truncation, every byte changed, every integer of every header
- * replaced by hostile values; for the container also with its checksums made right again. A reader may only
- * say no, or (where a format has no checksum) give arrays that are in bounds, and it may not take more
- * memory than the file justifies: its size * 1.25 + 1 MiB. */
+/* io_hostile_test.c: files that lie. Every truncation, every byte changed, every integer of every
+ * header replaced by hostile values; for the container also with its checksums made right again. A
+ * reader may only say no, or (where a format has no checksum) give arrays that are in bounds, and
+ * it may not take more memory than the file justifies: its size * 1.25 + 1 MiB. */
 #include "io_samples.h"
 
 #include "io/container_layout.h"
@@ -44,8 +44,8 @@ static peri_status read_container(peri_context *context, const char *path, bool 
 /* Whether a graph can be walked without leaving its arrays. */
 static void check_walkable(const peri_hnswlib_graph *g, const char *path) {
     uint8_t *levels = calloc(1, g->count + 1);
-    CHECK(peri_hnswlib_check(g, PERI_E_CORRUPT, "accepted", NULL, levels) == PERI_OK, "%s: %s", path,
-          peri_error_detail());
+    CHECK(peri_hnswlib_check(g, PERI_E_CORRUPT, "accepted", NULL, levels) == PERI_OK, "%s: %s",
+          path, peri_error_detail());
     CHECK(g->count == 0 || (g->entry < g->count && levels[g->entry] == g->level_max), "%s", path);
     peri_view base = peri_matrix_view(g->graph);
     for (size_t i = 0; i < g->count; i++) {
@@ -131,7 +131,8 @@ static bool accepts(const sample *s, const void *data, size_t bytes) {
 
 static void test_lengths(const sample *s) {
     for (size_t bytes = 0; bytes < s->bytes.bytes; bytes++) {
-        /* All lengths of a small file; of a large one those near its ends and around its sections. */
+        /* All lengths of a small file; of a large one those near its ends and around its
+         * sections. */
         if (bytes > 4096 && (bytes % 4096 > 300 || bytes % 4 != 0) && bytes + 300 < s->bytes.bytes)
             continue;
         bool whole_rows = s->stride > 0 && bytes > 0 && bytes % s->stride == 0;
@@ -152,7 +153,8 @@ static void test_flips(const sample *s) {
     memcpy(data, s->bytes.data, s->bytes.bytes);
     for (size_t at = 0; at < s->bytes.bytes; at++) {
         unsigned char old = data[at];
-        const unsigned char changed[] = { 0x00, 0xFF, old ^ 1, old ^ 0x80, (unsigned char)(old + 1) };
+        const unsigned char changed[] = { 0x00, 0xFF, old ^ 1, old ^ 0x80,
+                                          (unsigned char)(old + 1) };
         bool padding = s->kind == READS_CONTAINER && at % 4096 > 512;
         for (size_t i = 0; i < sizeof changed; i++) {
             if (changed[i] == old || (padding && i != at % 5)) continue;
@@ -184,7 +186,8 @@ static const uint64_t hostile[] = { 0,
                                     UINT64_MAX - 7,
                                     UINT64_MAX };
 
-/* Writes hostile values into one integer of the sample, and its own value +- 1; counts what is accepted. */
+/* Writes hostile values into one integer of the sample, and its own value +- 1; counts what is
+ * accepted. */
 static size_t hostile_field(const sample *s, size_t at, size_t bytes, bool recompute) {
     uint64_t own = 0;
     size_t accepted = 0, count = sizeof hostile / sizeof *hostile;
@@ -232,13 +235,29 @@ static void test_matrix_fields(const sample *s) {
 
 /* Shapes as text: hostile numbers on either side, and products that wrap to the right length. */
 static void test_npy_shapes(void) {
-    static const char *const shapes[] = {
-        "(0, 7)", "(1, 7)", "(4, 7)", "(6, 7)", "(5, 0)", "(5, 1)", "(5, 6)", "(5, 8)",
-        "(2147483648, 7)", "(4294967295, 7)", "(4294967301, 7)", "(1099511627776, 7)",
-        "(9223372036854775807, 7)", "(18446744073709551615, 7)", "(5, 2147483648)",
-        "(5, 4294967303)", "(5, 1099511627776)", "(5, 9223372036854775807)",
-        "(4611686018427387939, 1)", "(1, 4611686018427387939)", "(2305843009213693957, 8)",
-        "(4294967296, 4294967296)", "(3689348814741910358, 5)" };
+    static const char *const shapes[] = { "(0, 7)",
+                                          "(1, 7)",
+                                          "(4, 7)",
+                                          "(6, 7)",
+                                          "(5, 0)",
+                                          "(5, 1)",
+                                          "(5, 6)",
+                                          "(5, 8)",
+                                          "(2147483648, 7)",
+                                          "(4294967295, 7)",
+                                          "(4294967301, 7)",
+                                          "(1099511627776, 7)",
+                                          "(9223372036854775807, 7)",
+                                          "(18446744073709551615, 7)",
+                                          "(5, 2147483648)",
+                                          "(5, 4294967303)",
+                                          "(5, 1099511627776)",
+                                          "(5, 9223372036854775807)",
+                                          "(4611686018427387939, 1)",
+                                          "(1, 4611686018427387939)",
+                                          "(2305843009213693957, 8)",
+                                          "(4294967296, 4294967296)",
+                                          "(3689348814741910358, 5)" };
     sample s = { .name = "shape.npy", .kind = READS_MATRIX, .dtype = PERI_F32 };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         unsigned char file[512] = "\x93NUMPY\x01";
@@ -254,30 +273,51 @@ static void test_npy_shapes(void) {
 static void test_hnsw_fields(const sample *s) {
     static const struct {
         size_t at, bytes;
-    } fields[] = { { 0, 8 },  { 16, 8 }, { 24, 8 }, { 32, 8 }, { 40, 8 }, { 48, 4 },
-                   { 52, 4 }, { 56, 8 }, { 64, 8 }, { 72, 8 } };
+    } fields[] = { { 0, 8 },  { 16, 8 }, { 24, 8 }, { 32, 8 }, { 40, 8 },
+                   { 48, 4 }, { 52, 4 }, { 56, 8 }, { 64, 8 }, { 72, 8 } };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        CHECK(hostile_field(s, fields[i].at, fields[i].bytes, false) == 0, "%s: field at %zu", s->name,
-              fields[i].at);
+        CHECK(hostile_field(s, fields[i].at, fields[i].bytes, false) == 0, "%s: field at %zu",
+              s->name, fields[i].at);
     /* Room for more elements, and another ef_construction, are no lies. */
     CHECK(hostile_field(s, 8, 8, false) <= 2, "%s: max elements", s->name);
     CHECK(hostile_field(s, 88, 8, false) <= 4, "%s: ef_construction", s->name);
     CHECK(hostile_field(s, 80, 8, false) <= 12, "%s: mult", s->name);
-    size_t element = 4 + 4 * 4 + 4 * peri_dtype_bytes(s->dtype) + 8, upper = 96 + HNSW_COUNT * element;
+    size_t element = 4 + 4 * 4 + 4 * peri_dtype_bytes(s->dtype) + 8,
+           upper = 96 + HNSW_COUNT * element;
     for (size_t i = 0; i < HNSW_COUNT; i++) {
         hostile_field(s, 96 + i * element, 4, false); /* counts of links 0 and 1 are in range */
         for (size_t j = 0; j < 4; j++) hostile_field(s, 96 + i * element + 4 + 4 * j, 4, false);
         /* A label past 2^63 - 1: 2^63 and the two close to 2^64. */
-        CHECK(hostile_field(s, 96 + i * element + element - 8, 8, false) <= 12, "%s: label", s->name);
+        CHECK(hostile_field(s, 96 + i * element + element - 8, 8, false) <= 12, "%s: label",
+              s->name);
     }
     for (size_t at = upper; at + 4 <= s->bytes.bytes; at += 4) hostile_field(s, at, 4, false);
     /* The lengths of the elements' upper levels can't change alone. */
     CHECK(hostile_field(s, upper, 4, false) == 0 && hostile_field(s, upper + 4, 4, false) == 0 &&
-          hostile_field(s, upper + 8, 4, false) == 0, "%s: lengths", s->name);
+              hostile_field(s, upper + 8, 4, false) == 0,
+          "%s: lengths", s->name);
 }
 
-/* The container: head fields, then every byte of the header as if an integer began there, checksums made
- * right. Values of parameters are data; all that says where something is must be refused. */
+/* What one byte of a graph's file says: bits of a link header that hnswlib never sets, and a row of
+ * upper links that belongs to no element. */
+static void test_hnsw_rest(const sample *s) {
+    unsigned char *data = calloc(1, s->bytes.bytes + 12);
+    memcpy(data, s->bytes.data, s->bytes.bytes);
+    data[96 + 2] = 2;
+    CHECK(!accepts(s, data, s->bytes.bytes) && strstr(peri_error_detail(), "unknown marks"),
+          "%s: %s", s->name, peri_error_detail());
+    data[96 + 2] = 0;
+    data[96 + 3] = 1;
+    CHECK(!accepts(s, data, s->bytes.bytes) && strstr(peri_error_detail(), "unknown marks"),
+          "%s: %s", s->name, peri_error_detail());
+    data[96 + 3] = 0;
+    CHECK(!accepts(s, data, s->bytes.bytes + 12) && strstr(peri_error_detail(), "goes on"),
+          "%s: %s", s->name, peri_error_detail());
+    free(data);
+}
+
+/* The container: head fields, then every byte of the header as if an integer began there, checksums
+ * made right. Values of parameters are data; all that says where something is must be refused. */
 static void test_container_fields(const sample *s) {
     peri_container_head head;
     memcpy(&head, s->bytes.data, sizeof head);
@@ -317,6 +357,7 @@ int main(void) {
         if (s->kind == READS_MATRIX) test_matrix_fields(s);
         if (s->kind == READS_CONTAINER) test_container_fields(s);
         if (s->kind == READS_HNSW) test_hnsw_fields(s);
+        if (s->kind == READS_HNSW) test_hnsw_rest(s);
         free(s->bytes.data);
     }
     test_npy_shapes();
