@@ -1,25 +1,29 @@
 /* knn_coarse.c: the coarse pass of exact search and its certified bound.
  *
- * Rows are packed into panels and multiplied with tiles of queries (knn_block.h); a row is rescored with
- * the canonical routine unless its product proves that it can't be among the k nearest, so the answer is
- * exact whatever the data; only the number of rescored rows depends on them.
+ * Rows are packed into panels and multiplied with tiles of queries (knn_block.h); a row is rescored
+ * with the canonical routine unless its product proves that it can't be among the k nearest, so the
+ * answer is exact whatever the data; only the number of rescored rows depends on them.
  *
- * The bound. Let u = 2^-24, d the columns, T the k-th canonical value found so far, P' the product as
- * computed: a chain of d fused multiply-adds, so |P' - P| <= g (|s| + |q||x|) with g = d u / (1 - d u) and s
- * the number the chain starts with (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 3).
- * A canonical sum of ceil(d / 32) terms a lane and 5 folds has the relative error c = (ceil(d / 32) + 8) u.
+ * The bound. Let u = 2^-24, d the columns, T the k-th canonical value found so far, P' the product
+ * as computed: a chain of d fused multiply-adds that starts with s, so
+ *     |P' - P| <= g (|s| + |q||x|), g = d u / (1 - d u)
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 3). A canonical sum of
+ * ceil(d / 32) terms a lane and 5 folds has the relative error c = (ceil(d / 32) + 8) u.
  *   squared L2: q and x are taken relative to a centre m, which changes |q - x|^2 by less than
- *     4 u (|q|^2 + |x|^2), for q - m and x - m are rounded once. Since 2 |q||x| <= |q|^2 + |x|^2, a row with
- *     canonical value <= T has, with a = 2 (d + 8) u,
+ *     4 u (|q|^2 + |x|^2), for q - m and x - m are rounded once. Since 2 |q||x| <= |q|^2 + |x|^2, a
+ *     row with canonical value <= T has, with a = 2 (d + 8) u,
  *         P' started at -|x|^2 (1/2 - a)  >=  |q|^2 (1/2 - a) - T (1/2 + 2 c).
  *     The centre matters: far from the origin the norms, and with them the doubt, would be large.
  *   inner product: P' >= -T - 2 (d + ceil(d / 32) + 16) u |q| max|x|, the longest row of the panel.
- *   cosine: rows are scaled by 1 / |x| when packed, P' >= (1 - T) |q| - 2 (d + ceil(d / 32) + 24) u |q|.
- * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow is
- * covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave the normal
- * range are rescored always: their start is +inf, their threshold -inf, and a NaN counts as near.
+ *   cosine: rows are scaled by 1 / |x| when packed,
+ *         P' >= (1 - T) |q| - 2 (d + ceil(d / 32) + 24) u |q|.
+ * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow
+ * is covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave
+ * the normal range are rescored always: their start is +inf, their threshold -inf, and a NaN counts
+ * as near.
  *
- * i8 and u8: the products are exact integers, rounded once to f32, so the same bounds hold a fortiori. */
+ * i8 and u8: the products are exact integers, rounded once to f32, so the same bounds hold a
+ * fortiori. */
 #include "backend/cpu/knn_plan.h"
 
 #include <math.h>
@@ -40,12 +44,12 @@
 
 /* What a worker has of its own. */
 typedef struct panel {
-    float *values;                          /* [dim, rows] */
-    float *least;                           /* [block queries] the thresholds */
+    float *values; /* [dim, rows] */
+    float *least;  /* [block queries] the thresholds */
     float start[PERI_BLOCK_ROWS_MAX];
-    float scale[PERI_BLOCK_ROWS_MAX];       /* 1 unless cosine */
-    float longest;                          /* inner product: of the rows in the panel */
-    uint32_t slots[PERI_BLOCK_ROWS_MAX];    /* from the segment's first row */
+    float scale[PERI_BLOCK_ROWS_MAX];    /* 1 unless cosine */
+    float longest;                       /* inner product: of the rows in the panel */
+    uint32_t slots[PERI_BLOCK_ROWS_MAX]; /* from the segment's first row */
     size_t count;
 } panel;
 
@@ -232,7 +236,8 @@ static void multiply_tile(const peri_knn_job *job, const panel *p, size_t query,
 
 /* ---- one panel against a block of queries ------------------------------------------------- */
 
-/* The lanes of a panel that the query's own filter lets pass; the panel holds consecutive rows then. */
+/* The lanes of a panel that the query's own filter lets pass; the panel holds consecutive rows
+ * then. */
 static uint32_t own_filter(const peri_knn_job *job, size_t query, size_t row) {
     const peri_op_knn *op = job->op;
     const uint64_t *bits = op->filter.bits[peri_knn_which(op, job->order[job->first + query])];
@@ -291,9 +296,9 @@ void peri_knn_coarse_task(const peri_knn_job *job, size_t first, size_t stop, si
     peri_distances rows = peri_knn_shifted(job, row);
     static const peri_filter_view everything = { 0 };
     const peri_op_knn *op = job->op;
-    peri_passing passing =
-        peri_passing_open(job->shared_filter ? &op->filter : &everything,
-                          job->shared_filter ? peri_knn_which(op, 0) : 0, row, row_stop);
+    peri_passing passing = peri_passing_open(job->shared_filter ? &op->filter : &everything,
+                                             job->shared_filter ? peri_knn_which(op, 0) : 0, row,
+                                             row_stop);
     while ((p.count = peri_passing_next(&passing, p.slots, job->kernels->rows)) > 0) {
         pack_panel(job, &rows, &p);
         multiply_panel(job, &rows, &p, row, first, stop, worker);
