@@ -51,7 +51,9 @@ static size_t right_by_value(const peri_view *ids, const peri_view *values, cons
                              peri_metric metric, size_t row, size_t k, size_t wanted) {
     const float *found = peri_view_row(values, row);
     double worst = ((const float *)peri_view_row(truth, row))[wanted - 1];
-    double slack = VALUE_TOLERANCE * fmax(fabs(worst), 1e-6);
+    /* Of a similarity near 1, 1 - cos keeps the rounding error of the similarity. */
+    double scale = metric == PERI_COSINE ? fabs(1.0 - worst) : fabs(worst);
+    double slack = VALUE_TOLERANCE * fmax(scale, 1e-6);
     size_t right = 0;
     for (size_t f = 0; f < k && right < wanted; f++) {
         if (id_at(ids, row, f) == PERI_ID_NONE || seen_before(ids, row, f)) continue;

@@ -1,6 +1,6 @@
-/* knn_bound_test: data on which the coarse pass of exact search is of little use, or its arithmetic in
- * danger: clusters far from the origin, equal rows, huge and tiny norms, ties at the k-th place. The answer
- * must be that of ref, bit for bit. */
+/* knn_bound_test: data on which the coarse pass of exact search is of little use, or its arithmetic
+ * in danger: clusters far from the origin, equal rows, huge and tiny norms, ties at the k-th place.
+ * The answer must be that of ref, bit for bit. */
 #include "operate.h"
 
 #define QUERIES 40
@@ -68,6 +68,23 @@ static float line(bool query, size_t i, size_t j) {
     return 100.0f * test_uniform(5, j) * (1.0f + 0x1p-20f * (float)(query ? 3 * i : i));
 }
 
+/* Products of 1e8 that cancel to some tens: the doubt is larger than the values. */
+static float cancelling(bool query, size_t i, size_t j) {
+    float pair = 1e4f * test_uniform(query ? 6 : 7, i * 4096 + j / 2);
+    return (query || j % 2 == 0 ? pair : -pair) + 1e-2f * noise(query, i, j);
+}
+
+/* Squared lengths on both sides of the largest float, seen from near the origin. */
+static float edge_of_range(bool query, size_t i, size_t j) {
+    float value = noise(query, i, j);
+    return query ? 1e17f * value : copysignf(2.6e18f, value) * (1.0f + 0.05f * value);
+}
+
+/* Products that underflow. */
+static float vanishing(bool query, size_t i, size_t j) {
+    return (query ? 1e-23f : 1e-20f) * noise(query, i, j);
+}
+
 static peri_view made(peri_dtype dtype, bool query, size_t rows, make_fn make) {
     peri_view view = test_matrix(dtype, rows, DIM, 0, 0);
     for (size_t i = 0; i < rows; i++)
@@ -99,8 +116,8 @@ static void compare(peri_op_knn *op, const char *name) {
             CHECK(status == PERI_OK && same, "%s, %s %s %s: value %zu is %a, wanted %a", name,
                   peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
                   peri_isa_name((peri_isa)isa), at, (double)found[at], (double)wanted[at]);
-            CHECK(memcmp(ids, wanted_ids, count * sizeof *ids) == 0, "%s, %s %s %s: other ids", name,
-                  peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
+            CHECK(memcmp(ids, wanted_ids, count * sizeof *ids) == 0, "%s, %s %s %s: other ids",
+                  name, peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
                   peri_isa_name((peri_isa)isa));
         }
     }
@@ -132,13 +149,23 @@ int main(void) {
         const char *name;
         make_fn make;
     } sets[] = {
-        { "plain", plain },           { "far cluster", far_cluster },
-        { "far clusters", far_clusters }, { "one far column", one_far_column },
-        { "equal rows", equal_rows }, { "all equal", all_equal },
-        { "whole numbers", whole },   { "huge", huge },
-        { "overflowing", overflowing }, { "tiny", tiny },
-        { "subnormal", subnormal },   { "every size", every_size },
-        { "outliers", outliers },     { "line", line },
+        { "plain", plain },
+        { "far cluster", far_cluster },
+        { "far clusters", far_clusters },
+        { "one far column", one_far_column },
+        { "equal rows", equal_rows },
+        { "all equal", all_equal },
+        { "whole numbers", whole },
+        { "huge", huge },
+        { "overflowing", overflowing },
+        { "tiny", tiny },
+        { "subnormal", subnormal },
+        { "every size", every_size },
+        { "outliers", outliers },
+        { "line", line },
+        { "cancelling", cancelling },
+        { "edge of range", edge_of_range },
+        { "vanishing", vanishing },
     };
     context = test_context(4);
     cpu = test_device(context, PERI_PLACE_CPU);

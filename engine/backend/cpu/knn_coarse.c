@@ -1,28 +1,33 @@
 /* knn_coarse.c: the coarse pass of exact search and its certified bound.
  *
- * Rows are packed into panels and multiplied with tiles of queries (knn_block.h); a row is rescored with
- * the canonical routine unless its product proves that it can't be among the k nearest, so the answer is
- * exact whatever the data; only the number of rescored rows depends on them.
+ * Rows are packed into panels and multiplied with tiles of queries (knn_block.h); a row is rescored
+ * with the canonical routine unless its product proves that it can't be among the k nearest, so the
+ * answer is exact whatever the data; only the number of rescored rows depends on them.
  *
- * The bound. Let u = 2^-24, d the columns, T the k-th canonical value found so far, P' the product as
- * computed: a chain of d fused multiply-adds, so |P' - P| <= g (|s| + |q||x|) with g = d u / (1 - d u) and s
- * the number the chain starts with (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 3).
- * A canonical sum of ceil(d / 32) terms a lane and 5 folds has the relative error c = (ceil(d / 32) + 8) u.
+ * The bound. Let u = 2^-24, d the columns, T the k-th canonical value found so far, P' the product
+ * as computed: a chain of d fused multiply-adds that starts with s, so
+ *     |P' - P| <= g (|s| + |q||x|), g = d u / (1 - d u)
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 3). A canonical sum of
+ * ceil(d / 32) terms a lane and 5 folds has the relative error c = (ceil(d / 32) + 8) u.
  *   squared L2: q and x are taken relative to a centre m, which changes |q - x|^2 by less than
- *     4 u (|q|^2 + |x|^2), for q - m and x - m are rounded once. Since 2 |q||x| <= |q|^2 + |x|^2, a row with
- *     canonical value <= T has, with a = 2 (d + 8) u,
+ *     4 u (|q|^2 + |x|^2), for q - m and x - m are rounded once. Since 2 |q||x| <= |q|^2 + |x|^2, a
+ *     row with canonical value <= T has, with a = 2 (d + 8) u,
  *         P' started at -|x|^2 (1/2 - a)  >=  |q|^2 (1/2 - a) - T (1/2 + 2 c).
  *     The centre matters: far from the origin the norms, and with them the doubt, would be large.
  *   inner product: P' >= -T - 2 (d + ceil(d / 32) + 16) u |q| max|x|, the longest row of the panel.
- *   cosine: rows are scaled by 1 / |x| when packed, P' >= (1 - T) |q| - 2 (d + ceil(d / 32) + 24) u |q|.
- * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow is
- * covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave the normal
- * range are rescored always: their start is +inf, their threshold -inf, and a NaN counts as near.
+ *   cosine: rows are scaled by 1 / |x| when packed,
+ *         P' >= (1 - T) |q| - 2 (d + ceil(d / 32) + 24) u |q|.
+ * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow
+ * is covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave
+ * the normal range are rescored always: their start is +inf, their threshold -inf, and a NaN counts
+ * as near.
  *
- * i8 and u8 take the same way: their values are whole numbers in f32, the bound holds a fortiori. */
+ * i8 and u8: the products are exact integers, rounded once to f32, so the same bounds hold a
+ * fortiori. */
 #include "backend/cpu/knn_plan.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "backend/convert_element.h"
 #include "core/checked.h"
@@ -39,11 +44,12 @@
 
 /* What a worker has of its own. */
 typedef struct panel {
-    float *values;                          /* [dim, rows] */
-    float *least;                           /* [block queries] the thresholds */
+    float *values; /* [dim, rows] */
+    float *least;  /* [block queries] the thresholds */
     float start[PERI_BLOCK_ROWS_MAX];
-    float longest;                          /* inner product: of the rows in the panel */
-    uint32_t slots[PERI_BLOCK_ROWS_MAX];    /* from the segment's first row */
+    float scale[PERI_BLOCK_ROWS_MAX];    /* 1 unless cosine */
+    float longest;                       /* inner product: of the rows in the panel */
+    uint32_t slots[PERI_BLOCK_ROWS_MAX]; /* from the segment's first row */
     size_t count;
 } panel;
 
@@ -75,7 +81,7 @@ static double lanes_of(const peri_knn_job *job) {
 
 void peri_knn_coarse_centre(peri_knn_job *job) {
     const peri_view *rows = &job->op->rows;
-    if (!is_squared(job) || peri_query_dtype(rows->dtype) != PERI_F32) {
+    if (!is_squared(job) || job->whole) {
         job->centre = NULL;
         return;
     }
@@ -106,25 +112,37 @@ static void describe_query(const peri_knn_job *job, const void *query, double sq
     }
 }
 
+/* Columns of one query into its place in a tile; returns the sum of their squares. */
+static double transpose_query(const peri_knn_job *job, const void *query, void *tile, size_t i) {
+    size_t wide = job->kernels->queries, dim = job->distances.dim;
+    double squares = 0;
+    for (size_t j = 0; j < dim; j++) {
+        float value = peri_element_load(job->op->queries.dtype, query, j);
+        if (job->centre != NULL) value -= job->centre[j];
+        if (job->whole)
+            ((int16_t *)tile)[(j / 2 * wide + i) * 2 + j % 2] = (int16_t)value;
+        else
+            ((float *)tile)[j * wide + i] = value;
+        squares += (double)value * value;
+    }
+    return squares;
+}
+
+/* Floats of a tile for each of its queries: pairs are as large as a float. */
+static size_t tile_columns(const peri_knn_job *job) {
+    return job->whole ? peri_ceil_div(job->distances.dim, 2) : job->distances.dim;
+}
+
 void peri_knn_coarse_tile(const peri_knn_job *job, size_t number) {
     const peri_op_knn *op = job->op;
-    size_t wide = job->kernels->queries, first = number * wide, dim = op->queries.cols;
-    float *tile = job->tiles + first * dim;
-    for (size_t i = 0; i < wide; i++) {
-        if (first + i >= job->count) {
-            for (size_t j = 0; j < dim; j++) tile[j * wide + i] = 0;
-            job->brings[first + i] = (peri_knn_query){ .unbounded = true };
-            continue;
-        }
-        const void *query = peri_view_row(&op->queries, job->order[job->first + first + i]);
-        double squares = 0;
-        for (size_t j = 0; j < dim; j++) {
-            float value = peri_element_load(op->queries.dtype, query, j);
-            if (job->centre != NULL) value -= job->centre[j];
-            tile[j * wide + i] = value;
-            squares += (double)value * value;
-        }
-        describe_query(job, query, squares, &job->brings[first + i]);
+    size_t wide = job->kernels->queries, first = number * wide, columns = tile_columns(job);
+    float *tile = job->tiles + first * columns;
+    memset(tile, 0, wide * columns * sizeof *tile);
+    for (size_t i = first; i < first + wide; i++) {
+        job->brings[i] = (peri_knn_query){ .unbounded = true };
+        if (i >= job->count) continue;
+        const void *query = peri_view_row(&op->queries, job->order[job->first + i]);
+        describe_query(job, query, transpose_query(job, query, tile, i - first), &job->brings[i]);
     }
 }
 
@@ -159,11 +177,11 @@ static void share_bound(_Atomic(float) *bound, float value) {
 /* ---- panels ------------------------------------------------------------------------------- */
 
 /* Cosine: 1 / length of each row; a row out of range starts at +inf. */
-static void scale_rows(const peri_distances *rows, panel *p, size_t wide, float *scale) {
+static void scale_rows(const peri_distances *rows, panel *p, size_t wide) {
     for (size_t r = 0; r < wide; r++) {
         float length = rows->lengths[p->slots[r]];
         bool usable = length >= (float)LENGTH_LEAST && length <= (float)LENGTH_MOST;
-        scale[r] = usable ? 1 / length : 0;
+        p->scale[r] = usable ? 1 / length : 0;
         p->start[r] = usable ? 0 : INFINITY;
     }
 }
@@ -175,6 +193,7 @@ static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
     for (size_t r = 0; r < job->kernels->rows; r++) {
         bool usable = norms[r] <= (float)NORM_MAX;
         p->start[r] = !usable ? INFINITY : is_squared(job) ? (float)(-norms[r] * (0.5 - a)) : 0;
+        p->scale[r] = 1;
         if (usable && norms[r] > most) most = norms[r];
     }
     p->longest = 1.01f * sqrtf(most);
@@ -182,23 +201,43 @@ static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
 
 /* Packs the rows named by p->slots; lanes past the count repeat the last one. */
 static void pack_panel(const peri_knn_job *job, const peri_distances *rows, panel *p) {
+    const peri_block_kernels *kernels = job->kernels;
     const char *at[PERI_BLOCK_ROWS_MAX];
-    float norms[PERI_BLOCK_ROWS_MAX], scale[PERI_BLOCK_ROWS_MAX];
-    size_t wide = job->kernels->rows;
+    float norms[PERI_BLOCK_ROWS_MAX];
     bool cosine = job->op->metric == PERI_COSINE;
-    for (size_t r = 0; r < wide; r++) {
+    for (size_t r = 0; r < kernels->rows; r++) {
         if (r >= p->count) p->slots[r] = p->slots[p->count - 1];
         at[r] = (const char *)rows->rows + p->slots[r] * rows->stride;
     }
-    if (cosine) scale_rows(rows, p, wide, scale);
-    job->kernels->pack(rows->dtype, at, rows->dim, job->centre, cosine ? scale : NULL, p->values,
-                       norms);
+    if (cosine) scale_rows(rows, p, kernels->rows);
+    if (job->whole) {
+        kernels->pack_pairs(rows->dtype, at, rows->dim, (int16_t *)(void *)p->values);
+        for (size_t r = 0; r < kernels->rows && !cosine; r++)
+            rows->dots(at[r], at[r], 0, NULL, 1, rows->dim, &norms[r]);
+    } else {
+        kernels->pack(rows->dtype, at, rows->dim, job->centre, cosine ? p->scale : NULL, p->values,
+                      norms);
+    }
     if (!cosine) start_rows(job, p, norms);
+}
+
+/* The masks of one tile of queries. */
+static void multiply_tile(const peri_knn_job *job, const panel *p, size_t query, const float *least,
+                          uint32_t *masks) {
+    const peri_block_kernels *kernels = job->kernels;
+    const float *tile = job->tiles + query * tile_columns(job);
+    if (job->whole)
+        kernels->tile_pairs((const int16_t *)(const void *)p->values, p->start, p->scale,
+                            (const int16_t *)(const void *)tile, (uint32_t)tile_columns(job), least,
+                            masks);
+    else
+        kernels->tile(p->values, p->start, tile, job->distances.dim, least, masks);
 }
 
 /* ---- one panel against a block of queries ------------------------------------------------- */
 
-/* The lanes of a panel that the query's own filter lets pass; the panel holds consecutive rows then. */
+/* The lanes of a panel that the query's own filter lets pass; the panel holds consecutive rows
+ * then. */
 static uint32_t own_filter(const peri_knn_job *job, size_t query, size_t row) {
     const peri_op_knn *op = job->op;
     const uint64_t *bits = op->filter.bits[peri_knn_which(op, job->order[job->first + query])];
@@ -233,8 +272,7 @@ static void multiply_panel(const peri_knn_job *job, const peri_distances *rows, 
         if (inner)
             for (size_t i = 0; i < wide; i++)
                 lowered[i] = least[i] - job->brings[query + i].slack * p->longest;
-        job->kernels->tile(p->values, p->start, job->tiles + query * rows->dim, rows->dim,
-                           inner ? lowered : least, masks);
+        multiply_tile(job, p, query, inner ? lowered : least, masks);
         for (size_t i = 0; i < wide && query + i < stop; i++) {
             uint32_t mask = masks[i] & valid;
             if (mask == 0) continue;
@@ -258,9 +296,9 @@ void peri_knn_coarse_task(const peri_knn_job *job, size_t first, size_t stop, si
     peri_distances rows = peri_knn_shifted(job, row);
     static const peri_filter_view everything = { 0 };
     const peri_op_knn *op = job->op;
-    peri_passing passing =
-        peri_passing_open(job->shared_filter ? &op->filter : &everything,
-                          job->shared_filter ? peri_knn_which(op, 0) : 0, row, row_stop);
+    peri_passing passing = peri_passing_open(job->shared_filter ? &op->filter : &everything,
+                                             job->shared_filter ? peri_knn_which(op, 0) : 0, row,
+                                             row_stop);
     while ((p.count = peri_passing_next(&passing, p.slots, job->kernels->rows)) > 0) {
         pack_panel(job, &rows, &p);
         multiply_panel(job, &rows, &p, row, first, stop, worker);
