@@ -63,7 +63,9 @@ extern "C" PERI_API const peri_driver *perigee_plugin(uint32_t abi, const peri_h
 
 extern "C" PERI_API const peri_driver *perigee_plugin(uint32_t abi, const peri_host *host) {
     if (abi == PERI_BACKEND_ABI && host->abi == PERI_BACKEND_ABI) return &driver;
-    (void)host->fail(PERI_E_DEVICE, "the CUDA plug-in is of interface %u, this library of %u: "
-                     "build both together", PERI_BACKEND_ABI, (unsigned)abi);
+    (void)host->fail(PERI_E_DEVICE,
+                     "the CUDA plug-in is of interface %u, this library of %u: "
+                     "build both together",
+                     PERI_BACKEND_ABI, (unsigned)abi);
     return nullptr;
 }

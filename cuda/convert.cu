@@ -1,8 +1,9 @@
 /* convert: rows from dtype to dtype.
  *
- * in, out [n, d] f32 f16 i8 u8 | rounding to nearest even, saturating for integers, where a NaN is 0
- * One warp a row, lanes stride the columns; no shared memory. Bound by memory: n * d * (bytes in + out).
- * Equal dtypes, of any kind, are a copy. Everything goes through f32, which holds the other three. */
+ * in, out [n, d] f32 f16 i8 u8 | rounding to nearest even, saturating for integers, where a NaN
+ * is 0 One warp a row, lanes stride the columns; no shared memory. Bound by memory: n * d *
+ * (bytes in + out). Equal dtypes, of any kind, are a copy. Everything goes through f32, which
+ * holds the other three. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -12,7 +13,8 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 
-/* The hardware makes every NaN the same one; the host keeps its bits, as engine/core/half.h says. */
+/* The hardware makes every NaN the same one; the host keeps its bits, as engine/core/half.h
+ * says. */
 __device__ float load(float x) { return x; }
 __device__ float load(int8_t x) { return (float)x; }
 __device__ float load(uint8_t x) { return (float)x; }
@@ -38,8 +40,8 @@ __device__ void store(__half *out, float x) {
 
 template <typename In, typename Out>
 __global__ void __launch_bounds__(THREADS)
-convert_rows(const void *__restrict__ in, size_t in_stride, void *__restrict__ out,
-             size_t out_stride, size_t rows, size_t cols) {
+    convert_rows(const void *__restrict__ in, size_t in_stride, void *__restrict__ out,
+                 size_t out_stride, size_t rows, size_t cols) {
     size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; row < rows; row += (size_t)gridDim.x * WARPS) {
         const In *from = peri_row<In>(in, in_stride, row);
@@ -49,11 +51,11 @@ convert_rows(const void *__restrict__ in, size_t in_stride, void *__restrict__ o
     }
 }
 
-template <typename In, typename Out>
-void launch(peri_stream *stream, const peri_op_convert *op) {
-    convert_rows<In, Out><<<peri_blocks(op->in.rows, WARPS), THREADS, 0, peri_cuda_handle(stream)>>>(
-        op->in.data, op->in.stride_bytes, op->out.data, op->out.stride_bytes, op->in.rows,
-        op->in.cols);
+template <typename In, typename Out> void launch(peri_stream *stream, const peri_op_convert *op) {
+    convert_rows<In, Out>
+        <<<peri_blocks(op->in.rows, WARPS), THREADS, 0, peri_cuda_handle(stream)>>>(
+            op->in.data, op->in.stride_bytes, op->out.data, op->out.stride_bytes, op->in.rows,
+            op->in.cols);
 }
 
 template <typename In> void launch_from(peri_stream *stream, const peri_op_convert *op) {

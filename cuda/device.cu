@@ -1,9 +1,10 @@
 /* device.cu: devices, streams and events.
  *
- * CUDA is touched as late as can be: counting devices starts the driver but makes no context; a context is
- * made when a device is opened, and never in the child of a process that used CUDA, where it can't work.
- * After an error that CUDA keeps (a kernel that faulted), nothing on the device works until the process
- * ends: the device is marked dead and each later call says what killed it. */
+ * CUDA is touched as late as can be: counting devices starts the driver but makes no context; a
+ * context is made when a device is opened, and never in the child of a process that used CUDA,
+ * where it can't work. After an error that CUDA keeps (a kernel that faulted), nothing on the
+ * device works until the process ends: the device is marked dead and each later call says what
+ * killed it. */
 #include <cuda.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,8 +18,8 @@ namespace {
 constexpr long POLL_NANOSECONDS = 1000000; /* between looks at a busy stream; 1 ms, taste */
 constexpr int LOOKS_PER_POLL = 20;         /* so the caller's poll is asked each 20 ms */
 
-/* The generation in which this process first called CUDA; 0 = not yet. Generations begin at any number,
- * so it is kept one higher. */
+/* The generation in which this process first called CUDA; 0 = not yet. Generations begin at any
+ * number, so it is kept one higher. */
 uint64_t started_in;
 
 bool forked_since_start(const peri_host *host) {
@@ -62,8 +63,8 @@ void mark_dead(peri_cuda_device *device, cudaError_t error) {
     __atomic_store_n(&device->dead, 2, __ATOMIC_SEQ_CST);
 }
 
-/* The two calls of the driver that no runtime call stands for; found when a device is opened, the same
- * each time. */
+/* The two calls of the driver that no runtime call stands for; found when a device is opened, the
+ * same each time. */
 CUresult (*context_get)(CUcontext *);
 CUresult (*context_set)(CUcontext);
 
@@ -92,12 +93,12 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
     if (is_kept(error)) mark_dead(peri_cuda_of(device), error);
     const char *end = strchr(call, '(');
     int length = end == nullptr ? (int)strlen(call) : (int)(end - call);
-    return device->host->fail(PERI_E_DEVICE, "cuda:%u: %.*s: %s (%s)", (unsigned)device->place.number,
-                              length, call, cudaGetErrorString(error), cudaGetErrorName(error));
+    return device->host->fail(PERI_E_DEVICE, "cuda:%u: %.*s: %s (%s)",
+                              (unsigned)device->place.number, length, call,
+                              cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-peri_cuda_entered::peri_cuda_entered(const peri_device *device)
-    : status(PERI_OK), before(nullptr), changed(false) {
+peri_cuda_entered::peri_cuda_entered(const peri_device *device) : status(PERI_OK), before(nullptr) {
     const peri_host *host = device->host;
     unsigned number = device->place.number;
     if (host->generation() != device->generation) {
@@ -117,12 +118,12 @@ peri_cuda_entered::peri_cuda_entered(const peri_device *device)
     if (get != nullptr && get(&context) == CUDA_SUCCESS) before = context;
     cudaError_t error = cudaSetDevice((int)number);
     if (error != cudaSuccess) status = peri_cuda_failed(device, error, "cudaSetDevice");
-    changed = true;
 }
 
 peri_cuda_entered::~peri_cuda_entered() {
     auto set = __atomic_load_n(&context_set, __ATOMIC_SEQ_CST);
-    if (changed && set != nullptr) (void)set((CUcontext)before);
+    /* a thread that had none keeps ours: the runtime binds one in any case */
+    if (before != nullptr && set != nullptr) (void)set((CUcontext)before);
 }
 
 /* ---- devices ------------------------------------------------------------------------------ */
@@ -145,7 +146,8 @@ peri_status peri_cuda_device_count(const peri_host *host, uint32_t *out) {
     else if (error == cudaSuccess)
         (void)host->fail(PERI_E_DEVICE, "no CUDA device: the driver sees none");
     else
-        (void)host->fail(PERI_E_DEVICE, "no CUDA device: %s (driver for CUDA %d.%d, built for %d.%d)",
+        (void)host->fail(PERI_E_DEVICE,
+                         "no CUDA device: %s (driver for CUDA %d.%d, built for %d.%d)",
                          cudaGetErrorString(error), version / 1000, version % 1000 / 10,
                          CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     (void)cudaGetLastError();
@@ -324,7 +326,8 @@ void peri_cuda_stream_close(peri_stream *stream) {
     device->host->resize(device->context, self, sizeof *self, 0);
 }
 
-/* With a control the stream is looked at, so that it can be left; without, CUDA waits, which is quicker. */
+/* With a control the stream is looked at, so that it can be left; without, CUDA waits, which is
+ * quicker. */
 peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *control) {
     peri_cuda_entered here(stream->device);
     if (here.status != PERI_OK) return here.status;
@@ -342,7 +345,8 @@ peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *contr
     }
     cudaError_t error = cudaStreamSynchronize(handle);
     if (ended != PERI_OK) {
-        if (error != cudaSuccess) (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
+        if (error != cudaSuccess)
+            (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
         return ended;
     }
     CU_TRY(stream->device, error);
@@ -373,8 +377,8 @@ void CUDART_CB notify(cudaStream_t, cudaError_t error, void *ud) {
 
 } /* namespace */
 
-/* cudaLaunchHostFunc would be the newer call, but it is not made after a failure: whoever waits for the
- * notice would wait for ever. The callback is, and is told the error. */
+/* cudaLaunchHostFunc would be the newer call, but it is not made after a failure: whoever waits
+ * for the notice would wait for ever. The callback is, and is told the error. */
 peri_status peri_cuda_stream_notify(peri_stream *stream, peri_notify_fn fn, void *ud) {
     peri_device *device = stream->device;
     peri_cuda_entered here(device);
@@ -401,8 +405,8 @@ peri_status peri_cuda_event_open(peri_device *device, peri_event **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
-    auto *event =
-        (peri_event *)device->host->resize(device->context, nullptr, 0, sizeof(peri_event));
+    auto *event = (peri_event *)device->host->resize(device->context, nullptr, 0,
+                                                     sizeof(peri_event));
     if (event == nullptr)
         return device->host->fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
                                   sizeof(peri_event));

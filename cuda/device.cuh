@@ -1,9 +1,9 @@
-/* device.cuh: what the files of the plug-in share: the structs behind the handles, and how a CUDA error
- * becomes a status.
+/* device.cuh: what the files of the plug-in share: the structs behind the handles, and how a CUDA
+ * error becomes a status.
  *
- * Who may touch what: `bytes`, `limit` and `dead` change by atomic operations; `dead_detail` is written
- * once, by the thread that turns `dead` from 0 to 1, before it becomes 2. A stream is one thread's at a
- * time. The rest never changes once a device is open. */
+ * Who may touch what: `bytes`, `limit` and `dead` change by atomic operations; `dead_detail` is
+ * written once, by the thread that turns `dead` from 0 to 1, before it becomes 2. A stream is one
+ * thread's at a time. The rest never changes once a device is open. */
 #ifndef PERI_CUDA_DEVICE_CUH
 #define PERI_CUDA_DEVICE_CUH
 
@@ -44,8 +44,8 @@ static inline size_t peri_cuda_dtype_bytes(peri_dtype dtype) {
     return 0;
 }
 
-/* PERI_E_DEVICE with what CUDA says of `error`, after clearing it; `call` is the source text. An error
- * that CUDA keeps for ever marks the device dead. */
+/* PERI_E_DEVICE with what CUDA says of `error`, after clearing it; `call` is the source text. An
+ * error that CUDA keeps for ever marks the device dead. */
 peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const char *call);
 
 #define CU_TRY(device, call)                                                                       \
@@ -54,7 +54,8 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
         if (cu_error_ != cudaSuccess) return peri_cuda_failed((device), cu_error_, #call);         \
     } while (0)
 
-/* After a launch. With PERI_CUDA_SYNC, waits, so that the launch at fault is the one that is blamed. */
+/* After a launch. With PERI_CUDA_SYNC, waits, so that the launch at fault is the one that is
+ * blamed. */
 static inline peri_status peri_cuda_launched(const peri_stream *stream) {
     CU_TRY(stream->device, cudaGetLastError());
 #ifdef PERI_CUDA_SYNC
@@ -63,19 +64,19 @@ static inline peri_status peri_cuda_launched(const peri_stream *stream) {
     return PERI_OK;
 }
 
-/* Makes a device current for one call and puts back what was: the thread is the caller's, and so may be
- * the CUDA context that it uses otherwise. `status` says why not: forked, dead, CUDA's own reason. */
+/* Makes a device current for one call and puts back what was: the thread is the caller's, and so
+ * may be the CUDA context that it uses otherwise. `status` says why not: forked, dead, CUDA's own
+ * reason. */
 class peri_cuda_entered {
-public:
+  public:
     explicit peri_cuda_entered(const peri_device *device);
     ~peri_cuda_entered();
     peri_cuda_entered(const peri_cuda_entered &) = delete;
     peri_cuda_entered &operator=(const peri_cuda_entered &) = delete;
     peri_status status;
 
-private:
-    void *before; /* a CUcontext */
-    bool changed;
+  private:
+    void *before; /* a CUcontext, or NULL */
 };
 
 /* ---- the slots of device.cu and memory.cu, for the table in backend.cu */

@@ -1,9 +1,9 @@
 /* distance.cuh: the canonical distance by one warp, bit for bit that of engine/core/distance.h.
  *
- * Lane l holds partial sum l: elements l, l + 32, ... in ascending order, by one fused multiply-add each.
- * The butterfly adds lane l + 16, then + 8, + 4, + 2, + 1: addition commutes, so every lane ends with the
- * bits that the written order gives. Each rounding is an intrinsic, so that nvcc contracts nothing.
- * i8 and u8 sum as integers, where order does not matter. */
+ * Lane l holds partial sum l: elements l, l + 32, ... in ascending order, by one fused
+ * multiply-add each. The butterfly adds lane l + 16, then + 8, + 4, + 2, + 1: addition commutes,
+ * so every lane ends with the bits that the written order gives. Each rounding is an intrinsic,
+ * so that nvcc contracts nothing. i8 and u8 sum as integers, where order does not matter. */
 #ifndef PERI_CUDA_DISTANCE_CUH
 #define PERI_CUDA_DISTANCE_CUH
 
@@ -15,9 +15,18 @@ constexpr unsigned PERI_WARP = 32;
 constexpr unsigned PERI_ALL_LANES = 0xFFFFFFFFu;
 
 /* What queries and sums are for rows of T. */
-template <typename T> struct peri_row_types { using query = T; using sum = int; };
-template <> struct peri_row_types<float> { using query = float; using sum = float; };
-template <> struct peri_row_types<__half> { using query = float; using sum = float; };
+template <typename T> struct peri_row_types {
+    using query = T;
+    using sum = int;
+};
+template <> struct peri_row_types<float> {
+    using query = float;
+    using sum = float;
+};
+template <> struct peri_row_types<__half> {
+    using query = float;
+    using sum = float;
+};
 
 __device__ inline float peri_widen(float x) { return x; }
 __device__ inline float peri_widen(__half x) { return __half2float(x); }
@@ -62,7 +71,7 @@ template <typename T> __device__ inline float peri_warp_length(const T *row, uin
 
 /* From the sum to the value inside, where smaller is nearer. */
 __device__ inline float peri_inside(peri_metric metric, float sum, float query_length,
-                                   float row_length) {
+                                    float row_length) {
     if (metric == PERI_INNER_PRODUCT) return -sum;
     if (metric == PERI_COSINE)
         return __fsub_rn(1.0f, __fdiv_rn(sum, __fmul_rn(query_length, row_length)));
@@ -82,7 +91,8 @@ static inline unsigned peri_blocks(size_t items, size_t per_block) {
 }
 
 /* Calls run.go<T, DOT>() for a dtype and a metric: the one switch over both. */
-template <typename Run> static inline void peri_dispatch(peri_dtype dtype, peri_metric metric, Run run) {
+template <typename Run>
+static inline void peri_dispatch(peri_dtype dtype, peri_metric metric, Run run) {
     bool dot = metric == PERI_INNER_PRODUCT || metric == PERI_COSINE;
     switch (dtype) {
 #define PERI_CUDA_CASE(NAME, T)                                                                    \

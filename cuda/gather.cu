@@ -1,8 +1,9 @@
 /* gather: rows by slot.
  *
  * rows [n, d] | slots [m] i64 | out [m, d], any dtype
- * One warp a row; lanes copy the widest words that addresses, strides and row bytes all divide by. Bound
- * by memory: rows of 128 bytes and more come at the full rate of the device, shorter ones don't. */
+ * One warp a row; lanes copy the widest words that addresses, strides and row bytes all divide
+ * by. Bound by memory: rows of 128 bytes and more come at the full rate of the device, shorter
+ * ones don't. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -14,8 +15,8 @@ constexpr unsigned WARPS = THREADS / PERI_WARP;
 
 template <typename Word>
 __global__ void __launch_bounds__(THREADS)
-gather_rows(const void *__restrict__ rows, size_t stride, const int64_t *__restrict__ slots,
-            void *__restrict__ out, size_t out_stride, size_t count, size_t words) {
+    gather_rows(const void *__restrict__ rows, size_t stride, const int64_t *__restrict__ slots,
+                void *__restrict__ out, size_t out_stride, size_t count, size_t words) {
     size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; i < count; i += (size_t)gridDim.x * WARPS) {
         const Word *from = peri_row<Word>(rows, stride, (size_t)slots[i]);
@@ -38,8 +39,11 @@ extern "C" peri_status peri_cuda_gather(peri_stream *stream, const peri_op_gathe
     if (op->out.rows == 0 || bytes == 0) return PERI_OK;
     size_t all = (size_t)op->rows.data | (size_t)op->out.data | op->rows.stride_bytes |
                  op->out.stride_bytes | bytes;
-    if (all % 16 == 0) launch<uint4>(stream, op, bytes);
-    else if (all % 4 == 0) launch<uint32_t>(stream, op, bytes);
-    else launch<uint8_t>(stream, op, bytes);
+    if (all % 16 == 0)
+        launch<uint4>(stream, op, bytes);
+    else if (all % 4 == 0)
+        launch<uint32_t>(stream, op, bytes);
+    else
+        launch<uint8_t>(stream, op, bytes);
     return peri_cuda_launched(stream);
 }

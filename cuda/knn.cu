@@ -1,16 +1,16 @@
 /* knn: the k nearest rows of each query, exact.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
- * Scan: a block of 8 warps takes Q queries (1 or 4) and one of `splits` ranges of the rows; a warp takes 4
- * rows at a time, lanes stride the columns, so that an element of a row is read once for Q queries. Each
- * query keeps its k best in shared memory (select.cuh: 2 * capacity * 8 bytes, 16 KiB at most for Q = 1,
- * 32 KiB for Q = 4) and writes them to scratch. Merge: a block a query selects among the splits' keys.
- * Rows are split when there are too few queries to fill the device. Queries go in chunks, so that scratch
- * is bounded.
- * A filter is read as its bitset: a row that no query of the block may return is skipped unread. Its list
- * of slots, when there is one, says the same and is not used.
- * Work 2 * q * n * d flop. Bound by the loads of rows from L2, q / Q * n * d * bytes in all: plain, the
- * correct path for any architecture; a tiled matrix product is the fast one. */
+ * Scan: a block of 8 warps takes Q queries (1 or 4) and one of `splits` ranges of the rows; a
+ * warp takes 4 rows at a time, lanes stride the columns, so that an element of a row is read once
+ * for Q queries. Each query keeps its k best in shared memory (select.cuh: 2 * capacity * 8
+ * bytes, 16 KiB at most for Q = 1, 32 KiB for Q = 4) and writes them to scratch.
+ * Merge: a block a query selects among the splits' keys. Rows are split when there are too few
+ * queries to fill the device. Queries go in chunks, so that scratch is bounded.
+ * A filter is read as its bitset: a row that no query of the block may return is skipped unread.
+ * Its list of slots, when there is one, says the same and is not used.
+ * Work 2 * q * n * d flop. Bound by the loads of rows from L2, q / Q * n * d * bytes in all:
+ * plain, the correct path for any architecture; a tiled matrix product is the fast one. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -24,9 +24,9 @@ constexpr unsigned ROWS = 4;               /* a warp, at a time */
 constexpr unsigned TILE = WARPS * ROWS;    /* a block, at a time: pushes a round */
 constexpr unsigned SCAN_CAPACITY_MIN = 64; /* >= TILE, so that a round fits after a flush */
 constexpr unsigned MERGE_CAPACITY_MIN = 512;
-constexpr size_t SPLIT_ROWS_MIN = 4096;    /* below, the merge costs more than it gains; taste */
-constexpr size_t SPLIT_KEYS_MAX = 65536;   /* keys of one query to merge */
-constexpr size_t BLOCKS_A_UNIT = 4;        /* blocks wanted for each multiprocessor */
+constexpr size_t SPLIT_ROWS_MIN = 4096;  /* below, the merge costs more than it gains; taste */
+constexpr size_t SPLIT_KEYS_MAX = 65536; /* keys of one query to merge */
+constexpr size_t BLOCKS_A_UNIT = 4;      /* blocks wanted for each multiprocessor */
 constexpr size_t SCRATCH_MAX = (size_t)64 << 20;
 
 /* How an operation is cut; the same for scratch_bytes() and run(). */
@@ -156,8 +156,7 @@ __global__ void __launch_bounds__(THREADS) scan_kernel(scan s) {
         size_t base = at + (size_t)warp * ROWS;
         unsigned masks[Q], any = 0;
         for (unsigned q = 0; q < Q; q++) any |= masks[q] = passing(bits[q], base, stop);
-        if (any != 0)
-            scan_rows<T, DOT, Q>(s, queries, query_lengths, selects, masks, base, stop);
+        if (any != 0) scan_rows<T, DOT, Q>(s, queries, query_lengths, selects, masks, base, stop);
         unsigned full = 0;
         __syncthreads();
         for (unsigned q = 0; q < Q; q++) full |= peri_select_full(&selects[q], TILE) << q;
@@ -176,7 +175,8 @@ __global__ void __launch_bounds__(THREADS) scan_kernel(scan s) {
 
 template <typename T, bool DOT>
 __global__ void __launch_bounds__(THREADS)
-merge_kernel(scan s, unsigned splits, int64_t *__restrict__ ids, float *__restrict__ distances) {
+    merge_kernel(scan s, unsigned splits, int64_t *__restrict__ ids,
+                 float *__restrict__ distances) {
     extern __shared__ uint64_t shared_keys[];
     __shared__ peri_select select;
     const size_t total = (size_t)splits * s.k;
@@ -191,10 +191,9 @@ merge_kernel(scan s, unsigned splits, int64_t *__restrict__ ids, float *__restri
         __syncthreads();
         peri_select_flush(&select, false);
         size_t out = (s.first + query) * s.k;
-        peri_select_write<T, DOT>(&select,
-                                  peri_row<char>(s.queries, s.query_stride, s.first + query),
-                                  s.rows, s.row_stride, s.lengths, s.dim, s.metric, ids + out,
-                                  distances + out);
+        peri_select_write<T, DOT>(
+            &select, peri_row<char>(s.queries, s.query_stride, s.first + query), s.rows,
+            s.row_stride, s.lengths, s.dim, s.metric, ids + out, distances + out);
         __syncthreads(); /* the buffer is read before the next query clears it */
     }
 }
@@ -209,13 +208,15 @@ struct launch {
         cudaStream_t handle = peri_cuda_handle(stream);
         dim3 grid((unsigned)ceil_div(s.query_count, p.tile), p.splits);
         size_t shared = (size_t)p.tile * 2 * s.capacity * sizeof(uint64_t);
-        if (p.tile == 4) scan_kernel<T, DOT, 4><<<grid, THREADS, shared, handle>>>(s);
-        else scan_kernel<T, DOT, 1><<<grid, THREADS, shared, handle>>>(s);
+        if (p.tile == 4)
+            scan_kernel<T, DOT, 4><<<grid, THREADS, shared, handle>>>(s);
+        else
+            scan_kernel<T, DOT, 1><<<grid, THREADS, shared, handle>>>(s);
         scan merge = s;
         merge.capacity = peri_select_capacity(op->k, MERGE_CAPACITY_MIN);
-        merge_kernel<T, DOT><<<peri_blocks(s.query_count, 1), THREADS,
-                               2 * merge.capacity * sizeof(uint64_t), handle>>>(
-            merge, p.splits, op->ids, op->distances);
+        merge_kernel<T, DOT>
+            <<<peri_blocks(s.query_count, 1), THREADS, 2 * merge.capacity * sizeof(uint64_t),
+               handle>>>(merge, p.splits, op->ids, op->distances);
     }
 };
 

@@ -13,8 +13,8 @@ constexpr unsigned WARPS = THREADS / PERI_WARP;
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
-row_lengths(const void *__restrict__ rows, size_t stride, size_t count, uint32_t dim,
-            float *__restrict__ out) {
+    row_lengths(const void *__restrict__ rows, size_t stride, size_t count, uint32_t dim,
+                float *__restrict__ out) {
     size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; row < count; row += (size_t)gridDim.x * WARPS) {
         float length = peri_warp_length(peri_row<T>(rows, stride, row), dim);

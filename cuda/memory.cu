@@ -1,7 +1,8 @@
 /* memory.cu: memory of the device and of the host for it, and copies.
  *
- * Device bytes are counted by use when they are acquired and given back, so what is held is exact. Running
- * out is no failure of the device: the error is cleared and the message says what was needed and free. */
+ * Device bytes are counted by use when they are acquired and given back, so what is held is
+ * exact. Running out is no failure of the device: the error is cleared and the message says what
+ * was needed and free. */
 #include <string.h>
 
 #include "device.cuh"
@@ -38,23 +39,27 @@ peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
     if (limit == 0 || held <= limit) return PERI_OK;
     __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
     size_t others = held - bytes;
-    return self->base.host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes needed, %zu bytes free of a "
-                                 "limit of %zu", (unsigned)self->base.place.number, bytes,
+    return self->base.host->fail(PERI_E_MEMORY,
+                                 "cuda:%u: %zu bytes needed, %zu bytes free of a "
+                                 "limit of %zu",
+                                 (unsigned)self->base.place.number, bytes,
                                  limit > others ? limit - others : 0, limit);
 }
 
 peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,
                            peri_memory_kind kind) {
     if (error != cudaErrorMemoryAllocation)
-        return peri_cuda_failed(device, error, kind == PERI_MEMORY_DEVICE ? "cudaMalloc"
-                                                                         : "cudaHostAlloc");
+        return peri_cuda_failed(device, error,
+                                kind == PERI_MEMORY_DEVICE ? "cudaMalloc" : "cudaHostAlloc");
     (void)cudaGetLastError();
     size_t bytes_free = 0, total = 0;
     (void)cudaMemGetInfo(&bytes_free, &total);
     (void)cudaGetLastError();
     if (kind != PERI_MEMORY_DEVICE)
-        return device->host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes of page-locked host memory "
-                                  "needed: none given", (unsigned)device->place.number, bytes);
+        return device->host->fail(PERI_E_MEMORY,
+                                  "cuda:%u: %zu bytes of page-locked host memory "
+                                  "needed: none given",
+                                  (unsigned)device->place.number, bytes);
     return device->host->fail(PERI_E_MEMORY, "cuda:%u: %zu bytes needed, %zu bytes free of %zu",
                               (unsigned)device->place.number, bytes, bytes_free, total);
 }
@@ -105,12 +110,15 @@ void peri_cuda_mem_release(peri_mem *mem) {
     if (!mem->foreign) {
         peri_cuda_entered here(device);
         if (here.status == PERI_OK && mem->data != nullptr) {
-            if (mem->kind == PERI_MEMORY_DEVICE) (void)cudaFree(mem->data);
-            else (void)cudaFreeHost(mem->data);
+            if (mem->kind == PERI_MEMORY_DEVICE)
+                (void)cudaFree(mem->data);
+            else
+                (void)cudaFreeHost(mem->data);
             (void)cudaGetLastError();
         }
         if (mem->kind == PERI_MEMORY_DEVICE)
-            __atomic_sub_fetch(&peri_cuda_of(device)->bytes[mem->use], mem->bytes, __ATOMIC_SEQ_CST);
+            __atomic_sub_fetch(&peri_cuda_of(device)->bytes[mem->use], mem->bytes,
+                               __ATOMIC_SEQ_CST);
     }
     device->host->resize(device->context, mem, sizeof *mem, 0);
 }
@@ -145,8 +153,8 @@ peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes) {
     return PERI_OK;
 }
 
-/* CUDA tells host from device by the address. Its strided copy is bound to pitches below 2 GiB, which a
- * packed copy is not. */
+/* CUDA tells host from device by the address. Its strided copy is bound to pitches below 2 GiB,
+ * which a packed copy is not. */
 peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
                            const void *from, size_t from_stride, peri_device *from_device,
                            size_t rows, size_t row_bytes) {

@@ -1,5 +1,6 @@
-/* ops.h: the launchers of the plug-in, one operation a file. Each enqueues on the stream and returns; the
- * caller has made the device current. peri_cuda_<op>_scratch() is an upper bound, in bytes. */
+/* ops.h: the launchers of the plug-in, one operation a file. Each enqueues on the stream and
+ * returns; the caller has made the device current. peri_cuda_<op>_scratch() is an upper bound, in
+ * bytes. */
 #ifndef PERI_CUDA_OPS_H
 #define PERI_CUDA_OPS_H
 

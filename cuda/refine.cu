@@ -1,10 +1,10 @@
 /* refine: canonical distances of given candidates.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | candidates [q, columns] i64, PERI_ID_NONE skipped
- * One block a query, one warp a candidate, lanes stride the columns of the row. k == 0: a distance for
- * each candidate, in its place. k > 0: the best k in shared memory (select.cuh, 16 KiB at most), repeats
- * dropped when the buffer is sorted: the same slot has the same key.
- * Bound by random reads of rows: q * columns * d * bytes. */
+ * One block a query, one warp a candidate, lanes stride the columns of the row. k == 0: a
+ * distance for each candidate, in its place. k > 0: the best k in shared memory (select.cuh, 16
+ * KiB at most), repeats dropped when the buffer is sorted: the same slot has the same key. Bound
+ * by random reads of rows: q * columns * d * bytes. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -22,7 +22,7 @@ __device__ float distance(const peri_op_refine &op, const typename peri_row_type
     const T *row = peri_row<T>(op.rows.data, op.rows.stride_bytes, slot);
     float sum = peri_warp_sum<DOT>(query, row, (uint32_t)op.rows.cols);
     return peri_inside(op.metric, sum, query_length,
-                      op.metric == PERI_COSINE ? op.lengths[slot] : 0.0f);
+                       op.metric == PERI_COSINE ? op.lengths[slot] : 0.0f);
 }
 
 template <typename T, bool DOT>
@@ -31,8 +31,8 @@ __global__ void __launch_bounds__(THREADS) refine_all(peri_op_refine op) {
     const unsigned warp = threadIdx.x / PERI_WARP;
     for (size_t i = blockIdx.x; i < op.queries.rows; i += gridDim.x) {
         const Query *query = peri_row<Query>(op.queries.data, op.queries.stride_bytes, i);
-        float length =
-            op.metric == PERI_COSINE ? peri_warp_length(query, (uint32_t)op.rows.cols) : 0.0f;
+        float length = op.metric == PERI_COSINE ? peri_warp_length(query, (uint32_t)op.rows.cols)
+                                                : 0.0f;
         for (size_t j = warp; j < op.columns; j += WARPS) {
             int64_t slot = op.candidates[i * op.columns + j];
             float value = __int_as_float(0x7F800000);
@@ -84,8 +84,8 @@ struct launch {
             return;
         }
         unsigned capacity = peri_select_capacity(op->k, CAPACITY_MIN);
-        refine_best<T, DOT><<<blocks, THREADS, 2 * capacity * sizeof(uint64_t), handle>>>(*op,
-                                                                                        capacity);
+        refine_best<T, DOT>
+            <<<blocks, THREADS, 2 * capacity * sizeof(uint64_t), handle>>>(*op, capacity);
     }
 };
 

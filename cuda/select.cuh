@@ -1,10 +1,11 @@
 /* select.cuh: the k least keys of a stream, by one block, in shared memory.
  *
- * A key is a distance and a slot in 64 bits, so that one comparison gives the order of the seam: nearer
- * first, ties to the lower slot. The buffer holds `capacity` best keys, then room for as many new ones; a
- * new key enters only if it is below the k-th best so far. When the room may run out, one bitonic sort of
- * the whole buffer keeps the best. After the first rounds few keys pass and sorting is rare.
- * Source of the network: Batcher, Sorting networks and their applications, 1968. */
+ * A key is a distance and a slot in 64 bits, so that one comparison gives the order of the seam:
+ * nearer first, ties to the lower slot. The buffer holds `capacity` best keys, then room for as
+ * many new ones; a new key enters only if it is below the k-th best so far. When the room may run
+ * out, one bitonic sort of the whole buffer keeps the best. After the first rounds few keys pass
+ * and sorting is rare. Source of the network: Batcher, Sorting networks and their applications,
+ * 1968. */
 #ifndef PERI_CUDA_SELECT_CUH
 #define PERI_CUDA_SELECT_CUH
 
@@ -12,8 +13,9 @@
 
 constexpr uint64_t PERI_KEY_NONE = ~UINT64_C(0);
 
-/* Floats in the order of their values as unsigned integers. The two zeros are equal to the seam, and so
- * here; a NaN, which only an overflow of sums of both signs makes, counts as the farthest. */
+/* Floats in the order of their values as unsigned integers. The two zeros are equal to the seam,
+ * and so here; a NaN, which only an overflow of sums of both signs makes, counts as the
+ * farthest. */
 __device__ inline uint64_t peri_key(float value, uint32_t slot) {
     if (value != value) value = __int_as_float(0x7F800000);
     uint32_t bits = value == 0.0f ? 0u : __float_as_uint(value);
@@ -74,7 +76,8 @@ __device__ inline void peri_select_flush(peri_select *s, bool unique) {
     unsigned total = 2 * s->capacity;
     peri_bitonic_sort(s->keys, total);
     if (unique) {
-        /* Each thread looks at its own keys before any is changed; 2048 keys are 8 rounds of 256. */
+        /* Each thread looks at its own keys before any is changed; 2048 keys are 8 rounds of
+         * 256. */
         unsigned again = 0;
         for (unsigned i = threadIdx.x, round = 0; i < total; i += blockDim.x, round++)
             if (i > 0 && s->keys[i] == s->keys[i - 1]) again |= 1u << round;
@@ -113,8 +116,8 @@ static inline unsigned peri_select_capacity(size_t k, unsigned least) {
     return capacity;
 }
 
-/* Writes the selected as ids and distances, padded; all threads, after the last flush. A zero distance is
- * computed again, since a key does not tell -0 from +0. */
+/* Writes the selected as ids and distances, padded; all threads, after the last flush. A zero
+ * distance is computed again, since a key does not tell -0 from +0. */
 template <typename T, bool DOT>
 __device__ inline void peri_select_write(const peri_select *s, const void *query, const void *rows,
                                          size_t row_stride, const float *lengths, uint32_t dim,

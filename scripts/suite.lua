@@ -355,7 +355,9 @@ local function main(argv)
   end
   print_list("Skipped:", skips)
   print_list("Failed:", failures)
-  print(("\n%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))
+  print()
+  os.execute "scripts/cuda-verified"
+  print(("%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))
   os.exit(total.failed == 0)
 end
 

@@ -253,9 +253,10 @@ typedef struct peri_load_options {
 #define PERI_LOAD_OPTIONS_INIT                                                                     \
     { (uint32_t)sizeof(peri_load_options), NULL, 0, SIZE_MAX, false, NULL }
 
-/* Reads a matrix file: .npy .fvecs .bvecs .ivecs .fbin .f16bin .u8bin .i8bin .ibin. Sizes are checked
- * against the file's length before anything is allocated. PERI_E_IO, PERI_E_CORRUPT,
- * PERI_E_UNSUPPORTED (a dtype or layout we do not take, named), PERI_E_ARGUMENT (rows). */
+/* Reads a matrix file: .npy .fvecs .bvecs .ivecs .fbin .f16bin .u8bin .i8bin .ibin. In a .npy, f64
+ * become f32 and one dimension is one column. Sizes are checked against the file's length before
+ * anything is allocated. PERI_E_IO, PERI_E_CORRUPT, PERI_E_UNSUPPORTED (a dtype or layout we do not
+ * take, named), PERI_E_ARGUMENT (rows). */
 PERI_API peri_status peri_matrix_load(peri_context *context, const char *path,
                                       const peri_load_options *options, peri_matrix **out);
 

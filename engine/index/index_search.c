@@ -170,7 +170,7 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
 /* The class of a query from the share of rows that pass. A row of the scan costs less than one of the
  * walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
-    static const double SCAN_GAIN = 2.0;
+    static const double SCAN_GAIN = 4.0;
     size_t rows = index->base.rows;
     if (index->kind->walk == NULL) return CLASS_EXACT;
     if (passing == rows) return 1;

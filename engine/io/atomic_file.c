@@ -1,9 +1,9 @@
 /* atomic_file.c: writes to a fresh file in the folder of the target, then renames it over.
  *
- * The fresh file's name does not depend on the target's, which may already be as long as a name can be. A
- * process that is killed while saving leaves one such `.perigee-*.part`; every other end removes it. A
- * failed write or sync is final: Linux may drop the dirty pages and report success the next time.
- * Threads: one at a time for each file. */
+ * The fresh file's name does not depend on the target's, which may already be as long as a name can
+ * be. A process that is killed while saving leaves one such `.perigee-*.part`; every other end
+ * removes it. A failed write or sync is final: Linux may drop the dirty pages and report success
+ * the next time. Threads: one at a time for each file. */
 #include "io/atomic_file.h"
 
 #include <errno.h>
@@ -55,7 +55,8 @@ static peri_status find_target(peri_atomic_file *file, const char *path, mode_t 
     }
     if (!S_ISREG(st.st_mode))
         return peri_fail(PERI_E_IO, "%s: is %s, a regular file or a new name is needed",
-                         peri_path_tail(path), S_ISDIR(st.st_mode) ? "a directory" : "no regular file");
+                         peri_path_tail(path),
+                         S_ISDIR(st.st_mode) ? "a directory" : "no regular file");
     *mode = st.st_mode & 07777;
     if (realpath(path, file->target) == NULL) return io_failure(file, "resolving", errno);
     return PERI_OK;
@@ -111,6 +112,7 @@ peri_status peri_atomic_file_open(peri_context *context, const char *path, peri_
     peri_atomic_file *file;
     mode_t mode;
     *out = NULL;
+    if (path == NULL) return peri_fail(PERI_E_ARGUMENT, "path: none given");
     PERI_TRY(peri_memory_acquire(context, 1, sizeof *file, &file));
     peri_context_retain(context);
     file->context = context;

@@ -8,7 +8,8 @@ peri_status peri_bin_probe(const peri_matrix_format *format, peri_context *conte
     uint32_t head[2];
     (void)context;
     if (file->bytes < HEAD_BYTES)
-        return peri_fail(PERI_E_CORRUPT, "%s: a .%s file begins with %d bytes of header, it has %zu",
+        return peri_fail(PERI_E_CORRUPT,
+                         "%s: a .%s file begins with %d bytes of header, it has %zu",
                          peri_path_tail(file->path), format->name, HEAD_BYTES, file->bytes);
     PERI_TRY(peri_file_read(file, 0, head, sizeof head));
     *out = (peri_layout){ .dtype = format->dtype,
@@ -22,8 +23,9 @@ peri_status peri_bin_probe(const peri_matrix_format *format, peri_context *conte
 peri_status peri_bin_head(const peri_matrix_format *format, const peri_view *view, char *text,
                           size_t *bytes) {
     if (view->rows > UINT32_MAX || view->cols > UINT32_MAX)
-        return peri_fail(PERI_E_ARGUMENT, "%zu x %zu is more than .%s can hold: %u rows and columns",
-                         view->rows, view->cols, format->name, UINT32_MAX);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "%zu x %zu is more than .%s can hold: %u rows and columns", view->rows,
+                         view->cols, format->name, UINT32_MAX);
     uint32_t head[2] = { (uint32_t)view->rows, (uint32_t)view->cols };
     memcpy(text, head, sizeof head);
     *bytes = sizeof head;

@@ -1,5 +1,5 @@
-/* container_layout.h: numbers of the container's layout, shared by saving and opening (container.h has the
- * layout itself). */
+/* container_layout.h: numbers of the container's layout, shared by saving and opening (container.h
+ * has the layout itself). */
 #ifndef PERI_IO_CONTAINER_LAYOUT_H
 #define PERI_IO_CONTAINER_LAYOUT_H
 

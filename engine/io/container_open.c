@@ -1,10 +1,10 @@
 /* container_open.c: opens an index file and trusts none of it.
  *
- * Order: the head (magic, version, lengths), the header's checksum, the header (counts, names, types; each
- * section's place must be the one that follows from the sizes before it), the file's length, the zeros
- * between, and only then memory for sections and their checksums. A valid checksum proves nothing about a
- * file that was made to deceive, so every number is checked as if there were none.
- * Threads: a container belongs to one thread at a time; its matrices to any. */
+ * Order: the head (magic, version, lengths), the header's checksum, the header (counts, names,
+ * types; each section's place must be the one that follows from the sizes before it), the file's
+ * length, the zeros between, and only then memory for sections and their checksums. A valid
+ * checksum proves nothing about a file that was made to deceive, so every number is checked as if
+ * there were none. Threads: a container belongs to one thread at a time; its matrices to any. */
 #include <string.h>
 
 #include "core/memory.h"
@@ -75,7 +75,8 @@ static peri_status get_text(opening *o, const char **out) {
 
 static peri_status get_name(opening *o, const char **out) {
     PERI_TRY(get_text(o, out));
-    return peri_container_name_valid(*out) ? PERI_OK : corrupt(o, "a name of its header is not valid");
+    return peri_container_name_valid(*out) ? PERI_OK
+                                           : corrupt(o, "a name of its header is not valid");
 }
 
 static peri_status get_count(opening *o, const char *what, size_t *out) {
@@ -223,8 +224,8 @@ static peri_status make_matrix(const opening *o, entry *e) {
     if (o->map == NULL)
         return peri_host_matrix_create(context, e->rows, e->cols, e->dtype, &e->matrix);
     peri_file_map_retain(o->map);
-    peri_view view = { (char *)peri_file_map_data(o->map) + e->offset, e->rows, e->cols,
-                       e->cols * peri_dtype_bytes(e->dtype), e->dtype, PERI_CPU };
+    peri_view view = { (char *)peri_file_map_data(o->map) + e->offset, e->rows,  e->cols,
+                       e->cols * peri_dtype_bytes(e->dtype),           e->dtype, PERI_CPU };
     return peri_matrix_anchor(context, view, peri_file_map_release, o->map, &e->matrix);
 }
 

@@ -1,5 +1,5 @@
-/* container_save.c: writes an index file: zeros where the head and header go, the sections with their
- * checksums, then head and header in their place, sync, rename. */
+/* container_save.c: writes an index file: zeros where the head and header go, the sections with
+ * their checksums, then head and header in their place, sync, rename. */
 #include <string.h>
 
 #include "core/memory.h"
@@ -21,9 +21,9 @@ typedef struct saving {
     const peri_options *params;
     const peri_section *sections;
     size_t count;
-    placed *placed;      /* [count] */
+    placed *placed; /* [count] */
     size_t header_bytes;
-    size_t total;        /* bytes of all sections, for progress */
+    size_t total; /* bytes of all sections, for progress */
     peri_atomic_file *file;
     const peri_control *control;
 } saving;

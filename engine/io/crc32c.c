@@ -1,8 +1,9 @@
 /* crc32c.c: CRC-32C by SSE4.2, else by eight tables, eight bytes a step.
  *
- * Table k holds the CRC of each byte followed by k zero bytes, so the CRC of eight bytes is the exclusive
- * or of eight look-ups (Kounavis, Berry: A systematic approach to building high performance software-based
- * CRC generators, 2005). Which way is taken is decided once a process. */
+ * Table k holds the CRC of each byte followed by k zero bytes, so the CRC of eight bytes is the
+ * exclusive or of eight look-ups (Kounavis, Berry: A systematic approach to building high
+ * performance software-based CRC generators, 2005). Which way is taken is decided once a
+ * process. */
 #include "io/crc32c.h"
 
 #include <pthread.h>

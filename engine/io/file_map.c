@@ -40,6 +40,7 @@ static peri_status check_file(const char *path, int fd, size_t *bytes) {
 
 peri_status peri_file_open(const char *path, peri_file *out) {
     *out = PERI_FILE_CLOSED;
+    if (path == NULL) return peri_fail(PERI_E_ARGUMENT, "path: none given");
     /* O_NONBLOCK: a FIFO without a writer would keep open() waiting. */
     int fd;
     do {

@@ -1,8 +1,9 @@
 /* file_map.h: a regular file to read from, at offsets or mapped.
  *
- * Reading copies, so a file that changes meanwhile gives wrong bytes at worst, never a crash. A mapped
- * file is trusted to keep its length: if another process cuts it, touching the lost part kills this one
- * (SIGBUS). Mapped pages are private: a write to them stays in this process. Threads: any. */
+ * Reading copies, so a file that changes meanwhile gives wrong bytes at worst, never a crash. A
+ * mapped file is trusted to keep its length: if another process cuts it, touching the lost part
+ * kills this one (SIGBUS). Mapped pages are private: a write to them stays in this process.
+ * Threads: any. */
 #ifndef PERI_IO_FILE_MAP_H
 #define PERI_IO_FILE_MAP_H
 
@@ -22,8 +23,8 @@ typedef struct peri_file {
 
 #define PERI_FILE_CLOSED ((peri_file){ NULL, -1, 0 })
 
-/* Opens a regular file that holds at least one byte. PERI_E_IO for anything else: a directory, a FIFO, a
- * device, an empty or absent file. Never blocks. */
+/* Opens a regular file that holds at least one byte. PERI_E_IO for anything else: a directory, a
+ * FIFO, a device, an empty or absent file. Never blocks. */
 peri_status peri_file_open(const char *path, peri_file *out);
 void peri_file_close(peri_file *file);
 

@@ -25,14 +25,16 @@ static peri_status find_levels(const peri_hnswlib_graph *graph, peri_status blam
         uint32_t row = *(const uint32_t *)peri_view_row(&first, i);
         if (row == PERI_SLOT_NONE) continue;
         if (row >= used || used - row > PERI_HNSWLIB_LEVEL_MAX)
-            return peri_fail(blame, "%s: element %zu has its upper links at row %u of %zu; allowed: "
-                             "ascending, up to %d rows an element", name, i, row, used,
-                             PERI_HNSWLIB_LEVEL_MAX);
+            return peri_fail(blame,
+                             "%s: element %zu has its upper links at row %u of %zu; allowed: "
+                             "ascending, up to %d rows an element",
+                             name, i, row, used, PERI_HNSWLIB_LEVEL_MAX);
         levels[i] = (uint8_t)(used - row);
         used = row;
     }
     if (used == 0) return PERI_OK;
-    return peri_fail(blame, "%s: the first %zu rows of upper links belong to no element", name, used);
+    return peri_fail(blame, "%s: the first %zu rows of upper links belong to no element", name,
+                     used);
 }
 
 typedef struct checking {
@@ -51,13 +53,17 @@ static peri_status check_links(const checking *c, const uint32_t *links, size_t 
             return peri_fail(c->blame, "%s: element %zu links to %u on level %zu, allowed: 0..%zu",
                              c->name, element, links[used], level, c->graph->count - 1);
         if (level > 0 && c->levels[links[used]] < level)
-            return peri_fail(c->blame, "%s: element %zu links to %u on level %zu, which has level %u "
-                             "only", c->name, element, links[used], level, c->levels[links[used]]);
+            return peri_fail(c->blame,
+                             "%s: element %zu links to %u on level %zu, which has level %u "
+                             "only",
+                             c->name, element, links[used], level, c->levels[links[used]]);
     }
     for (size_t j = used; j < width; j++)
         if (links[j] != PERI_SLOT_NONE)
-            return peri_fail(c->blame, "%s: element %zu has a link on level %zu after the end of its "
-                             "links", c->name, element, level);
+            return peri_fail(c->blame,
+                             "%s: element %zu has a link on level %zu after the end of its "
+                             "links",
+                             c->name, element, level);
     return PERI_OK;
 }
 
@@ -66,7 +72,8 @@ static peri_status check_upper(const checking *c, size_t element) {
     peri_view first = peri_matrix_view(graph->first), links = peri_matrix_view(graph->links);
     uint32_t row = *(const uint32_t *)peri_view_row(&first, element);
     for (size_t level = 1; level <= c->levels[element]; level++)
-        PERI_TRY(check_links(c, peri_view_row(&links, row + level - 1), graph->max_m, element, level));
+        PERI_TRY(
+            check_links(c, peri_view_row(&links, row + level - 1), graph->max_m, element, level));
     return PERI_OK;
 }
 
@@ -94,8 +101,8 @@ peri_status peri_hnswlib_check(const peri_hnswlib_graph *graph, peri_status blam
     for (size_t i = 0; i < graph->count; i++) {
         if (i % 4096 == 0) PERI_TRY(peri_follow(control, "check", i, graph->count));
         if (levels[i] > graph->level_max)
-            return peri_fail(blame, "%s: element %zu has level %u, the highest level is %u", name, i,
-                             levels[i], graph->level_max);
+            return peri_fail(blame, "%s: element %zu has level %u, the highest level is %u", name,
+                             i, levels[i], graph->level_max);
         PERI_TRY(check_links(&c, peri_view_row(&base, i), graph->max_m0, i, 0));
         if (levels[i] > 0) PERI_TRY(check_upper(&c, i));
     }

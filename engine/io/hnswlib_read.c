@@ -1,7 +1,8 @@
 /* hnswlib_read.c: reads hnswlib's index format.
  *
- * The head fixes the size of level 0; what is left of the file must be the lengths and the rows of the
- * upper levels, so their number follows by division and no length of the file is believed alone. */
+ * The head fixes the size of level 0; what is left of the file must be the lengths and the rows of
+ * the upper levels, so their number follows by division and no length of the file is believed
+ * alone. */
 #include <math.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ typedef struct hnsw_reading {
     peri_hnswlib_graph graph;
     size_t element_bytes, upper_bytes; /* of an element of level 0; of one row of an upper level */
     size_t upper_rows;
-    size_t at;                         /* in the file */
+    size_t at; /* in the file */
     unsigned char *staging;
     size_t staging_bytes, held, taken; /* bytes in the staging, and used of them */
     uint8_t *levels;
@@ -31,8 +32,8 @@ typedef struct hnsw_reading {
 
 /* ---- the head ----------------------------------------------------------------------------- */
 
-static peri_status check_range(const hnsw_reading *r, const char *what, uint64_t value, uint64_t min,
-                               uint64_t max) {
+static peri_status check_range(const hnsw_reading *r, const char *what, uint64_t value,
+                               uint64_t min, uint64_t max) {
     if (value >= min && value <= max) return PERI_OK;
     return peri_fail(PERI_E_CORRUPT, "%s: its head claims %s = %llu, allowed: %llu..%llu",
                      peri_path_tail(r->file.path), what, (unsigned long long)value,
@@ -88,8 +89,10 @@ static peri_status check_length(hnsw_reading *r) {
     bool fits = peri_mul_fits(count, r->element_bytes + 4, &bytes) &&
                 peri_add_fits(bytes, sizeof r->head, &bytes) && bytes <= r->file.bytes;
     if (!fits)
-        return peri_fail(PERI_E_CORRUPT, "%s: its head claims %zu elements of %zu bytes; the file has "
-                         "%zu bytes", path, count, r->element_bytes, r->file.bytes);
+        return peri_fail(PERI_E_CORRUPT,
+                         "%s: its head claims %zu elements of %zu bytes; the file has "
+                         "%zu bytes",
+                         path, count, r->element_bytes, r->file.bytes);
     size_t left = r->file.bytes - bytes;
     r->upper_rows = left / r->upper_bytes;
     if (left % r->upper_bytes == 0 && r->upper_rows <= PERI_SLOTS_MAX) return PERI_OK;
@@ -100,8 +103,10 @@ static peri_status check_length(hnsw_reading *r) {
 static peri_status read_head(hnsw_reading *r) {
     peri_hnswlib_graph *g = &r->graph;
     if (r->file.bytes < sizeof r->head)
-        return peri_fail(PERI_E_CORRUPT, "%s: an hnswlib file begins with %zu bytes of head, it has "
-                         "%zu", peri_path_tail(r->file.path), sizeof r->head, r->file.bytes);
+        return peri_fail(PERI_E_CORRUPT,
+                         "%s: an hnswlib file begins with %zu bytes of head, it has "
+                         "%zu",
+                         peri_path_tail(r->file.path), sizeof r->head, r->file.bytes);
     PERI_TRY(peri_file_read(&r->file, 0, &r->head, sizeof r->head));
     PERI_TRY(check_numbers(r));
     PERI_TRY(check_offsets(r));
@@ -151,7 +156,8 @@ static peri_status next_bytes(hnsw_reading *r, size_t bytes, const unsigned char
     return PERI_OK;
 }
 
-/* Copies the links that a list has and ends the row; what lies beyond them in the file is leftovers. */
+/* Copies the links that a list has and ends the row; what lies beyond them in the file is
+ * leftovers. */
 static peri_status take_links(const hnsw_reading *r, const unsigned char *from, uint32_t count,
                               size_t width, uint32_t *to, size_t element) {
     if (count > width)
@@ -192,9 +198,12 @@ static peri_status read_level0(hnsw_reading *r) {
             return peri_fail(PERI_E_CORRUPT, "%s: element %zu has unknown marks, %#x",
                              peri_path_tail(r->file.path), i, header >> 16);
         if (label > INT64_MAX)
-            return peri_fail(PERI_E_UNSUPPORTED, "%s: element %zu has the label %llu, allowed: up to "
-                             "2^63 - 1", peri_path_tail(r->file.path), i, (unsigned long long)label);
-        PERI_TRY(take_links(r, element + 4, header & 0xFFFFu, g->max_m0, peri_view_row(&graph, i), i));
+            return peri_fail(PERI_E_UNSUPPORTED,
+                             "%s: element %zu has the label %llu, allowed: up to "
+                             "2^63 - 1",
+                             peri_path_tail(r->file.path), i, (unsigned long long)label);
+        PERI_TRY(
+            take_links(r, element + 4, header & 0xFFFFu, g->max_m0, peri_view_row(&graph, i), i));
         memcpy(peri_view_row(&rows, i), element + r->head.data_offset, rows.stride_bytes);
         labels[i] = (int64_t)label;
         if (header & DELETED_BIT) PERI_TRY(mark_deleted(r, i));
@@ -209,7 +218,8 @@ static peri_status read_upper_rows(hnsw_reading *r, size_t element, size_t first
         uint32_t header;
         PERI_TRY(next_bytes(r, r->upper_bytes, &list));
         memcpy(&header, list, sizeof header);
-        PERI_TRY(take_links(r, list + 4, header, r->graph.max_m, peri_view_row(&links, row), element));
+        PERI_TRY(
+            take_links(r, list + 4, header, r->graph.max_m, peri_view_row(&links, row), element));
     }
     return PERI_OK;
 }
@@ -224,9 +234,11 @@ static peri_status read_upper(hnsw_reading *r) {
         memcpy(&bytes, from, sizeof bytes);
         size_t count = bytes / r->upper_bytes;
         if (bytes % r->upper_bytes != 0 || count > r->upper_rows - row)
-            return peri_fail(PERI_E_CORRUPT, "%s: element %zu claims %u bytes of upper links, allowed: "
-                             "a multiple of %zu up to %zu", peri_path_tail(r->file.path), i, bytes,
-                             r->upper_bytes, (r->upper_rows - row) * r->upper_bytes);
+            return peri_fail(PERI_E_CORRUPT,
+                             "%s: element %zu claims %u bytes of upper links, allowed: "
+                             "a multiple of %zu up to %zu",
+                             peri_path_tail(r->file.path), i, bytes, r->upper_bytes,
+                             (r->upper_rows - row) * r->upper_bytes);
         first[i] = count == 0 ? PERI_SLOT_NONE : (uint32_t)row;
         PERI_TRY(read_upper_rows(r, i, row, count));
         row += count;
@@ -242,8 +254,8 @@ static peri_status read_all(hnsw_reading *r) {
     PERI_TRY(create_matrices(r));
     PERI_TRY(read_level0(r));
     PERI_TRY(read_upper(r));
-    /* cuVS writes its base layer with a max level of 1 and no upper links; stock hnswlib crashes on the
-     * first search of such a file. Level 0 is what it means. */
+    /* cuVS writes its base layer with a max level of 1 and no upper links; stock hnswlib crashes on
+     * the first search of such a file. Level 0 is what it means. */
     if (r->upper_rows == 0 && r->graph.level_max == 1) r->graph.level_max = 0;
     return peri_hnswlib_check(&r->graph, PERI_E_CORRUPT, peri_path_tail(r->file.path), r->control,
                               r->levels);

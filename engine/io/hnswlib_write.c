@@ -21,7 +21,8 @@ typedef struct hnsw_writing {
 
 static peri_status check_number(const char *what, size_t value, size_t min, size_t max) {
     if (value >= min && value <= max) return PERI_OK;
-    return peri_fail(PERI_E_ARGUMENT, "hnswlib: %s = %zu, allowed: %zu..%zu", what, value, min, max);
+    return peri_fail(PERI_E_ARGUMENT, "hnswlib: %s = %zu, allowed: %zu..%zu", what, value, min,
+                     max);
 }
 
 /* `rows` SIZE_MAX: any number. */
@@ -32,8 +33,9 @@ static peri_status check_matrix(const char *what, const peri_matrix *matrix, siz
     if ((rows == SIZE_MAX || view.rows == rows) && view.cols == cols && view.dtype == dtype &&
         peri_place_on_host(view.place))
         return PERI_OK;
-    return peri_fail(PERI_E_ARGUMENT, "hnswlib: %s is %zu x %zu %s, needed: %zu x %zu %s on the host",
-                     what, view.rows, view.cols, peri_dtype_name(view.dtype),
+    return peri_fail(PERI_E_ARGUMENT,
+                     "hnswlib: %s is %zu x %zu %s, needed: %zu x %zu %s on the host", what,
+                     view.rows, view.cols, peri_dtype_name(view.dtype),
                      rows == SIZE_MAX ? view.rows : rows, cols, peri_dtype_name(dtype));
 }
 
@@ -119,7 +121,8 @@ static peri_status write_level0(hnsw_writing *w) {
     for (size_t i = 0; i < g->count; i++) {
         uint64_t label;
         uint32_t marks = 0;
-        if (g->deleted != NULL && *(const uint8_t *)peri_view_row(&deleted, i) != 0) marks = 1u << 16;
+        if (g->deleted != NULL && *(const uint8_t *)peri_view_row(&deleted, i) != 0)
+            marks = 1u << 16;
         PERI_TRY(follow(w));
         PERI_TRY(label_of(g, i, &label));
         PERI_TRY(write_links(w, peri_view_row(&graph, i), g->max_m0, marks));

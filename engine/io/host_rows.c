@@ -6,7 +6,8 @@
 
 #define CHUNK_BYTES ((size_t)1 << 20)
 
-/* The anchor lies before the rows, in one block with them; PERI_ALIGN bytes keep the rows aligned. */
+/* The anchor lies before the rows, in one block with them; PERI_ALIGN bytes keep the rows
+ * aligned. */
 typedef struct host_block {
     peri_context *context; /* the matrix holds the reference */
     size_t bytes;          /* of the block */

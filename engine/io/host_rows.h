@@ -1,12 +1,12 @@
-/* host_rows.h: rows as packed host memory: a matrix to fill from a file, and the rows of any matrix, a
- * chunk at a time, to write to one. */
+/* host_rows.h: rows as packed host memory: a matrix to fill from a file, and the rows of any
+ * matrix, a chunk at a time, to write to one. */
 #ifndef PERI_IO_HOST_ROWS_H
 #define PERI_IO_HOST_ROWS_H
 
 #include "core/matrix.h"
 
-/* A packed matrix on the host, not cleared: the caller fills all of peri_matrix_view(*out).data before
- * anyone sees it. A large file would otherwise be written to memory twice. */
+/* A packed matrix on the host, not cleared: the caller fills all of peri_matrix_view(*out).data
+ * before anyone sees it. A large file would otherwise be written to memory twice. */
 peri_status peri_host_matrix_create(peri_context *context, size_t rows, size_t cols,
                                     peri_dtype dtype, peri_matrix **out);
 

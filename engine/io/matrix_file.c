@@ -1,8 +1,8 @@
-/* matrix_file.c: matrices from and to files. A format gives a layout (matrix_file.h); from there on all
- * formats are read, mapped and written by the same few loops.
+/* matrix_file.c: matrices from and to files. A format gives a layout (matrix_file.h); from there on
+ * all formats are read, mapped and written by the same few loops.
  *
- * Invariant: before anything is allocated, the layout has been compared with the file's length, so a
- * matrix is never larger than its file. */
+ * Invariant: before anything is allocated, the layout has been compared with the file's length, so
+ * a matrix is never larger than its file. */
 #include "io/matrix_file.h"
 
 #include <stdio.h>
@@ -74,9 +74,10 @@ static peri_status choose_format(const char *path, const char *name,
     }
     *out = dot == NULL ? NULL : find_format(dot + 1);
     if (*out != NULL) return PERI_OK;
-    return peri_fail(PERI_E_ARGUMENT, "%s: the ending '%.40s' names no format, allowed: "
-                     FORMAT_NAMES " (or give the option format)", peri_path_tail(path),
-                     dot == NULL ? "" : dot);
+    return peri_fail(PERI_E_ARGUMENT,
+                     "%s: the ending '%.40s' names no format, allowed: " FORMAT_NAMES
+                     " (or give the option format)",
+                     peri_path_tail(path), dot == NULL ? "" : dot);
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -216,8 +217,12 @@ static peri_status map_rows(const reading *r, peri_matrix **out) {
         peri_file_map_release(map);
         return status;
     }
-    peri_view view = { data + r->first * stride + layout->prefix, r->count, layout->cols, stride,
-                       layout->dtype, PERI_CPU };
+    peri_view view = { data + r->first * stride + layout->prefix,
+                       r->count,
+                       layout->cols,
+                       stride,
+                       layout->dtype,
+                       PERI_CPU };
     return peri_matrix_anchor(r->context, view, peri_file_map_release, map, out);
 }
 
@@ -273,8 +278,7 @@ static peri_status check_dtype(const peri_matrix_format *format, peri_dtype dtyp
 
 static peri_status write_rows(peri_atomic_file *file, const peri_matrix_format *format,
                               const peri_row_reader *reader, const char *rows, size_t count) {
-    if (format->prefix == 0)
-        return peri_atomic_file_write(file, rows, count * reader->row_bytes);
+    if (format->prefix == 0) return peri_atomic_file_write(file, rows, count * reader->row_bytes);
     int32_t dim = (int32_t)reader->view.cols;
     for (size_t i = 0; i < count; i++) {
         PERI_TRY(peri_atomic_file_write(file, &dim, sizeof dim));

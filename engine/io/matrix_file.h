@@ -1,5 +1,5 @@
-/* matrix_file.h: what the matrix formats share. A format turns its header into a layout, or a matrix's
- * shape into a header; matrix_file.c does all the reading, mapping and writing of rows. */
+/* matrix_file.h: what the matrix formats share. A format turns its header into a layout, or a
+ * matrix's shape into a header; matrix_file.c does all the reading, mapping and writing of rows. */
 #ifndef PERI_IO_MATRIX_FILE_H
 #define PERI_IO_MATRIX_FILE_H
 
@@ -8,10 +8,10 @@
 
 /* Where the rows of a file are: row r begins at offset + r * (prefix + cols * item_bytes). */
 typedef struct peri_layout {
-    peri_dtype dtype;  /* of the matrix */
+    peri_dtype dtype; /* of the matrix */
     size_t rows, cols;
     size_t offset;
-    size_t prefix;     /* bytes before the values of each row: 4, its dimension, in .?vecs; else 0 */
+    size_t prefix; /* bytes before the values of each row: 4, its dimension, in .?vecs; else 0 */
     size_t item_bytes; /* of one value in the file */
     bool doubles;      /* the values are f64 and become f32, rounded to nearest */
 } peri_layout;

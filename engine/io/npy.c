@@ -1,8 +1,9 @@
-/* npy.c: the header of .npy (NumPy's format, versions 1 to 3): magic, version, the header's length, and a
- * Python literal {'descr': '<f4', 'fortran_order': False, 'shape': (5, 7), } padded with blanks.
+/* npy.c: the header of .npy (NumPy's format, versions 1 to 3): magic, version, the header's length,
+ * and a Python literal {'descr': '<f4', 'fortran_order': False, 'shape': (5, 7), } padded with
+ * blanks.
  *
- * The literal is read by a scanner for this one shape of dict: three keys in any order, strings in either
- * quote, a tuple of whole numbers. Anything else is refused. */
+ * The literal is read by a scanner for this one shape of dict: three keys in any order, strings in
+ * either quote, a tuple of whole numbers. Anything else is refused. */
 #include "io/matrix_file.h"
 
 #include <stdio.h>
@@ -44,8 +45,8 @@ typedef struct scan {
 
 typedef struct literal {
     bool has_descr, has_order, has_shape;
-    bool structured;    /* descr is no string */
-    char descr[24];     /* what is printable of it */
+    bool structured; /* descr is no string */
+    char descr[24];  /* what is printable of it */
     bool fortran_order;
     size_t sides[2], side_count; /* side_count may be more than two */
 } literal;
@@ -157,10 +158,11 @@ static const descr_row *find_descr(const char *descr) {
 
 static peri_status refuse_descr(const char *path, const literal *found) {
     if (found->descr[0] == '>')
-        return peri_fail(PERI_E_UNSUPPORTED,
-                         "%s: dtype '%s' is big-endian, allowed: little-endian f2 f4 f8 i1 u1 i4 u4 "
-                         "i8; in NumPy: a.astype(a.dtype.newbyteorder('<'))",
-                         path, found->descr);
+        return peri_fail(
+            PERI_E_UNSUPPORTED,
+            "%s: dtype '%s' is big-endian, allowed: little-endian f2 f4 f8 i1 u1 i4 u4 "
+            "i8; in NumPy: a.astype(a.dtype.newbyteorder('<'))",
+            path, found->descr);
     return peri_fail(PERI_E_UNSUPPORTED, "%s: dtype '%s', allowed: <f2 <f4 <f8 |i1 |u1 <i4 <u4 <i8",
                      path, found->structured ? "structured" : found->descr);
 }
@@ -176,8 +178,10 @@ static peri_status to_layout(const peri_file *file, const literal *found, size_t
     /* With one row or one column both orders are the same bytes. */
     size_t cols = found->side_count == 2 ? found->sides[1] : 1;
     if (found->fortran_order && found->sides[0] > 1 && cols > 1)
-        return peri_fail(PERI_E_UNSUPPORTED, "%s: the array is in Fortran (column) order, rows are "
-                         "needed; in NumPy: numpy.ascontiguousarray(a)", path);
+        return peri_fail(PERI_E_UNSUPPORTED,
+                         "%s: the array is in Fortran (column) order, rows are "
+                         "needed; in NumPy: numpy.ascontiguousarray(a)",
+                         path);
     *out = (peri_layout){ .dtype = row->dtype,
                           .rows = found->sides[0],
                           .cols = cols,
@@ -219,8 +223,10 @@ peri_status peri_npy_probe(const peri_matrix_format *format, peri_context *conte
     PERI_TRY(peri_memory_acquire(context, bytes, 1, &text));
     peri_status status = peri_file_read(file, offset, text, bytes);
     if (status == PERI_OK && !take_literal(text, bytes, &found))
-        status = peri_fail(PERI_E_CORRUPT, "%s: its header is no dict of descr, fortran_order and "
-                           "shape, with a shape of whole numbers", peri_path_tail(file->path));
+        status = peri_fail(PERI_E_CORRUPT,
+                           "%s: its header is no dict of descr, fortran_order and "
+                           "shape, with a shape of whole numbers",
+                           peri_path_tail(file->path));
     peri_memory_release(context, text, bytes, 1);
     PERI_TRY(status);
     return to_layout(file, &found, offset + bytes, out);

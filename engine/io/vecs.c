@@ -1,6 +1,7 @@
-/* vecs.c: .fvecs .bvecs .ivecs (TEXMEX): each row is its dimension, a little-endian i32, and its values.
- * There is no header: the first row's dimension and the file's length give the number of rows, and each
- * row that is read has its own dimension compared with the first one's (matrix_file.c). */
+/* vecs.c: .fvecs .bvecs .ivecs (TEXMEX): each row is its dimension, a little-endian i32, and its
+ * values. There is no header: the first row's dimension and the file's length give the number of
+ * rows, and each row that is read has its own dimension compared with the first one's
+ * (matrix_file.c). */
 #include "io/matrix_file.h"
 
 peri_status peri_vecs_probe(const peri_matrix_format *format, peri_context *context,
@@ -33,8 +34,10 @@ peri_status peri_vecs_head(const peri_matrix_format *format, const peri_view *vi
                            size_t *bytes) {
     (void)text;
     if (view->rows == 0)
-        return peri_fail(PERI_E_ARGUMENT, "rows: 0 given; .%s keeps the dimension in its rows, so "
-                         "it needs at least one", format->name);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "rows: 0 given; .%s keeps the dimension in its rows, so "
+                         "it needs at least one",
+                         format->name);
     if (view->cols > INT32_MAX)
         return peri_fail(PERI_E_ARGUMENT, "cols: %zu given, .%s holds at most %d", view->cols,
                          format->name, INT32_MAX);

@@ -61,9 +61,7 @@ static int read_option(peri_arguments *a, int at) {
     return value && value[0] != '-' ? 2 : 0;
 }
 
-static int is_word(const char *name) {
-    return strcmp(name, "doctor") == 0;
-}
+static int is_word(const char *name) { return strcmp(name, "doctor") == 0; }
 
 static int is_file(const char *name) {
     struct stat found;

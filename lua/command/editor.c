@@ -119,6 +119,8 @@ peri_editor_answer peri_editor_read(peri_editor *editor, const char *prompt, con
 }
 
 static peri_editor_answer read_plainly(peri_editor *editor, const char *prompt, size_t *size) {
+    /* A Ctrl-C in the microseconds between the prompt and the wait for input is noticed only with
+     * the next key: stdio has no way to wait for both. */
     fputs(prompt, stdout);
     fflush(stdout);
     errno = 0;
@@ -193,9 +195,7 @@ static int wait_for_key(EditLine *edit);
 static unsigned char on_tab(EditLine *edit, int key);
 static void bind_keys(EditLine *edit);
 
-int peri_editor_edits(const peri_editor *editor) {
-    return editor->edit != NULL;
-}
+int peri_editor_edits(const peri_editor *editor) { return editor->edit != NULL; }
 
 static void open_edit(peri_editor *editor, int environment) {
     /* libedit reads characters by the locale; where that knows only ASCII, UTF-8 is no worse. */
@@ -239,6 +239,9 @@ static void bind_keys(EditLine *edit) {
 static peri_editor_answer read_edited(peri_editor *editor, const char *prompt, size_t *size) {
     int count = 0;
     editor->prompt = prompt;
+    /* libedit would change the mode after it has shown the prompt, and a Ctrl-D that comes in
+     * between would be lost in the ordinary mode. */
+    el_set(editor->edit, EL_PREP_TERM, 1);
     const char *text = el_gets(editor->edit, &count);
     if (interrupted) { /* el_gets then answers what had been typed */
         fputs("^C\n", stdout);

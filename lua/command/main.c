@@ -83,8 +83,8 @@ static int run(lua_State *L) {
     const int nothing_asked = !has_script && !arguments->execute && !arguments->version;
     if (arguments->interactive || (nothing_asked && isatty(STDIN_FILENO))) {
         if (peri_repl_run(L, environment) != LUA_OK) return 0;
-    } else if (nothing_asked && run_loaded(L, luaL_loadfile(L, NULL)) != LUA_OK) {
-        return 0;
+    } else if (nothing_asked) {
+        run_loaded(L, luaL_loadfile(L, NULL)); /* lua's exit code is 0 even when this fails */
     }
     lua_pushboolean(L, 1);
     return 1;
@@ -133,10 +133,9 @@ static int run_options(lua_State *L, const peri_arguments *arguments) {
         if (option[1] == 'W') lua_warning(L, "@on", 0);
         if (option[1] != 'e' && option[1] != 'l') continue;
         const char *value = option[2] != '\0' ? option + 2 : arguments->list[++i];
-        const int status =
-            option[1] == 'l'
-                ? require_library(L, value)
-                : run_loaded(L, luaL_loadbuffer(L, value, strlen(value), "=(command line)"));
+        const int status = option[1] == 'l' ? require_library(L, value)
+                                            : run_loaded(L, luaL_loadbuffer(L, value, strlen(value),
+                                                                            "=(command line)"));
         if (status != LUA_OK) return status;
     }
     return LUA_OK;

@@ -175,8 +175,8 @@ static int host_entries(lua_State *L) {
     lua_Integer count = 0;
     for (struct dirent *entry; (entry = readdir(*stream)) != NULL;) {
         struct stat found;
-        const int is_folder =
-            fstatat(dirfd(*stream), entry->d_name, &found, 0) == 0 && S_ISDIR(found.st_mode);
+        const int is_folder = fstatat(dirfd(*stream), entry->d_name, &found, 0) == 0 &&
+                              S_ISDIR(found.st_mode);
         lua_pushfstring(L, "%s%s", entry->d_name, is_folder ? "/" : "");
         lua_rawseti(L, -2, ++count);
     }

@@ -48,15 +48,19 @@ local function field_of(value, key)
   end
 end
 
---- Names of the fields and methods of one of the module's objects whose `__index` is a function.
-local function names_of_object(value)
+--- Calls `visit(name, value)` for the methods and fields of one of the module's objects.
+local function each_member(value, visit)
   local ok, core = pcall(require, "perigee.core")
-  local methods = ok and type(core) == "table" and core.methods
-  if not methods then
-    return {}
+  if not ok then
+    return
   end
-  local answered, names = pcall(methods, value)
-  return answered and type(names) == "table" and names or {}
+  local _, methods, fields = core.members(value)
+  for name, method in pairs(methods or {}) do
+    visit(name, method)
+  end
+  for _, name in ipairs(fields or {}) do
+    visit(name, field_of(value, name))
+  end
 end
 
 --- Calls `visit(name, value)` for every field that `value` has or inherits.
@@ -72,10 +76,7 @@ local function each_field(value, visit)
     local meta = metatable_of(value)
     local index = type(meta) == "table" and rawget(meta, "__index") or nil
     if type(index) == "function" and is_ours(value) then
-      for key, name in pairs(names_of_object(value)) do
-        name = type(key) == "string" and key or name
-        visit(name, field_of(value, name))
-      end
+      each_member(value, visit)
     end
     if type(index) ~= "table" then
       return

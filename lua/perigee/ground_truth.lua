@@ -2,26 +2,29 @@
 
 local core = require "perigee.core"
 
-local OF_SEARCH <const> = { filter = true, k = true }
-
 ---@param base perigee.Matrix
----@param queries perigee.Matrix|number[]|string
+---@param queries perigee.Queries
 ---@param k integer
----@param options { metric: string?, place: string?, ids: any, filter: any, threads: integer? }?
+---@param options perigee.GroundTruth?
 ---@return perigee.Hits?, string?, string?
 return function(base, queries, k, options)
   local build, search = {}, {}
   for key, value in pairs(options or {}) do
-    if OF_SEARCH[key] then
-      search[key] = value
-    else
-      build[key] = value
-    end
+    build[key] = value
   end
+  search.filter, build.filter = build.filter, nil
   search.threads = build.threads
-  local flat <close>, message, code = core.flat.build(base, build)
-  if not flat then
+  -- Errors are caught only to name the caller's line instead of one of this file.
+  local built, flat, message, code = pcall(core.flat.build, base, build)
+  if not built then
+    error(flat, 2)
+  elseif not flat then
     return nil, message, code
   end
-  return flat:search(queries, k, search)
+  local index <close> = flat
+  local searched, hits, why, word = pcall(index.search, index, queries, k, search)
+  if not searched then
+    error(hits, 2)
+  end
+  return hits, why, word
 end

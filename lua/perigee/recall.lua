@@ -19,14 +19,14 @@ local function parts(side, name)
     return side.neighbors, side.distances, side.metric
   end
   error(("bad argument '%s' to 'recall' (%s given, allowed: hits, a matrix of ids, or "
-    .. "{ neighbors =, distances =, metric = })"):format(name, word or type(side)), 4)
+    .. "{ neighbors =, distances =, metric = })"):format(name, word or type(side)), 3)
 end
 
 ---@param found perigee.Hits|perigee.Matrix|table  ids, with distances if by value
 ---@param truth perigee.Hits|perigee.Matrix|table  at least k columns
 ---@param k integer?  the first k found; all when left out
 ---@return number?, string?, string?
-local function recall(found, truth, k)
+return function(found, truth, k)
   local found_ids, found_values, found_metric = parts(found, "found")
   local truth_ids, truth_values, truth_metric = parts(truth, "truth")
   local metric = found_metric or truth_metric
@@ -36,10 +36,14 @@ local function recall(found, truth, k)
   if found_metric and truth_metric and found_metric ~= truth_metric then
     error(("recall of %s against a truth of %s"):format(found_metric, truth_metric), 2)
   end
-  return core.recall(found_ids, found_values, truth_ids, truth_values, metric or "sqeuclidean", k)
-end
-
-return function(found, truth, k)
-  local value, message, code = recall(found, truth, k)
+  if k and not (math.type(k) == "integer" and k >= 1 and k <= found_ids.cols) then
+    error(("k: %s given, %d were found"):format(k, found_ids.cols), 2)
+  end
+  -- Caught only to name the caller's line instead of this one.
+  local ok, value, message, code = pcall(core.recall, found_ids, found_values, truth_ids,
+    truth_values, metric or "sqeuclidean", k)
+  if not ok then
+    error(value, 2)
+  end
   return value, message, code
 end

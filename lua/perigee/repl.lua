@@ -140,13 +140,20 @@ end
 
 --- The function of a chunk; or nil and a message, and whether more lines could make it whole.
 local function compile(text)
-  local chunk = load("return " .. text, "=stdin", "t")
+  local chunk, expression_message = load("return " .. text, "=stdin", "t")
   if chunk then
     return chunk
   end
   local message
   chunk, message = load(text, "=stdin", "t")
-  return chunk, message, message ~= nil and message:find("<eof>$") ~= nil
+  if chunk or message:find("<eof>$") then
+    return chunk, message, message ~= nil
+  end
+  -- "1 +" is no beginning of a statement, but it is one of an expression.
+  if expression_message:find("<eof>$") then
+    return nil, expression_message, true
+  end
+  return nil, message, false
 end
 
 --- Lines that begin with a dot are for the prompt; no Lua statement does.
@@ -189,7 +196,9 @@ function Session:read()
     chunk, message, more = compile(text)
   end
   if not chunk then
-    error(message, 0)
+    io.stdout:flush()
+    io.stderr:write(message, "\n")
+    return false
   end
   self:explain_local(text)
   self.started = self.host.clock()

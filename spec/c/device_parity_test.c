@@ -1,10 +1,10 @@
-/* device_parity_test: every operation that a place supports against ref, bit for bit: dtypes, metrics,
- * shapes around a warp and a tile, strides, ties, filters, k on both sides of the number of rows.
+/* device_parity_test: every operation that a place supports against ref, bit for bit: dtypes,
+ * metrics, shapes around a warp and a tile, strides, ties, filters, k on both sides of the number
+ * of rows.
  *
- * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and reason.
- * PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of memory. */
-#include <unistd.h>
-
+ * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
+ * reason. PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of
+ * memory. */
 #include "place.h"
 
 typedef struct pair {
@@ -41,13 +41,18 @@ static peri_view coarse_matrix(peri_dtype dtype, size_t rows, size_t cols, uint6
         for (size_t j = 0; j < cols; j++) {
             int value = (int)peri_random_below(seed, i * cols + j, 3) - (dtype == PERI_U8 ? 0 : 1);
             void *row = peri_view_row(&view, i);
-            if (dtype == PERI_I8) ((int8_t *)row)[j] = (int8_t)value;
-            else if (dtype == PERI_U8) ((uint8_t *)row)[j] = (uint8_t)value;
-            else test_store(dtype, row, j, (float)value);
+            if (dtype == PERI_I8)
+                ((int8_t *)row)[j] = (int8_t)value;
+            else if (dtype == PERI_U8)
+                ((uint8_t *)row)[j] = (uint8_t)value;
+            else
+                test_store(dtype, row, j, (float)value);
         }
         /* no row of zeros: cosine has none to offer */
-        if (dtype == PERI_I8 || dtype == PERI_U8) ((uint8_t *)peri_view_row(&view, i))[0] = 1;
-        else test_store(dtype, peri_view_row(&view, i), 0, 1.0f);
+        if (dtype == PERI_I8 || dtype == PERI_U8)
+            ((uint8_t *)peri_view_row(&view, i))[0] = 1;
+        else
+            test_store(dtype, peri_view_row(&view, i), 0, 1.0f);
     }
     return view;
 }
@@ -85,19 +90,21 @@ static void check_convert(pair *t, peri_dtype from, peri_dtype to, size_t rows, 
 
 /* Every half, then floats that round, saturate, underflow and are not finite. */
 static void check_convert_values(pair *t) {
-    static const float special[] = { 0.0f,      -0.0f,     0.5f,     1.5f,      2.5f,     -0.5f,
-                                     127.5f,    128.5f,    -128.5f,  255.5f,    1e30f,    -1e30f,
-                                     65504.0f,  65519.0f,  65520.0f, 0x1p-14f,  0x1p-24f, 0x1p-25f,
-                                     0x1.8p-25f, 0x1p-149f, INFINITY, -INFINITY, NAN,     -NAN };
+    static const float special[] = { 0.0f,       -0.0f,     0.5f,     1.5f,      2.5f,     -0.5f,
+                                     127.5f,     128.5f,    -128.5f,  255.5f,    1e30f,    -1e30f,
+                                     65504.0f,   65519.0f,  65520.0f, 0x1p-14f,  0x1p-24f, 0x1p-25f,
+                                     0x1.8p-25f, 0x1p-149f, INFINITY, -INFINITY, NAN,      -NAN };
     size_t count = sizeof special / sizeof special[0];
     peri_view in = { test_new(65536, 2), 256, 256, 512, PERI_F16, PERI_CPU };
     for (size_t i = 0; i < 65536; i++) ((uint16_t *)in.data)[i] = (uint16_t)i;
     for (size_t to = 0; to < TEST_DTYPES; to++) {
         size_t bytes = 65536 * peri_dtype_bytes(dtypes[to]);
         peri_view out = { NULL, 256, 256, bytes / 256, dtypes[to], PERI_CPU };
-        peri_view few = { (void *)(uintptr_t)special, 1, count, sizeof special, PERI_F32, PERI_CPU };
-        peri_view few_out = { NULL, 1, count, count * peri_dtype_bytes(dtypes[to]), dtypes[to],
-                              PERI_CPU };
+        peri_view few = {
+            (void *)(uintptr_t)special, 1, count, sizeof special, PERI_F32, PERI_CPU
+        };
+        peri_view few_out = { NULL,       1,       count, count * peri_dtype_bytes(dtypes[to]),
+                              dtypes[to], PERI_CPU };
         char *wanted = test_new(1, bytes), *found = test_new(1, bytes);
         place_must(convert_at(&t->ref, &in, &out, wanted), "ref convert");
         if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &in, &out, found)))
@@ -198,8 +205,10 @@ static filters filters_make(uint32_t count, size_t rows, size_t queries) {
             f.bits[i][r / 64] |= UINT64_C(1) << (r % 64);
             list[f.passing[i]++] = (uint32_t)r;
         }
-        if (i % 2 == 0) f.lists[i] = list;
-        else free(list);
+        if (i % 2 == 0)
+            f.lists[i] = list;
+        else
+            free(list);
     }
     if (count > 1) {
         f.which = test_new(queries, sizeof *f.which);
@@ -316,8 +325,9 @@ static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t quer
 static peri_status refine_at(place *p, const knn_case *c, const int64_t *candidates, size_t columns,
                              int64_t *ids, float *distances) {
     size_t q = c->queries.rows, count = q * (c->k > 0 ? c->k : columns);
-    peri_op_refine op = { .kind = PERI_OP_REFINE, .metric = c->metric, .columns = columns,
-                          .k = c->k };
+    peri_op_refine op = {
+        .kind = PERI_OP_REFINE, .metric = c->metric, .columns = columns, .k = c->k
+    };
     op.queries = place_put_view(p, &c->queries);
     op.rows = place_put_view(p, &c->rows);
     if (c->metric == PERI_COSINE)
@@ -357,7 +367,8 @@ static void check_refine(pair *t, peri_dtype dtype, peri_metric metric, size_t q
     place_must(refine_at(&t->ref, &c, candidates, columns, wanted, wanted_values), "ref refine");
     if (went(t, PERI_OP_REFINE, "refine",
              refine_at(&t->tested, &c, candidates, columns, found, found_values))) {
-        if (k > 0) compare_hits("refine", &c, wanted, wanted_values, found, found_values);
+        if (k > 0)
+            compare_hits("refine", &c, wanted, wanted_values, found, found_values);
         else
             CHECK(test_same_bits(wanted_values, found_values, count, &at),
                   "refine in place: %s %s, %zu x %zu, value %zu is %a, wanted %a",
@@ -399,8 +410,11 @@ static void lists_free(lists *l) {
 static peri_status descent_at(place *p, const knn_case *c, size_t degree, uint32_t iteration,
                               const lists *in, lists *out) {
     size_t count = c->rows.rows * degree;
-    peri_op_graph_descent op = { .kind = PERI_OP_GRAPH_DESCENT, .metric = c->metric,
-                                 .degree = degree, .iteration = iteration, .samples = 4,
+    peri_op_graph_descent op = { .kind = PERI_OP_GRAPH_DESCENT,
+                                 .metric = c->metric,
+                                 .degree = degree,
+                                 .iteration = iteration,
+                                 .samples = 4,
                                  .seed = 77 };
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
@@ -445,8 +459,9 @@ static void check_descent(pair *t, const knn_case *c, size_t degree, lists *resu
 
 static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t knn_degree,
                             size_t degree, uint32_t *graph) {
-    peri_op_graph_prune op = { .kind = PERI_OP_GRAPH_PRUNE, .rows = rows,
-                               .knn_degree = knn_degree, .degree = degree };
+    peri_op_graph_prune op = {
+        .kind = PERI_OP_GRAPH_PRUNE, .rows = rows, .knn_degree = knn_degree, .degree = degree
+    };
     op.knn = place_put(p, knn, rows * knn_degree * sizeof *knn);
     op.graph = place_room(p, rows * degree * sizeof *graph);
     peri_status status = place_run(p, &op);
@@ -457,9 +472,14 @@ static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t k
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
                              int64_t *ids, float *distances, uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
-    peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH, .metric = c->metric,
-                                .degree = degree, .itopk_size = c->k + 9, .search_width = 2,
-                                .seeds = 12, .rand_xor_mask = 0x128394, .k = c->k };
+    peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH,
+                                .metric = c->metric,
+                                .degree = degree,
+                                .itopk_size = c->k + 9,
+                                .search_width = 2,
+                                .seeds = 12,
+                                .rand_xor_mask = 0x128394,
+                                .k = c->k };
     op.hierarchy.entry = PERI_SLOT_NONE;
     op.queries = place_put_view(p, &c->queries);
     op.rows = place_put_view(p, &c->rows);
@@ -591,26 +611,10 @@ static void sweep_graphs(pair *t) {
     if (!t->small) check_graph(t, PERI_F32, PERI_SQEUCLIDEAN, 2000, 24, 32, 4);
 }
 
-/* The plug-in of the build that this program is of: its own folder is build/spec/c. */
-static peri_context *context_with_plugins(void) {
-    static char folder[1100];
-    ssize_t length = readlink("/proc/self/exe", folder, 1000);
-    if (length < 0) length = 0;
-    folder[length] = '\0';
-    char *slash = strrchr(folder, '/');
-    strcpy(slash == NULL ? folder : slash, "/../../lib/perigee");
-    peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
-    peri_context *context = NULL;
-    options.threads = 2;
-    options.plugin_path = folder;
-    place_must(peri_context_create(&options, &context), "context");
-    return context;
-}
-
 int main(void) {
     const char *name = getenv("PERIGEE_TEST_PLACE"), *shapes = getenv("PERIGEE_TEST_SHAPES");
     peri_place at;
-    pair t = { .context = context_with_plugins(),
+    pair t = { .context = place_context(),
                .small = shapes != NULL && strcmp(shapes, "small") == 0 };
     place_must(peri_place_parse(name == NULL || name[0] == '\0' ? "fake:0" : name, &at), "place");
     peri_device *device;

@@ -1,5 +1,6 @@
-/* io_faults_test.c: what happens when a save is cancelled, the disk is full, memory runs out, or a path
- * names something that is no file: an error, the old file as it was, nothing left beside it, nothing held. */
+/* io_faults_test.c: what happens when a save is cancelled, the disk is full, memory runs out, or a
+ * path names something that is no file: an error, the old file as it was, nothing left beside it,
+ * nothing held. */
 #include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -98,8 +99,8 @@ static peri_status map_index(peri_context *context, const peri_control *control)
 
 static peri_status read_graph(peri_context *context, const peri_control *control) {
     peri_hnswlib_graph g;
-    peri_status status =
-        peri_hnswlib_read(context, sample_path("target.hnsw"), PERI_F32, control, &g);
+    peri_status status = peri_hnswlib_read(context, sample_path("target.hnsw"), PERI_F32, control,
+                                           &g);
     CHECK((status == PERI_OK) == (g.rows != NULL), "graph: out");
     peri_hnswlib_graph_release(&g);
     return status;
@@ -143,7 +144,8 @@ static void make_inputs(peri_context *context) {
               peri_error_detail());
 }
 
-/* Puts marked content where the operation writes, so that "as it was" can be told from "rewritten". */
+/* Puts marked content where the operation writes, so that "as it was" can be told from
+ * "rewritten". */
 static blob mark_target(const operation *op) {
     blob old = { NULL, 0 };
     if (op->target == NULL) return old;
@@ -236,8 +238,8 @@ static void *failing_resize(void *ud, void *p, size_t old_bytes, size_t new_byte
     return block;
 }
 
-/* The samples' own matrices come from the same context: their failure is not what is tested, so they are
- * made with the failures off. */
+/* The samples' own matrices come from the same context: their failure is not what is tested, so
+ * they are made with the failures off. */
 typedef struct prepared {
     peri_context *context;
     peri_matrix *matrix;
@@ -251,8 +253,8 @@ static peri_status run_prepared(const operation *op, prepared *p) {
     if (op->run == save_index) {
         const peri_option option = { "note", { PERI_VALUE_TEXT, { .text = "text" } } };
         const peri_options params = { &option, 1 };
-        return peri_container_save(p->context, sample_path(op->target), "flat", &params, &p->section,
-                                   1, NULL);
+        return peri_container_save(p->context, sample_path(op->target), "flat", &params,
+                                   &p->section, 1, NULL);
     }
     if (op->run == save_graph)
         return peri_hnswlib_write(p->context, sample_path(op->target), &p->graph, NULL);
@@ -277,8 +279,8 @@ static void test_no_memory(const operation *op, bool onwards) {
         peri_status status = run_prepared(op, &p);
         bool fired = f.calls >= at;
         f.at = 0;
-        CHECK(status == (fired ? PERI_E_MEMORY : PERI_OK), "%s, allocation %zu: %d, %s", op->name, at,
-              status, peri_error_detail());
+        CHECK(status == (fired ? PERI_E_MEMORY : PERI_OK), "%s, allocation %zu: %d, %s", op->name,
+              at, status, peri_error_detail());
         if (fired) check_untouched(op, old, entries, "no memory");
         free(old.data);
         peri_matrix_release(p.matrix);
@@ -333,8 +335,9 @@ static void test_paths(void) {
     /* Saving: over what is no regular file, and where there is no folder. */
     peri_context *context = plain_context();
     peri_matrix *matrix = random_matrix(context, 1, 1, PERI_U8);
-    const char *const bad[] = { fifo, sample_folder, "/dev/full", sample_path("no/such.npy"),
-                                sample_path("folder/"), "" };
+    const char *const bad[] = {
+        fifo, sample_folder, "/dev/full", sample_path("no/such.npy"), sample_path("folder/"), ""
+    };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(peri_matrix_save(matrix, bad[i], "npy") == PERI_E_IO, "%s: saved", bad[i]);
     unlink(fifo);

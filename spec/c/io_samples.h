@@ -1,4 +1,5 @@
-/* io_samples.h: small files of every format, and matrices to make them of, for the tests of engine/io. */
+/* io_samples.h: small files of every format, and matrices to make them of, for the tests of
+ * engine/io. */
 #ifndef PERI_SPEC_IO_SAMPLES_H
 #define PERI_SPEC_IO_SAMPLES_H
 
@@ -31,7 +32,7 @@ static inline const char *sample_path(const char *name) {
     static char paths[4][256];
     static unsigned turn;
     char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", sample_folder, name);
+    snprintf(path, sizeof paths[0], "%s/%.160s", sample_folder, name);
     return path;
 }
 
@@ -69,9 +70,12 @@ static inline blob blob_read(const char *path) {
     return b;
 }
 
+/* In place: a file system may flush a file that was truncated first, which costs a disk access a
+ * file. */
 static inline void blob_write(const char *path, const void *data, size_t bytes) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes) abort();
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 || pwrite(fd, data, bytes, 0) != (ssize_t)bytes) abort();
+    if (ftruncate(fd, (off_t)bytes) != 0) abort();
     close(fd);
 }
 
@@ -121,7 +125,8 @@ static inline bool rows_same(const peri_matrix *whole, size_t first, const peri_
     if (a.cols != b.cols || a.dtype != b.dtype || first + b.rows > a.rows) return false;
     size_t row_bytes = a.cols * peri_dtype_bytes(a.dtype);
     for (size_t r = 0; r < b.rows; r++)
-        if (memcmp(peri_view_row(&a, first + r), peri_view_row(&b, r), row_bytes) != 0) return false;
+        if (memcmp(peri_view_row(&a, first + r), peri_view_row(&b, r), row_bytes) != 0)
+            return false;
     return true;
 }
 
@@ -154,7 +159,8 @@ static inline peri_status save_container(peri_context *context, const char *path
     peri_section sections[PERI_DTYPE_COUNT + 1];
     memset(sections, 0, sizeof sections);
     for (int i = 0; i < PERI_DTYPE_COUNT; i++) {
-        snprintf(sections[i].name, sizeof sections[i].name, "%s_rows", peri_dtype_name((peri_dtype)i));
+        snprintf(sections[i].name, sizeof sections[i].name, "%s_rows",
+                 peri_dtype_name((peri_dtype)i));
         sections[i].matrix = random_matrix(context, 3 + (size_t)i, 5, (peri_dtype)i);
     }
     snprintf(sections[PERI_DTYPE_COUNT].name, PERI_SECTION_NAME_MAX, "none");
@@ -169,8 +175,15 @@ static inline peri_status save_container(peri_context *context, const char *path
 
 /* Six elements on a ring; element 2 has levels 1 and 2, element 4 level 1; element 5 is deleted. */
 static inline peri_hnswlib_graph make_hnsw(peri_context *context, peri_dtype dtype) {
-    peri_hnswlib_graph g = { .count = HNSW_COUNT, .dim = 4, .dtype = dtype, .m = 2, .max_m = 2,
-                             .max_m0 = 4, .ef_construction = 100, .level_max = 2, .entry = 2 };
+    peri_hnswlib_graph g = { .count = HNSW_COUNT,
+                             .dim = 4,
+                             .dtype = dtype,
+                             .m = 2,
+                             .max_m = 2,
+                             .max_m0 = 4,
+                             .ef_construction = 100,
+                             .level_max = 2,
+                             .entry = 2 };
     g.rows = random_matrix(context, g.count, g.dim, dtype);
     g.labels = random_matrix(context, g.count, 1, PERI_I64);
     g.graph = random_matrix(context, g.count, g.max_m0, PERI_U32);
@@ -200,10 +213,12 @@ static inline peri_status save_hnsw(peri_context *context, const char *path, per
 }
 
 /* X(format, dtype). Every format with every dtype that it holds. */
+/* clang-format off */
 #define SAMPLE_FORMATS(X)                                                                          \
     X("npy", PERI_F32) X("npy", PERI_F16) X("npy", PERI_I8) X("npy", PERI_U8) X("npy", PERI_I32)   \
     X("npy", PERI_U32) X("npy", PERI_I64) X("fvecs", PERI_F32) X("bvecs", PERI_U8)                 \
     X("ivecs", PERI_I32) X("fbin", PERI_F32) X("f16bin", PERI_F16) X("u8bin", PERI_U8)             \
     X("i8bin", PERI_I8) X("ibin", PERI_I32)
+/* clang-format on */
 
 #endif

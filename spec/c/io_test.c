@@ -1,5 +1,5 @@
-/* io_test.c: files that are as they should be: round trips of every format, the files that NumPy and stock
- * hnswlib wrote, ranges, mapping, and the words of refusals. */
+/* io_test.c: files that are as they should be: round trips of every format, the files that NumPy
+ * and stock hnswlib wrote, ranges, mapping, and the words of refusals. */
 #include "io_samples.h"
 
 #include "core/half.h"
@@ -30,8 +30,10 @@ static void test_crc32c(void) {
 
 static void check_ranges(peri_context *context, const char *path, const peri_matrix *matrix) {
     size_t rows = peri_matrix_view(matrix).rows;
-    const size_t ranges[][2] = { { 0, SIZE_MAX }, { 0, 0 }, { 0, 1 }, { rows / 2, SIZE_MAX },
-                                 { rows / 3, rows - rows / 4 }, { rows, rows } };
+    const size_t ranges[][2] = {
+        { 0, SIZE_MAX }, { 0, 0 }, { 0, 1 }, { rows / 2, SIZE_MAX }, { rows / 3, rows - rows / 4 },
+        { rows, rows }
+    };
     for (size_t i = 0; i < 2 * sizeof ranges / sizeof *ranges; i++) {
         peri_load_options options = PERI_LOAD_OPTIONS_INIT;
         options.first = ranges[i / 2][0];
@@ -116,7 +118,8 @@ static void test_wrong_dtype(void) {
     CHECK(strstr(peri_error_detail(), "npy bvecs u8bin") != NULL, "%s", peri_error_detail());
     CHECK(peri_matrix_save(matrix, sample_path("a.csv"), NULL) == PERI_E_ARGUMENT, "csv");
     CHECK(strstr(peri_error_detail(), "'.csv'") != NULL &&
-          strstr(peri_error_detail(), "npy fvecs") != NULL, "%s", peri_error_detail());
+              strstr(peri_error_detail(), "npy fvecs") != NULL,
+          "%s", peri_error_detail());
     CHECK(peri_matrix_save(matrix, sample_path("a"), "bvecs") == PERI_OK, "the format by option");
     CHECK(peri_matrix_save(matrix, sample_path("b.bvecs"), "tar") == PERI_E_ARGUMENT, "tar");
     CHECK(folder_count() == 1, "refused before a file is made");
@@ -162,10 +165,10 @@ static void check_fixture(peri_context *context, const char *name) {
 }
 
 static void test_fixtures(void) {
-    static const char *const names[] = { "f8.npy",   "f4.npy",  "f2.npy",    "f4.fvecs",  "f4.fbin",
-                                         "f2.f16bin", "i1.npy",  "i1.i8bin",  "u1.npy",    "u1.bvecs",
-                                         "u1.u8bin", "i4.npy",  "i4.ivecs",  "i4.ibin",   "i8.npy",
-                                         "f4_version2.npy" };
+    static const char *const names[] = { "f8.npy",   "f4.npy",    "f2.npy",   "f4.fvecs",
+                                         "f4.fbin",  "f2.f16bin", "i1.npy",   "i1.i8bin",
+                                         "u1.npy",   "u1.bvecs",  "u1.u8bin", "i4.npy",
+                                         "i4.ivecs", "i4.ibin",   "i8.npy",   "f4_version2.npy" };
     if (access(FIXTURES "f4.npy", R_OK) != 0) {
         check_skip("files that NumPy wrote", FIXTURES " is not here");
         return;
@@ -173,75 +176,79 @@ static void test_fixtures(void) {
     peri_context *context = plain_context();
     peri_matrix *found;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_fixture(context, names[i]);
-    CHECK(peri_matrix_load(context, FIXTURES "f4_fortran.npy", NULL, &found) == PERI_E_UNSUPPORTED &&
-          strstr(peri_error_detail(), "Fortran") != NULL, "%s", peri_error_detail());
+    CHECK(peri_matrix_load(context, FIXTURES "f4_fortran.npy", NULL, &found) ==
+                  PERI_E_UNSUPPORTED &&
+              strstr(peri_error_detail(), "Fortran") != NULL,
+          "%s", peri_error_detail());
     CHECK(peri_matrix_load(context, FIXTURES "f4_big_endian.npy", NULL, &found) ==
-          PERI_E_UNSUPPORTED && strstr(peri_error_detail(), "big-endian") != NULL, "%s",
-          peri_error_detail());
+                  PERI_E_UNSUPPORTED &&
+              strstr(peri_error_detail(), "big-endian") != NULL,
+          "%s", peri_error_detail());
     context_end(context, "fixtures");
 }
 
 /* Header texts and what becomes of them; each stands before 24 bytes of data. */
+static const struct {
+    const char *text;
+    peri_status status;
+    const char *says;
+} header_cases[] = {
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", PERI_OK, "" },
+    { "{\"shape\":(2,3),\"descr\":\"<f4\",\"fortran_order\":False}\n", PERI_OK, "" },
+    { "{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}  ", PERI_OK, "" },
+    { "{'descr': '<f4', 'fortran_order': True, 'shape': (6, 1)}", PERI_OK, "" },
+    { "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "Fortran" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': ()}", PERI_E_UNSUPPORTED, "0 dim" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3)}", PERI_E_UNSUPPORTED, "3 dim" },
+    { "{'descr': '>f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "'>f4'" },
+    { "{'descr': '|b1', 'fortran_order': False, 'shape': (4, 6)}", PERI_E_UNSUPPORTED, "'|b1'" },
+    { "{'descr': '<u8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<u8'" },
+    { "{'descr': '<c8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<c8'" },
+    { "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", PERI_E_UNSUPPORTED,
+      "structured" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0)}", PERI_E_CORRUPT, "no values" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3)}", PERI_E_CORRUPT, "0 rows" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4)}", PERI_E_CORRUPT, "2 rows of 4" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 8)}", PERI_E_CORRUPT,
+      "claims 1099511627776 rows of 8" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387906, 3)}", PERI_E_CORRUPT,
+      "claims" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551617, 3)}",
+      PERI_E_CORRUPT, "whole numbers" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3)}", PERI_E_CORRUPT, "whole" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (6)}", PERI_E_CORRUPT, "whole" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} x", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'fortran_order': False}", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT,
+      "dict" },
+    { "{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
+    { "{'descr': '\\x3cf4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
+    { "", PERI_E_CORRUPT, "dict" },
+    { "{{{{{{{{((((((((", PERI_E_CORRUPT, "dict" },
+};
+
 static void test_npy_headers(void) {
-    static const struct {
-        const char *text;
-        peri_status status;
-        const char *says;
-    } cases[] = {
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", PERI_OK, "" },
-        { "{\"shape\":(2,3),\"descr\":\"<f4\",\"fortran_order\":False}\n", PERI_OK, "" },
-        { "{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}  ", PERI_OK, "" },
-        { "{'descr': '<f4', 'fortran_order': True, 'shape': (6, 1)}", PERI_OK, "" },
-        { "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "Fortran" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': ()}", PERI_E_UNSUPPORTED, "0 dim" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3)}", PERI_E_UNSUPPORTED, "3 dim" },
-        { "{'descr': '>f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_UNSUPPORTED, "'>f4'" },
-        { "{'descr': '|b1', 'fortran_order': False, 'shape': (4, 6)}", PERI_E_UNSUPPORTED, "'|b1'" },
-        { "{'descr': '<u8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<u8'" },
-        { "{'descr': '<c8', 'fortran_order': False, 'shape': (3, 1)}", PERI_E_UNSUPPORTED, "'<c8'" },
-        { "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", PERI_E_UNSUPPORTED,
-          "structured" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0)}", PERI_E_CORRUPT, "no values" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3)}", PERI_E_CORRUPT, "0 rows" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4)}", PERI_E_CORRUPT, "2 rows of 4" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 8)}", PERI_E_CORRUPT,
-          "claims 1099511627776 rows of 8" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387906, 3)}",
-          PERI_E_CORRUPT, "claims" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551617, 3)}",
-          PERI_E_CORRUPT, "whole numbers" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3)}", PERI_E_CORRUPT, "whole" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (6)}", PERI_E_CORRUPT, "whole" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} x", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'fortran_order': False}", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT,
-          "dict" },
-        { "{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
-        { "{'descr': '\\x3cf4', 'fortran_order': False, 'shape': (2, 3)}", PERI_E_CORRUPT, "dict" },
-        { "", PERI_E_CORRUPT, "dict" },
-        { "{{{{{{{{((((((((", PERI_E_CORRUPT, "dict" },
-    };
     peri_context *context = plain_context();
     const char *path = sample_path("head.npy");
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof header_cases / sizeof *header_cases; i++) {
         unsigned char file[256] = "\x93NUMPY\x01";
-        size_t length = strlen(cases[i].text);
+        size_t length = strlen(header_cases[i].text);
         peri_matrix *found;
         file[8] = (unsigned char)length;
-        memcpy(file + 10, cases[i].text, length);
+        memcpy(file + 10, header_cases[i].text, length);
         blob_write(path, file, 10 + length + 24);
         for (int map = 0; map < 2; map++) { /* such headers end anywhere: mapping must decline */
             peri_load_options options = PERI_LOAD_OPTIONS_INIT;
             options.map = map == 1;
             peri_status status = peri_matrix_load(context, path, &options, &found);
-            CHECK(status == cases[i].status, "%s: %d, %s", cases[i].text, status,
+            CHECK(status == header_cases[i].status, "%s: %d, %s", header_cases[i].text, status,
                   peri_error_detail());
             if (status == PERI_OK)
                 matrix_touch(found);
             else
-                CHECK(strstr(peri_error_detail(), cases[i].says) != NULL, "%s: %s", cases[i].text,
-                      peri_error_detail());
+                CHECK(strstr(peri_error_detail(), header_cases[i].says) != NULL, "%s: %s",
+                      header_cases[i].text, peri_error_detail());
             peri_matrix_release(found);
         }
     }
@@ -281,6 +288,31 @@ static void test_doubles(void) {
     context_end(context, "doubles");
 }
 
+/* More rows than 32 bits count bytes of: a sparse file of 6 GB, of which the last rows are read. */
+static void test_beyond_32_bits(void) {
+    const uint32_t head[2] = { 3000000000u, 2 };
+    const char *path = sample_path("far.u8bin");
+    blob_write(path, head, sizeof head);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool made = ftruncate(fd, 8 + INT64_C(6000000000)) == 0 &&
+                pwrite(fd, "abcd", 4, 8 + INT64_C(6000000000) - 4) == 4;
+    close(fd);
+    if (!made) check_skip("a file of 6 GB", "the file system has no room for it");
+    peri_context *context = plain_context();
+    for (int map = 0; map < 2 && made; map++) {
+        peri_load_options options = PERI_LOAD_OPTIONS_INIT;
+        peri_matrix *found;
+        options.first = 2999999997u;
+        options.map = map == 1;
+        peri_status status = peri_matrix_load(context, path, &options, &found);
+        if (!CHECK(status == PERI_OK, "%s", peri_error_detail())) continue;
+        CHECK(memcmp(peri_matrix_view(found).data, "\0\0abcd", 6) == 0, "the last rows");
+        peri_matrix_release(found);
+    }
+    unlink(path);
+    context_end(context, "beyond 32 bits");
+}
+
 /* ---- the container ------------------------------------------------------------------------ */
 
 static void check_params(const peri_container *container) {
@@ -288,11 +320,12 @@ static void check_params(const peri_container *container) {
     if (!CHECK(params.count == 5, "%zu parameters", params.count)) return;
     const peri_option *p = params.list;
     CHECK(strcmp(p[0].key, "graph_degree") == 0 && p[0].value.type == PERI_VALUE_INT &&
-          p[0].value.as.i == -64, "an integer");
+              p[0].value.as.i == -64,
+          "an integer");
     CHECK(p[1].value.type == PERI_VALUE_REAL && p[1].value.as.r == 0.1, "a real");
     CHECK(p[2].value.type == PERI_VALUE_FLAG && p[2].value.as.flag, "a flag");
-    CHECK(p[3].value.type == PERI_VALUE_TEXT &&
-          strcmp(p[3].value.as.text, "inner_product") == 0, "a text");
+    CHECK(p[3].value.type == PERI_VALUE_TEXT && strcmp(p[3].value.as.text, "inner_product") == 0,
+          "a text");
     CHECK(strcmp(p[4].value.as.text, "") == 0, "an empty text");
 }
 
@@ -318,7 +351,8 @@ static void test_container(void) {
         }
         peri_matrix *other;
         CHECK(peri_container_section(container, "none", &other) == PERI_OK && other != NULL &&
-              peri_matrix_view(other).rows == 0 && peri_matrix_view(other).cols == 9, "no rows");
+                  peri_matrix_view(other).rows == 0 && peri_matrix_view(other).cols == 9,
+              "no rows");
         peri_matrix_release(other);
         CHECK(peri_container_section(container, "absent", &other) == PERI_OK && other == NULL,
               "no such section");
@@ -343,9 +377,11 @@ static void test_container_refusals(void) {
     CHECK(peri_container_save(context, path, kind, NULL, two, 2, NULL) == PERI_E_ARGUMENT, "twice");
     CHECK(peri_container_save(context, path, kind, NULL, &blank, 1, NULL) == PERI_E_ARGUMENT, " ");
     CHECK(peri_container_save(context, path, kind, NULL, &empty, 1, NULL) == PERI_E_ARGUMENT, "''");
-    CHECK(peri_container_save(context, path, kind, NULL, &none, 1, NULL) == PERI_E_ARGUMENT, "NULL");
+    CHECK(peri_container_save(context, path, kind, NULL, &none, 1, NULL) == PERI_E_ARGUMENT,
+          "NULL");
     CHECK(peri_container_save(context, path, "", NULL, two, 1, NULL) == PERI_E_ARGUMENT, "kind");
-    CHECK(peri_container_save(context, path, kind, &params, two, 1, NULL) == PERI_E_ARGUMENT, "keys");
+    CHECK(peri_container_save(context, path, kind, &params, two, 1, NULL) == PERI_E_ARGUMENT,
+          "keys");
     CHECK(folder_count() == 0, "refused before a file is made");
     peri_matrix_release(matrix);
     context_end(context, "container refusals");
@@ -377,7 +413,8 @@ static void test_hnsw_round_trip(void) {
         peri_hnswlib_graph_release(&made);
     }
     CHECK(peri_hnswlib_read(context, path, PERI_F16, NULL, &(peri_hnswlib_graph){ 0 }) ==
-          PERI_E_ARGUMENT, "f16");
+              PERI_E_ARGUMENT,
+          "f16");
     unlink(path);
     context_end(context, "hnswlib");
 }
@@ -406,7 +443,8 @@ static void test_hnsw_level0(void) {
     b.data[48] = 1;
     blob_write(path, b.data, b.bytes);
     CHECK(peri_hnswlib_read(context, path, PERI_F32, NULL, &found) == PERI_OK &&
-          found.level_max == 0, "%s", peri_error_detail());
+              found.level_max == 0,
+          "%s", peri_error_detail());
     peri_hnswlib_graph_release(&found);
     free(b.data);
     unlink(path);
@@ -420,13 +458,20 @@ static void test_hnsw_level0(void) {
 static void test_hnsw_empty(void) {
     peri_context *context = plain_context();
     const char *path = sample_path("a.hnsw");
-    peri_hnswlib_graph g = { .dim = 3, .dtype = PERI_F32, .m = 16, .max_m = 16, .max_m0 = 32,
-                             .ef_construction = 200, .entry = PERI_SLOT_NONE }, found;
+    peri_hnswlib_graph g = { .dim = 3,
+                             .dtype = PERI_F32,
+                             .m = 16,
+                             .max_m = 16,
+                             .max_m0 = 32,
+                             .ef_construction = 200,
+                             .entry = PERI_SLOT_NONE },
+                       found;
     g.rows = random_matrix(context, 0, 3, PERI_F32);
     g.graph = random_matrix(context, 0, 32, PERI_U32);
     CHECK(peri_hnswlib_write(context, path, &g, NULL) == PERI_OK, "%s", peri_error_detail());
     CHECK(peri_hnswlib_read(context, path, PERI_F32, NULL, &found) == PERI_OK && found.count == 0 &&
-          found.dim == 3 && found.entry == PERI_SLOT_NONE, "%s", peri_error_detail());
+              found.dim == 3 && found.entry == PERI_SLOT_NONE,
+          "%s", peri_error_detail());
     peri_hnswlib_graph_release(&found);
     peri_hnswlib_graph_release(&g);
     unlink(path);
@@ -441,18 +486,18 @@ static void test_hnsw_refusals(void) {
         uint32_t *graph = peri_matrix_view(g.graph).data, *links = peri_matrix_view(g.links).data;
         uint32_t *first = peri_matrix_view(g.first).data;
         switch (i) {
-        case 0: graph[0] = HNSW_COUNT; break;                  /* no such element */
-        case 1: graph[0] = PERI_SLOT_NONE; break;              /* a link after the end */
-        case 2: links[0] = 0; break;                           /* element 0 has no level 1 */
-        case 3: links[2] = 4; break;                           /* element 4 has no level 2 */
-        case 4: first[2] = 1; break;                           /* row 0 belongs to nobody */
-        case 5: first[4] = 3; break;                           /* there are three rows */
-        case 6: g.entry = 4; break;                            /* level 1, not 2 */
+        case 0: graph[0] = HNSW_COUNT; break;     /* no such element */
+        case 1: graph[0] = PERI_SLOT_NONE; break; /* a link after the end */
+        case 2: links[0] = 0; break;              /* element 0 has no level 1 */
+        case 3: links[2] = 4; break;              /* element 4 has no level 2 */
+        case 4: first[2] = 1; break;              /* row 0 belongs to nobody */
+        case 5: first[4] = 3; break;              /* there are three rows */
+        case 6: g.entry = 4; break;               /* level 1, not 2 */
         case 7: g.entry = HNSW_COUNT; break;
         case 8: g.level_max = 1; break;
         case 9: ((int64_t *)peri_matrix_view(g.labels).data)[1] = -1; break;
         case 10: g.max_m = 3; break;
-        default: g.m = g.max_m = 1; break;                     /* 1 / ln(1) */
+        default: g.m = g.max_m = 1; break; /* 1 / ln(1) */
         }
         CHECK(peri_hnswlib_write(context, sample_path("a.hnsw"), &g, NULL) == PERI_E_ARGUMENT,
               "case %d", i);
@@ -483,7 +528,8 @@ static void check_stock(peri_context *context, const char *path, bool deleted) {
     const char *copy = sample_path("again.hnsw");
     CHECK(peri_hnswlib_write(context, copy, &g, NULL) == PERI_OK, "%s", peri_error_detail());
     CHECK(peri_hnswlib_read(context, copy, PERI_F32, NULL, &again) == PERI_OK &&
-          hnsw_same(&g, &again), "%s: written again", path);
+              hnsw_same(&g, &again),
+          "%s: written again", path);
     peri_hnswlib_graph_release(&again);
     peri_hnswlib_graph_release(&g);
     unlink(copy);
@@ -509,6 +555,7 @@ int main(void) {
     test_fixtures();
     test_npy_headers();
     test_doubles();
+    test_beyond_32_bits();
     test_container();
     test_container_refusals();
     test_hnsw_round_trip();

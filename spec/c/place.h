@@ -1,10 +1,13 @@
-/* place.h: operations at any place, for tests that compare places: memory there, copies there and back.
+/* place.h: operations at any place, for tests that compare places: memory there, copies there and
+ * back.
  *
- * Blocks live until place_clear(). New blocks are filled with a pattern, so that what an operation did not
- * write shows; there is a guard behind the scratch. A failed slot fails a check and ends the program,
- * since nothing that follows would mean anything. */
+ * Blocks live until place_clear(). New blocks are filled with a pattern, so that what an
+ * operation did not write shows; there is a guard behind the scratch. A failed slot fails a check
+ * and ends the program, since nothing that follows would mean anything. */
 #ifndef PERIGEE_SPEC_PLACE_H
 #define PERIGEE_SPEC_PLACE_H
+
+#include <unistd.h>
 
 #include "operate.h"
 
@@ -23,6 +26,23 @@ static inline void place_must(peri_status status, const char *what) {
     if (status == PERI_OK) return;
     fprintf(stderr, "%s: %s: %s\n", what, peri_status_code(status), peri_error_detail());
     exit(1);
+}
+
+/* A context with the plug-in of the build that this program is of: its own folder is
+ * build/spec/c. */
+static inline peri_context *place_context(void) {
+    static char folder[1100];
+    ssize_t length = readlink("/proc/self/exe", folder, 1000);
+    if (length < 0) length = 0;
+    folder[length] = '\0';
+    char *slash = strrchr(folder, '/');
+    strcpy(slash == NULL ? folder : slash, "/../../lib/perigee");
+    peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
+    peri_context *context = NULL;
+    options.threads = 2;
+    options.plugin_path = folder;
+    place_must(peri_context_create(&options, &context), "context");
+    return context;
 }
 
 static inline void place_open(place *p, peri_device *device) {
@@ -68,9 +88,9 @@ static inline void *place_put(place *p, const void *host, size_t bytes) {
     if (host == NULL) return NULL;
     void *data = place_room(p, bytes);
     if (bytes > 0)
-        place_must(p->device->driver->copy(p->stream, data, bytes, p->device, host, bytes, NULL, 1,
-                                           bytes),
-                   "copy");
+        place_must(
+            p->device->driver->copy(p->stream, data, bytes, p->device, host, bytes, NULL, 1, bytes),
+            "copy");
     return data;
 }
 
@@ -85,9 +105,9 @@ static inline peri_view place_put_view(place *p, const peri_view *host) {
 /* Copies back and waits. */
 static inline void place_fetch(place *p, void *host, const void *data, size_t bytes) {
     if (bytes == 0) return;
-    place_must(p->device->driver->copy(p->stream, host, bytes, NULL, data, bytes, p->device, 1,
-                                       bytes),
-               "copy");
+    place_must(
+        p->device->driver->copy(p->stream, host, bytes, NULL, data, bytes, p->device, 1, bytes),
+        "copy");
     place_wait(p);
 }
 

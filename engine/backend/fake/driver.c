@@ -121,8 +121,8 @@ static peri_status side_check(peri_device *device, const void *data, size_t rows
                               size_t row_bytes, const char *side) {
     size_t bytes;
     if (stride < row_bytes && rows > 1)
-        return peri_fail(PERI_E_DEVICE, "copy: the stride %s, %zu bytes, is below a row's %zu", side,
-                         stride, row_bytes);
+        return peri_fail(PERI_E_DEVICE, "copy: the stride %s, %zu bytes, is below a row's %zu",
+                         side, stride, row_bytes);
     if (!span(rows, stride, row_bytes, &bytes))
         return peri_fail(PERI_E_DEVICE, "copy: %zu rows of %zu bytes wrap around", rows, stride);
     if (device == NULL) return PERI_OK;
@@ -147,8 +147,8 @@ static peri_status copy(peri_stream *stream, void *to, size_t to_stride, peri_de
                                      .rows = rows,
                                      .row_bytes = row_bytes,
                                      .to_device = to_device == NULL ? NULL : device_of(to_device),
-                                     .from_device =
-                                         from_device == NULL ? NULL : device_of(from_device) };
+                                     .from_device = from_device == NULL ? NULL
+                                                                        : device_of(from_device) };
     return peri_fake_enqueue((peri_fake_stream *)stream, &task);
 }
 
@@ -156,8 +156,8 @@ static peri_status fill(peri_stream *stream, void *to, int byte, size_t bytes) {
     PERI_TRY(peri_fake_check(stream->device));
     if (bytes == 0) return PERI_OK;
     if (!peri_fake_memory_holds(device_of(stream->device), to, bytes))
-        return peri_fail(PERI_E_DEVICE, "fill: %zu bytes at %p are not memory of fake:%u", bytes, to,
-                         (unsigned)stream->device->place.number);
+        return peri_fail(PERI_E_DEVICE, "fill: %zu bytes at %p are not memory of fake:%u", bytes,
+                         to, (unsigned)stream->device->place.number);
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_FILL);
     task.as.fill = (peri_fake_fill){ .to = to, .bytes = bytes, .byte = byte };
     return peri_fake_enqueue((peri_fake_stream *)stream, &task);

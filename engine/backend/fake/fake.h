@@ -1,18 +1,21 @@
 /* fake.h: two pretend devices whose queues are threads and whose memory is closed to the host.
  *
- * What a GPU does and a CPU backend can't show: run() returns before the work is done, host code that
- * touches device memory faults, a device pointer of the wrong place is refused, memory runs out early,
- * and failures come back at stream_wait, from another thread. The operations are those of the cpu
- * backend, run by the queue's thread.
+ * What a GPU does and a CPU backend can't show: run() returns before the work is done, host code
+ * that touches device memory faults, a device pointer of the wrong place is refused, memory runs
+ * out early, and failures come back at stream_wait, from another thread. The operations are those
+ * of the cpu backend, run by the queue's thread.
  *
  * Who may touch what
  *   - peri_fake_device.lock: the list of streams, their tasks, failures and counters, `quit`.
- *   - peri_fake_device.memory_lock: the blocks, `bytes`, `limit`, `opened`. Taken inside no other lock.
- *   - peri_fake_mark.lock: the mark but for `fired`. A device's lock is taken inside it, never the other
- *     way round.
- *   - A task that runs is the queue thread's alone; it stays at the head of its stream until it is done.
- *   - After a fork the child's copies of these locks mean nothing: every slot first compares generations,
- *     and what closes or releases there frees its own block and leaves the queue's alone. */
+ *   - peri_fake_device.memory_lock: the blocks, `bytes`, `limit`, `opened`. Taken inside no other
+ *     lock.
+ *   - peri_fake_mark.lock: the mark but for `fired`. A device's lock is taken inside it, never
+ *     the other way round.
+ *   - A task that runs is the queue thread's alone; it stays at the head of its stream until it
+ *     is done.
+ *   - After a fork the child's copies of these locks mean nothing: every slot first compares
+ *     generations, and what closes or releases there frees its own block and leaves the queue's
+ *     alone. */
 #ifndef PERI_BACKEND_FAKE_FAKE_H
 #define PERI_BACKEND_FAKE_FAKE_H
 
@@ -29,8 +32,8 @@
 typedef struct peri_fake_device peri_fake_device;
 typedef struct peri_fake_stream peri_fake_stream;
 
-/* One block of device memory: an address range that is PROT_NONE while no queue works. The data ends at
- * a page that never opens, so that running past the end faults as well. */
+/* One block of device memory: an address range that is PROT_NONE while no queue works. The data
+ * ends at a page that never opens, so that running past the end faults as well. */
 typedef struct peri_fake_block {
     peri_mem mem;
     char *pages;        /* of the mapping; NULL when the memory is the host's */
@@ -38,7 +41,8 @@ typedef struct peri_fake_block {
     struct peri_fake_block *previous, *next;
 } peri_fake_block;
 
-/* One recording of an event: fires once. Shared by the event, the task that fires it and those that wait. */
+/* One recording of an event: fires once. Shared by the event, the task that fires it and those
+ * that wait. */
 typedef struct peri_fake_mark {
     pthread_mutex_t lock;
     size_t references;
@@ -103,17 +107,17 @@ typedef struct peri_fake_task {
 
 struct peri_fake_stream {
     peri_stream base;
-    peri_stream *cpu;              /* runs the operations; its control is `relay` */
-    peri_control relay;            /* passes progress out and cancellation in */
-    peri_fake_task *first, *last;  /* first is the one that runs or waits */
-    peri_fake_task *spare;         /* done ones, used again: enqueueing allocates only while it grows */
-    peri_fake_task *made;          /* all of them; the queue's thread never touches this chain */
-    peri_fake_stream *next;        /* of the device */
-    peri_status failure;           /* the first since the last wait; what follows it is skipped */
+    peri_stream *cpu;             /* runs the operations; its control is `relay` */
+    peri_control relay;           /* passes progress out and cancellation in */
+    peri_fake_task *first, *last; /* first is the one that runs or waits */
+    peri_fake_task *spare;  /* done ones, used again: enqueueing allocates only while it grows */
+    peri_fake_task *made;   /* all of them; the queue's thread never touches this chain */
+    peri_fake_stream *next; /* of the device */
+    peri_status failure;    /* the first since the last wait; what follows it is skipped */
     char detail[PERI_FAKE_DETAIL];
-    atomic_int cancel;             /* the status that ended a wait; 0 = none */
+    atomic_int cancel; /* the status that ended a wait; 0 = none */
     _Atomic(const char *) stage;
-    atomic_size_t done, total;     /* progress of the operation that runs */
+    atomic_size_t done, total; /* progress of the operation that runs */
 };
 
 struct peri_fake_device {
@@ -154,7 +158,8 @@ void peri_fake_memory_close(peri_fake_device *device);
 /* Whether [data, data + bytes) lies in one block of the device. */
 bool peri_fake_memory_holds(peri_fake_device *device, const void *data, size_t bytes);
 
-/* PERI_E_DEVICE when a pointer of an operation is not memory of the device, as a GPU would fault. */
+/* PERI_E_DEVICE when a pointer of an operation is not memory of the device, as a GPU would
+ * fault. */
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op);
 /* The pointers behind a filter's pointers; on the queue's thread, with the memory open. */
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op);

@@ -1,9 +1,10 @@
 /* memory.c: device memory that the host can't touch.
  *
- * Each block is a mapping of its own: pages that are PROT_NONE while the device's queue is at rest, and
- * one page after them that never opens. The data ends against that page (up to its 64-byte alignment), so
- * an operation that runs past its memory faults on the queue's thread. mprotect() holds for the whole
- * process: while a queue works, a stray touch from the host goes unseen; at rest it never does. */
+ * Each block is a mapping of its own: pages that are PROT_NONE while the device's queue is at
+ * rest, and one page after them that never opens. The data ends against that page (up to its
+ * 64-byte alignment), so an operation that runs past its memory faults on the queue's thread.
+ * mprotect() holds for the whole process: while a queue works, a stray touch from the host goes
+ * unseen; at rest it never does. */
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -57,7 +58,8 @@ static peri_status device_block(peri_fake_device *device, peri_fake_block *block
     return PERI_OK;
 }
 
-/* A queue may be at work on other blocks, and the next task open nothing: open the new block then too. */
+/* A queue may be at work on other blocks, and the next task open nothing: open the new block then
+ * too. */
 static void link_block(peri_fake_device *device, peri_fake_block *block) {
     pthread_mutex_lock(&device->memory_lock);
     if (device->opened > 0 && block->pages != NULL)
@@ -72,7 +74,8 @@ static peri_status block_create(peri_device *device, peri_fake_block **out) {
     const peri_host *host = device->host;
     *out = host->resize(device->context, NULL, 0, sizeof **out);
     if (*out == NULL)
-        return peri_fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given", sizeof **out);
+        return peri_fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
+                         sizeof **out);
     memset(*out, 0, sizeof **out);
     (*out)->mem.device = device;
     return PERI_OK;
@@ -116,8 +119,10 @@ peri_status peri_fake_mem_wrap(peri_device *device, void *data, size_t bytes, pe
 /* In a child of a fork the list may have been caught half changed: it is not walked there. */
 static void unlink_block(peri_fake_device *device, peri_fake_block *block) {
     pthread_mutex_lock(&device->memory_lock);
-    if (block->previous != NULL) block->previous->next = block->next;
-    else device->blocks = block->next;
+    if (block->previous != NULL)
+        block->previous->next = block->next;
+    else
+        device->blocks = block->next;
     if (block->next != NULL) block->next->previous = block->previous;
     if (block->pages != NULL) device->bytes -= block->mem.bytes;
     pthread_mutex_unlock(&device->memory_lock);
@@ -148,7 +153,8 @@ peri_status peri_fake_mem_limit(peri_device *device, size_t bytes) {
     return PERI_OK;
 }
 
-/* A mapping that can't change its protection has run out of areas: the fault that follows says where. */
+/* A mapping that can't change its protection has run out of areas: the fault that follows says
+ * where. */
 static void protect_all(const peri_fake_device *device, int protection) {
     for (peri_fake_block *b = device->blocks; b != NULL; b = b->next)
         if (b->pages != NULL) (void)mprotect(b->pages, b->pages_bytes, protection);

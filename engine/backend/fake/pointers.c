@@ -1,7 +1,8 @@
 /* pointers.c: which memory an operation names, and whether it is the device's.
  *
- * The cpu backend would happily follow a host pointer; a GPU faults. This check makes the difference show
- * without one: each array of an operation must lie in one block of the device, over its whole length. */
+ * The cpu backend would happily follow a host pointer; a GPU faults. This check makes the
+ * difference show without one: each array of an operation must lie in one block of the device,
+ * over its whole length. */
 #include "backend/fake/fake.h"
 #include "core/checked.h"
 
@@ -163,8 +164,8 @@ peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) 
         /* a list may be empty; how long it is, `passing` says */
         if (filter->lists != NULL) {
             size_t count = filter->passing == NULL ? 0 : filter->passing[i];
-            PERI_TRY(check_one(device, "lists", i, filter->lists[i],
-                               count * sizeof **filter->lists));
+            PERI_TRY(
+                check_one(device, "lists", i, filter->lists[i], count * sizeof **filter->lists));
         }
     }
     return PERI_OK;

@@ -1,8 +1,9 @@
 /* queue.c: streams, events and the thread that serves a device.
  *
- * One thread a device takes the head of any stream that is ready, one task at a time, streams in turn.
- * A task stays at the head while it runs, so an empty stream is a finished one. After a failure the rest
- * of the stream is skipped, but for events and notifications, until stream_wait tells of it. */
+ * One thread a device takes the head of any stream that is ready, one task at a time, streams in
+ * turn. A task stays at the head while it runs, so an empty stream is a finished one. After a
+ * failure the rest of the stream is skipped, but for events and notifications, until stream_wait
+ * tells of it. */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -57,8 +58,9 @@ static void mark_release(const peri_fake_device *device, peri_fake_mark *mark) {
     resize(device, mark, sizeof *mark, 0);
 }
 
-/* Who waits registers before its queue looks, and looks under its own lock: no wake-up is lost. It gives
- * its mark back before its device can go, so holding the mark's lock keeps the device here. */
+/* Who waits registers before its queue looks, and looks under its own lock: no wake-up is lost.
+ * It gives its mark back before its device can go, so holding the mark's lock keeps the device
+ * here. */
 static void mark_fire(peri_fake_mark *mark) {
     pthread_mutex_lock(&mark->lock);
     atomic_store(&mark->fired, true);
@@ -97,8 +99,8 @@ static void keep_failure(peri_fake_stream *stream, peri_status status, const cha
     strncpy(stream->detail, detail, sizeof stream->detail - 1);
 }
 
-/* One task, without the device's lock. The stream's failure changes on this thread and, once the stream
- * is empty, on the waiting one: reading it here needs no lock. */
+/* One task, without the device's lock. The stream's failure changes on this thread and, once the
+ * stream is empty, on the waiting one: reading it here needs no lock. */
 static peri_status serve(peri_fake_device *device, peri_fake_stream *stream, peri_fake_task *task) {
     switch (task->kind) {
     case PERI_FAKE_FIRE:
@@ -171,7 +173,8 @@ void peri_fake_queue_end(peri_fake_device *device) {
     device->started = false;
 }
 
-/* Any word of a task that lies in the range counts as a use: no size or seed looks like an address. */
+/* Any word of a task that lies in the range counts as a use: no size or seed looks like an
+ * address. */
 static bool task_names(const peri_fake_task *task, uintptr_t begin, size_t bytes) {
     if (task->kind > PERI_FAKE_FILL) return false;
     for (size_t at = 0; at + sizeof(uintptr_t) <= sizeof task->as; at += sizeof(uintptr_t)) {
@@ -282,8 +285,10 @@ peri_status peri_fake_enqueue(peri_fake_stream *stream, const peri_fake_task *ta
     node->next = NULL;
     node->made = made;
     pthread_mutex_lock(&device->lock);
-    if (stream->last != NULL) stream->last->next = node;
-    else stream->first = node;
+    if (stream->last != NULL)
+        stream->last->next = node;
+    else
+        stream->first = node;
     stream->last = node;
     pthread_cond_broadcast(&device->work);
     pthread_mutex_unlock(&device->lock);
@@ -304,8 +309,8 @@ static void sleep_a_while(peri_fake_device *device) {
 
 static peri_status ask(peri_fake_stream *stream, const peri_control *control) {
     const char *stage = atomic_load(&stream->stage);
-    return control->poll(control->ud, stage == NULL ? "waiting" : stage,
-                         atomic_load(&stream->done), atomic_load(&stream->total));
+    return control->poll(control->ud, stage == NULL ? "waiting" : stage, atomic_load(&stream->done),
+                         atomic_load(&stream->total));
 }
 
 peri_status peri_fake_stream_wait(peri_stream *stream, const peri_control *control) {

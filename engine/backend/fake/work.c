@@ -4,7 +4,8 @@
 #include "backend/drivers.h"
 #include "backend/fake/fake.h"
 
-/* The caller's memory is read and written here, as a copy engine would, not at the time of the call. */
+/* The caller's memory is read and written here, as a copy engine would, not at the time of the
+ * call. */
 static void copy_rows(const peri_fake_copy *copy) {
     char *to = copy->to;
     const char *from = copy->from;
