@@ -1,5 +1,6 @@
-/* convert_element.h: one element from dtype to dtype: to nearest even, saturating for i8 and u8, where a
- * NaN becomes 0. Everything goes through f32, which holds the values of the other three exactly. */
+/* convert_element.h: one element from dtype to dtype: to nearest even, saturating for i8 and u8,
+ * where a NaN becomes 0. Everything goes through f32, which holds the values of the other three
+ * exactly. */
 #ifndef PERI_BACKEND_CONVERT_ELEMENT_H
 #define PERI_BACKEND_CONVERT_ELEMENT_H
 

@@ -1,8 +1,8 @@
 /* host_memory.c: devices, memory and streams of the backends that live in the host's memory.
  *
- * Everything comes from host->resize, so it is accounted with the context. A stream's run() has finished
- * when it returns, so waiting is nothing. Threads: a stream belongs to one thread at a time; memory is
- * acquired and released from any. */
+ * Everything comes from host->resize, so it is accounted with the context. A stream's run() has
+ * finished when it returns, so waiting is nothing. Threads: a stream belongs to one thread at a
+ * time; memory is acquired and released from any. */
 #include "backend/host_memory.h"
 
 #include <string.h>
@@ -13,10 +13,11 @@ static peri_status short_of_memory(const peri_device *device, size_t bytes) {
     peri_context_stats stats;
     peri_context_stat(device->context, &stats);
     if (stats.bytes_limit != 0)
-        return device->host->fail(PERI_E_MEMORY, "%zu bytes needed, %zu held, the limit is %zu bytes",
-                                  bytes, stats.bytes, stats.bytes_limit);
-    return device->host->fail(PERI_E_MEMORY, "%zu bytes needed, %zu held: the system gave none", bytes,
-                              stats.bytes);
+        return device->host->fail(PERI_E_MEMORY,
+                                  "%zu bytes needed, %zu held, the limit is %zu bytes", bytes,
+                                  stats.bytes, stats.bytes_limit);
+    return device->host->fail(PERI_E_MEMORY, "%zu bytes needed, %zu held: the system gave none",
+                              bytes, stats.bytes);
 }
 
 peri_status peri_host_device_open(const peri_driver *driver, const peri_host *host,

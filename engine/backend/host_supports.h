@@ -1,4 +1,5 @@
-/* host_supports.h: what the operations of the backends on the host take. One answer for ref and cpu. */
+/* host_supports.h: what the operations of the backends on the host take. One answer for ref and
+ * cpu. */
 #ifndef PERI_BACKEND_HOST_SUPPORTS_H
 #define PERI_BACKEND_HOST_SUPPORTS_H
 

@@ -1,5 +1,5 @@
-/* backend_test: convert, lengths, gather and refine on the cpu backend against ref, bit for bit, on every
- * instruction set and 1..4 threads; and the memory slots that both share. */
+/* backend_test: convert, lengths, gather and refine on the cpu backend against ref, bit for bit, on
+ * every instruction set and 1..4 threads; and the memory slots that both share. */
 #include "operate.h"
 
 #define THREADS 4
@@ -33,9 +33,10 @@ static void compare_convert(peri_op_convert *op, const char *what) {
         if (!peri_isa_force((peri_isa)isa)) continue;
         op->out = blank(wanted.dtype, op->in.rows, op->in.cols, 3);
         peri_status status = test_run(cpu, op, following_threads(), NULL);
-        CHECK(status == PERI_OK && same_block(&op->out, &wanted), "%s: %s to %s on %s, %zu x %zu: %d",
-              what, peri_dtype_name(op->in.dtype), peri_dtype_name(wanted.dtype),
-              peri_isa_name((peri_isa)isa), op->in.rows, op->in.cols, status);
+        CHECK(status == PERI_OK && same_block(&op->out, &wanted),
+              "%s: %s to %s on %s, %zu x %zu: %d", what, peri_dtype_name(op->in.dtype),
+              peri_dtype_name(wanted.dtype), peri_isa_name((peri_isa)isa), op->in.rows, op->in.cols,
+              status);
         free(op->out.data);
     }
     peri_isa_force(PERI_ISA_COUNT);
@@ -79,12 +80,13 @@ static void check_all_halves(void) {
 
 /* Known answers: the oracle itself must round to even and saturate. */
 static void check_rounding(void) {
-    static const float in[] = { 0.5f,   1.5f,  2.5f,     -0.5f,    -1.5f,   126.5f, 127.5f, 1e9f,
-                                -1e9f,  254.5f, INFINITY, -INFINITY, NAN,     -3.2f,  65519.0f,
-                                65520.0f, 0x1p-24f, 0x1p-25f, 0x1.8p-24f };
-    static const int8_t i8[] = { 0, 2, 2, 0, -2, 126, 127, 127, -128, 127, 127, -128, 0, -3, 127, 127,
-                                 0, 0, 0 };
-    static const uint8_t u8[] = { 0, 2, 2, 0, 0, 126, 128, 255, 0, 254, 255, 0, 0, 0, 255, 255, 0, 0, 0 };
+    static const float in[] = { 0.5f,     1.5f,     2.5f,     -0.5f,    -1.5f,     126.5f, 127.5f,
+                                1e9f,     -1e9f,    254.5f,   INFINITY, -INFINITY, NAN,    -3.2f,
+                                65519.0f, 65520.0f, 0x1p-24f, 0x1p-25f, 0x1.8p-24f };
+    static const int8_t i8[] = { 0,   2,    2, 0,  -2,  126, 127, 127, -128, 127,
+                                 127, -128, 0, -3, 127, 127, 0,   0,   0 };
+    static const uint8_t u8[] = { 0,   2, 2, 0, 0,   126, 128, 255, 0, 254,
+                                  255, 0, 0, 0, 255, 255, 0,   0,   0 };
     size_t count = sizeof in / sizeof *in;
     peri_view view = { (void *)(uintptr_t)in, 1, count, sizeof in, PERI_F32, PERI_CPU };
     peri_op_convert op = { .in = view, .out = { .dtype = PERI_I8 } };
@@ -98,7 +100,8 @@ static void check_rounding(void) {
     op.out = (peri_view){ .dtype = PERI_F16 };
     compare_convert(&op, "rounding");
     const uint16_t *half = op.out.data;
-    CHECK(half[14] == 0x7BFF && half[15] == 0x7C00 && half[16] == 1 && half[17] == 0 && half[18] == 2,
+    CHECK(half[14] == 0x7BFF && half[15] == 0x7C00 && half[16] == 1 && half[17] == 0 &&
+              half[18] == 2,
           "f32 to f16: %x %x %x %x %x", half[14], half[15], half[16], half[17], half[18]);
     free(op.out.data);
 }
@@ -236,19 +239,20 @@ static void check_memory(peri_device *device) {
     driver->mem_release(wrapped);
     driver->mem_release(mem);
     peri_context_stat(context, &after);
-    CHECK(after.bytes == before.bytes && after.blocks == before.blocks, "all is given back: %zu bytes",
-          after.bytes - before.bytes);
+    CHECK(after.bytes == before.bytes && after.blocks == before.blocks,
+          "all is given back: %zu bytes", after.bytes - before.bytes);
 }
 
 static void check_memory_limit(peri_place_kind kind) {
     peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
     peri_context *limited = NULL;
     options.memory_bytes = 1 << 20;
-    if (!CHECK(peri_context_create(&options, &limited) == PERI_OK, "a context with a limit")) return;
+    if (!CHECK(peri_context_create(&options, &limited) == PERI_OK, "a context with a limit"))
+        return;
     peri_device *device = test_device(limited, kind);
     peri_mem *mem = NULL;
-    peri_status status =
-        device->driver->mem_acquire(device, 2 << 20, PERI_MEMORY_DEVICE, PERI_USE_ROWS, &mem);
+    peri_status status = device->driver->mem_acquire(device, 2 << 20, PERI_MEMORY_DEVICE,
+                                                     PERI_USE_ROWS, &mem);
     CHECK(status == PERI_E_MEMORY && mem == NULL &&
               strstr(peri_error_detail(), "2097152 bytes needed") != NULL,
           "past the limit: %d, %s", status, peri_error_detail());

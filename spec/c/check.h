@@ -1,8 +1,9 @@
-/* check.h: what the C tests share: counting checks and saying how they went.
+/* check.h: what the C tests share: counting checks and saying how they went:
+ * "N passed, N failed, N skipped" at the end, and a failure for the shell if any failed.
  *
  *     CHECK(a == b, "row %zu: %d, wanted %d", i, a, b);   a false one prints the place and the text
  *     check_skip("avx512", "the CPU lacks it");           a part that can't run here, by name
- *     return check_done();                                "N passed, N failed, N skipped" and the exit code
+ *     return check_done();                                prints the counts; the exit code
  *
  * Only the first failures are printed in full; all are counted. One thread. */
 #ifndef PERIGEE_SPEC_CHECK_H
@@ -13,9 +14,7 @@
 
 #define CHECK_PRINTED_MAX 20
 
-static struct {
-    size_t passed, failed, skipped;
-} check_counts;
+static struct { size_t passed, failed, skipped; } check_counts;
 
 __attribute__((format(printf, 4, 5))) static inline bool
 check_that(bool condition, const char *file, int line, const char *format, ...) {

@@ -1,6 +1,6 @@
-/* distances_test: the sum kernels of every instruction set against the canonical routine, bit for bit:
- * every dtype and metric, dimensions 1..130 and odd large ones, rows by range and by slot; values that
- * underflow, overflow and cancel. */
+/* distances_test: the sum kernels of every instruction set against the canonical routine, bit for
+ * bit: every dtype and metric, dimensions 1..130 and odd large ones, rows by range and by slot;
+ * values that underflow, overflow and cancel. */
 #include "operate.h"
 
 #define ROWS 7
@@ -55,9 +55,9 @@ static void check_shape(shape *s) {
                           ? peri_canonical_length(s->query.dtype, s->query.data, dim)
                           : 0;
     for (size_t i = 0; i < ROWS; i++)
-        s->wanted[i] =
-            peri_canonical_distance(s->metric, s->dtype, s->query.data, peri_view_row(&s->rows, i),
-                                    dim, s->query_length, s->lengths[i]);
+        s->wanted[i] = peri_canonical_distance(s->metric, s->dtype, s->query.data,
+                                               peri_view_row(&s->rows, i), dim, s->query_length,
+                                               s->lengths[i]);
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++)
         if (peri_isa_force((peri_isa)isa)) with_isa((peri_isa)isa, s);
     peri_isa_force(PERI_ISA_COUNT);

@@ -1,6 +1,6 @@
-/* knn_bound_test: data on which the coarse pass of exact search is of little use, or its arithmetic in
- * danger: clusters far from the origin, equal rows, huge and tiny norms, ties at the k-th place. The answer
- * must be that of ref, bit for bit. */
+/* knn_bound_test: data on which the coarse pass of exact search is of little use, or its arithmetic
+ * in danger: clusters far from the origin, equal rows, huge and tiny norms, ties at the k-th place.
+ * The answer must be that of ref, bit for bit. */
 #include "operate.h"
 
 #define QUERIES 40
@@ -116,8 +116,8 @@ static void compare(peri_op_knn *op, const char *name) {
             CHECK(status == PERI_OK && same, "%s, %s %s %s: value %zu is %a, wanted %a", name,
                   peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
                   peri_isa_name((peri_isa)isa), at, (double)found[at], (double)wanted[at]);
-            CHECK(memcmp(ids, wanted_ids, count * sizeof *ids) == 0, "%s, %s %s %s: other ids", name,
-                  peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
+            CHECK(memcmp(ids, wanted_ids, count * sizeof *ids) == 0, "%s, %s %s %s: other ids",
+                  name, peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric),
                   peri_isa_name((peri_isa)isa));
         }
     }
@@ -149,14 +149,22 @@ int main(void) {
         const char *name;
         make_fn make;
     } sets[] = {
-        { "plain", plain },           { "far cluster", far_cluster },
-        { "far clusters", far_clusters }, { "one far column", one_far_column },
-        { "equal rows", equal_rows }, { "all equal", all_equal },
-        { "whole numbers", whole },   { "huge", huge },
-        { "overflowing", overflowing }, { "tiny", tiny },
-        { "subnormal", subnormal },   { "every size", every_size },
-        { "outliers", outliers },     { "line", line },
-        { "cancelling", cancelling }, { "edge of range", edge_of_range },
+        { "plain", plain },
+        { "far cluster", far_cluster },
+        { "far clusters", far_clusters },
+        { "one far column", one_far_column },
+        { "equal rows", equal_rows },
+        { "all equal", all_equal },
+        { "whole numbers", whole },
+        { "huge", huge },
+        { "overflowing", overflowing },
+        { "tiny", tiny },
+        { "subnormal", subnormal },
+        { "every size", every_size },
+        { "outliers", outliers },
+        { "line", line },
+        { "cancelling", cancelling },
+        { "edge of range", edge_of_range },
         { "vanishing", vanishing },
     };
     context = test_context(4);

@@ -1,5 +1,5 @@
-/* knn_test: exact search on the cpu backend against ref, bit for bit: dtypes, metrics, instruction sets,
- * dimensions, numbers of rows and queries, k, strides, filters, threads. */
+/* knn_test: exact search on the cpu backend against ref, bit for bit: dtypes, metrics, instruction
+ * sets, dimensions, numbers of rows and queries, k, strides, filters, threads. */
 #include "operate.h"
 
 #include "core/bitset.h"
@@ -34,8 +34,8 @@ static void with_isa(trial *t, peri_isa isa) {
     memset(t->found, 0x5A, count * sizeof *t->found);
     peri_status status = test_run(cpu, &t->op, t->threads, NULL);
     CHECK(status == PERI_OK, "%s: %s", name, peri_error_detail());
-    CHECK(test_same_bits(t->found, t->wanted, count, &at), "%s: value %zu is %a, wanted %a", name, at,
-          (double)t->found[at], (double)t->wanted[at]);
+    CHECK(test_same_bits(t->found, t->wanted, count, &at), "%s: value %zu is %a, wanted %a", name,
+          at, (double)t->found[at], (double)t->wanted[at]);
     for (at = 0; at < count && t->ids[at] == t->wanted_ids[at];) at++;
     CHECK(at == count, "%s: id %zu is %lld, wanted %lld", name, at, (long long)t->ids[at],
           (long long)t->wanted_ids[at]);
@@ -122,7 +122,8 @@ static void make_filters(void) {
         filter_bits[f] = test_new(peri_bitset_words(FILTER_ROWS), sizeof(uint64_t));
         filter_lists[f] = test_new(FILTER_ROWS, sizeof(uint32_t));
         for (size_t i = 0; i < FILTER_ROWS; i++)
-            if (peri_random_below(f, i, 1000) < parts_of_1000[f]) peri_bitset_add(filter_bits[f], i);
+            if (peri_random_below(f, i, 1000) < parts_of_1000[f])
+                peri_bitset_add(filter_bits[f], i);
         if (f == 5) peri_bitset_add(filter_bits[f], 777); /* one bit; number 4 has none */
         for (uint32_t i = 0; i < FILTER_ROWS; i++)
             if (peri_bitset_test(filter_bits[f], i)) filter_lists[f][filter_passing[f]++] = i;
@@ -143,8 +144,11 @@ static void check_filtered(peri_dtype dtype, peri_metric metric, size_t queries,
         view.passing = filter_passing + f;
         check_shape(dtype, metric, queries, FILTER_ROWS, 17, k, &view, "filter");
     }
-    view = (peri_filter_view){ .count = FILTERS, .words = peri_bitset_words(FILTER_ROWS), .bits = bits,
-                               .lists = lists ? slots : NULL, .passing = filter_passing,
+    view = (peri_filter_view){ .count = FILTERS,
+                               .words = peri_bitset_words(FILTER_ROWS),
+                               .bits = bits,
+                               .lists = lists ? slots : NULL,
+                               .passing = filter_passing,
                                .which = which };
     for (size_t i = 0; i < queries; i++) which[i] = peri_random_below(5, i, FILTERS);
     check_shape(dtype, metric, queries, FILTER_ROWS, 17, k, &view, "own filters");

@@ -1,7 +1,7 @@
 /* operate.h: what the tests of operations share: devices, data, runs with guarded scratch.
  *
- * Memory comes from calloc through test_new, so that a sanitizer sees each block; scratch is filled with
- * junk first (an operation may not count on zeros) and has a guard behind it. */
+ * Memory comes from calloc through test_new, so that a sanitizer sees each block; scratch is filled
+ * with junk first (an operation may not count on zeros) and has a guard behind it. */
 #ifndef PERIGEE_SPEC_OPERATE_H
 #define PERIGEE_SPEC_OPERATE_H
 
@@ -18,7 +18,8 @@
 #include "core/random.h"
 
 #define TEST_DTYPES 4 /* f32 f16 i8 u8 */
-#define TEST_METRICS 3 /* euclidean is squared L2 inside; the report differs, and has its own test */
+#define TEST_METRICS                                                                               \
+    3 /* euclidean is squared L2 inside; the report differs, and has its own test */
 
 static const peri_metric test_metrics[] = { PERI_SQEUCLIDEAN, PERI_INNER_PRODUCT, PERI_COSINE };
 
@@ -86,7 +87,8 @@ static inline void test_store(peri_dtype dtype, void *row, size_t j, float value
     }
 }
 
-/* A matrix of random values in [-1, 1) (integers: the whole range), `spare` elements between its rows. */
+/* A matrix of random values in [-1, 1) (integers: the whole range), `spare` elements between its
+ * rows. */
 static inline peri_view test_matrix(peri_dtype dtype, size_t rows, size_t cols, size_t spare,
                                     uint64_t seed) {
     size_t stride = (cols + spare) * peri_dtype_bytes(dtype);
@@ -101,8 +103,8 @@ static inline peri_view test_matrix(peri_dtype dtype, size_t rows, size_t cols, 
 static inline float *test_lengths(const peri_view *rows) {
     float *lengths = test_new(rows->rows, sizeof *lengths);
     for (size_t i = 0; i < rows->rows; i++)
-        lengths[i] =
-            peri_canonical_length(rows->dtype, peri_view_row(rows, i), (uint32_t)rows->cols);
+        lengths[i] = peri_canonical_length(rows->dtype, peri_view_row(rows, i),
+                                           (uint32_t)rows->cols);
     return lengths;
 }
 

@@ -37,7 +37,7 @@ static void convert_row(const peri_op_convert *op, const void *in, void *out) {
     size_t count = op->in.cols;
     switch (op->in.dtype * 4 + op->out.dtype) {
 #define CONVERT_CASE(from, to)                                                                     \
-    case (from) * 4 + (to):                                                                        \
+    case (from)*4 + (to):                                                                          \
         for (size_t j = 0; j < count; j++)                                                         \
             peri_element_store(to, out, j, peri_element_load(from, in, j));                        \
         break

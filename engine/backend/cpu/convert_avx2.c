@@ -1,7 +1,8 @@
 /* convert_avx2.c: f16 to and from f32 with F16C.
  *
- * The instructions round as core/half.h does, but make NaNs quiet and keep their payload; eight elements
- * with a NaN among them therefore take the plain way, so that the bits are the same everywhere. */
+ * The instructions round as core/half.h does, but make NaNs quiet and keep their payload; eight
+ * elements with a NaN among them therefore take the plain way, so that the bits are the same
+ * everywhere. */
 #include <immintrin.h>
 
 #include "backend/cpu/convert.h"

@@ -1,7 +1,7 @@
 /* cpu.c: the driver of the cpu backend: SIMD chosen at run time, on the threads of the context.
  *
- * This file holds the table and no policy: each operation has its own file. run() has finished when it
- * returns; a long operation polls the stream's control meanwhile. */
+ * This file holds the table and no policy: each operation has its own file. run() has finished when
+ * it returns; a long operation polls the stream's control meanwhile. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -27,9 +27,9 @@ static peri_status device_stat(const peri_host *host, uint32_t number, peri_devi
     size_t used = 0;
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
         if (!peri_isa_present((peri_isa)isa) || used >= sizeof out->detail) continue;
-        used += (size_t)snprintf(out->detail + used, sizeof out->detail - used, "%s%s",
-                                 used > 0 ? ", " : "instruction sets: ",
-                                 peri_isa_name((peri_isa)isa));
+        used += (size_t)snprintf(
+            out->detail + used, sizeof out->detail - used, "%s%s",
+            used > 0 ? ", " : "instruction sets: ", peri_isa_name((peri_isa)isa));
     }
     long page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
     long spare = sysconf(_SC_AVPHYS_PAGES), cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -58,8 +58,7 @@ static size_t scratch_bytes(const peri_device *device, const peri_op *op) {
 static peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
     switch (op->kind) {
 #define RUN_CASE(NAME, name)                                                                       \
-    case PERI_OP_##NAME:                                                                           \
-        return peri_cpu_##name(stream, (const peri_op_##name *)op, scratch, bytes);
+    case PERI_OP_##NAME: return peri_cpu_##name(stream, (const peri_op_##name *)op, scratch, bytes);
         PERI_OP_MAP(RUN_CASE)
 #undef RUN_CASE
     case PERI_OP_COUNT: break;

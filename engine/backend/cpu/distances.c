@@ -1,7 +1,7 @@
 /* distances.c: from sum kernels to values inside, and the kernels in plain C.
  *
- * A kernel gives the canonical sums of one query and many rows; the step from a sum to a value is the
- * same for all of them and is done here. */
+ * A kernel gives the canonical sums of one query and many rows; the step from a sum to a value is
+ * the same for all of them and is done here. */
 #include "backend/cpu/distances.h"
 
 #include <math.h>

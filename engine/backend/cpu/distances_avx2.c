@@ -1,9 +1,10 @@
 /* distances_avx2.c: the sum kernels with AVX2, FMA and F16C.
  *
- * f32 and f16: the 32 lanes are four registers a row; two rows at a time fill the eight accumulators that
- * the latency of the multiply-add asks for and still leave registers for the query. A ragged tail goes
- * through a padded copy, and lanes past the end keep their sum (adding 0 * 0 would turn -0 into +0).
- * i8 and u8: widened to 16 bits, madd to 32; integers, so their order is free. */
+ * f32 and f16: the 32 lanes are four registers a row; two rows at a time fill the eight
+ * accumulators that the latency of the multiply-add asks for and still leave registers for the
+ * query. A ragged tail goes through a padded copy, and lanes past the end keep their sum (adding a
+ * product of zeros would turn -0 into +0). i8 and u8: widened to 16 bits, madd to 32; integers, so
+ * their order is free. */
 #include <immintrin.h>
 #include <string.h>
 

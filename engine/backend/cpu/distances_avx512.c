@@ -1,9 +1,9 @@
 /* distances_avx512.c: the sum kernels with AVX-512 (F, BW, VL, DQ, VNNI).
  *
- * f32 and f16: the 32 lanes are two registers a row; four rows at a time share the loads of the query and
- * hide the latency of the multiply-add. A ragged tail is masked in the accumulation too: adding 0 * 0
- * would turn a sum of -0 into +0. i8 and u8: widened to 16 bits, pairs of products summed in 32 bits by
- * one instruction; integers, so their order is free. */
+ * f32 and f16: the 32 lanes are two registers a row; four rows at a time share the loads of the
+ * query and hide the latency of the multiply-add. A ragged tail is masked in the accumulation too:
+ * adding 0 * 0 would turn a sum of -0 into +0. i8 and u8: widened to 16 bits, pairs of products
+ * summed in 32 bits by one instruction; integers, so their order is free. */
 #include <immintrin.h>
 
 #include "backend/cpu/sums.h"
@@ -70,7 +70,8 @@ INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
 #pragma GCC unroll 4
     for (int r = 0; r < group; r++) {
         sums[r][0] = step_masked(squared, q0, load_tail(dtype, rows[r], j, m0), sums[r][0], m0);
-        sums[r][1] = step_masked(squared, q1, load_tail(dtype, rows[r], j + 16, m1), sums[r][1], m1);
+        sums[r][1] = step_masked(squared, q1, load_tail(dtype, rows[r], j + 16, m1), sums[r][1],
+                                 m1);
     }
 }
 

@@ -19,7 +19,8 @@ static size_t chunk_rows(const peri_op_gather *op) {
 
 static peri_status gather_chunk(void *ud, size_t task, size_t worker) {
     const peri_op_gather *op = ud;
-    size_t first = task * chunk_rows(op), stop = peri_min_size(first + chunk_rows(op), op->out.rows);
+    size_t first = task * chunk_rows(op),
+           stop = peri_min_size(first + chunk_rows(op), op->out.rows);
     size_t bytes = row_bytes(op);
     (void)worker;
     for (size_t i = first; i < stop; i++) {
@@ -42,6 +43,6 @@ peri_status peri_cpu_gather(peri_stream *stream, const peri_op_gather *op, void 
     (void)scratch_bytes;
     peri_op_gather copy = *op;
     peri_loop loop = { "gather", stream->threads, stream->control };
-    return peri_parallel(stream->device->context, &loop, peri_ceil_div(op->out.rows, chunk_rows(op)),
-                         gather_chunk, &copy);
+    return peri_parallel(stream->device->context, &loop,
+                         peri_ceil_div(op->out.rows, chunk_rows(op)), gather_chunk, &copy);
 }

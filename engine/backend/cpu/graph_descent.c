@@ -23,7 +23,6 @@
 
 #define BATCH 128u     /* candidates handed to the distance kernel at once */
 #define ROWS_A_TASK 64u
-#define KEPT_FRESH 2u  /* the mark of an entry that was fresh and not sampled, while its row joins */
 
 typedef enum sample_kind { NEW, OLD, NEW_REVERSE, OLD_REVERSE, SAMPLE_KINDS } sample_kind;
 
@@ -33,6 +32,8 @@ typedef struct worker {
     uint32_t *touched; /* [words] what was set in seen, as long as it fits */
     uint32_t *slots;   /* [BATCH] */
     float *distances;  /* [BATCH] */
+    uint64_t *spare;   /* [BATCH] keys */
+    uint64_t *keys;    /* [degree] the list of the row that joins; marked = was in it before */
     float *query;      /* [d] a row of f16 as f32 */
     uint32_t *drawn;   /* [degree] */
     uint8_t *clean;    /* [1] seen was cleared since the operation began */
@@ -67,6 +68,8 @@ static size_t lay_out_worker(const peri_op_graph_descent *op, void *base, worker
     w->touched = peri_scratch_cut(&at, base, words * sizeof(uint32_t));
     w->slots = peri_scratch_cut(&at, base, BATCH * sizeof(uint32_t));
     w->distances = peri_scratch_cut(&at, base, BATCH * sizeof(float));
+    w->spare = peri_scratch_cut(&at, base, BATCH * sizeof(uint64_t));
+    w->keys = peri_scratch_cut(&at, base, op->degree * sizeof(uint64_t));
     w->query = peri_scratch_cut(&at, base, op->rows.cols * sizeof(float));
     w->drawn = peri_scratch_cut(&at, base, op->degree * sizeof(uint32_t));
     return at;
@@ -170,16 +173,16 @@ static void join_flush(join *j) {
     j->touched_count += j->pending;
     peri_distances_slots(&j->run->measure, j->query, j->query_length, own->slots, j->pending,
                          own->distances);
-    peri_near_offer(&j->list, own->distances, own->slots, j->pending);
+    peri_near_offer(&j->list, own->distances, own->slots, j->pending, own->spare);
     j->pending = 0;
 }
 
 static void join_candidates(join *j, const uint32_t *slots, size_t count) {
     for (size_t i = 0; i < count && slots[i] != PERI_SLOT_NONE; i++) {
-        uint64_t *word = j->own.seen + slots[i] / 64, bit = UINT64_C(1) << (slots[i] % 64);
+        uint64_t *word = j->own.seen + slots[i] / 64;
         j->own.slots[j->pending] = slots[i];
-        j->pending += (*word & bit) == 0;
-        *word |= bit;
+        j->pending += ~*word >> (slots[i] % 64) & 1;
+        *word |= UINT64_C(1) << (slots[i] % 64);
         if (j->pending == BATCH) join_flush(j);
     }
 }
@@ -187,7 +190,8 @@ static void join_candidates(join *j, const uint32_t *slots, size_t count) {
 /* Marks what may not be offered: the row itself and its list. */
 static void mark_list(join *j, uint32_t u) {
     peri_bitset_add(j->own.seen, u);
-    for (size_t i = 0; i < j->list.count; i++) peri_bitset_add(j->own.seen, j->list.slots[i]);
+    for (size_t i = 0; i < j->list.count; i++)
+        peri_bitset_add(j->own.seen, peri_near_slot(j->list.keys[i]));
 }
 
 /* Clears the marks; `before` is the list as mark_list() saw it. */
@@ -205,9 +209,7 @@ static void clean_marks(join *j, uint32_t u, const uint32_t *before, size_t coun
 
 static void join_begin(join *j, uint32_t u) {
     const peri_op_graph_descent *op = j->run->op;
-    size_t first = (size_t)u * op->degree;
-    j->list = (peri_near_list){ op->distances_next + first, op->slots_next + first,
-                                op->fresh_next + first, 0, op->degree };
+    j->list = (peri_near_list){ j->own.keys, 0, op->degree };
     j->touched_count = j->pending = 0;
     j->query = peri_view_row(&op->rows, u);
     if (op->rows.dtype == PERI_F16) {
@@ -218,34 +220,44 @@ static void join_begin(join *j, uint32_t u) {
     j->query_length = op->metric == PERI_COSINE ? op->lengths[u] : 0.0f;
 }
 
-/* Ends a list: the marks become fresh again, what is missing is said. Returns what entered. */
-static size_t join_end(join *j) {
-    peri_near_list *list = &j->list;
-    size_t entered = 0;
-    for (size_t i = 0; i < list->count; i++) {
-        entered += list->marks[i] == 1;
-        list->marks[i] = list->marks[i] != 0;
-    }
-    for (size_t i = list->count; i < list->capacity; i++) {
-        list->slots[i] = PERI_SLOT_NONE;
-        list->distances[i] = INFINITY;
-        list->marks[i] = 0;
-    }
-    return entered;
-}
-
-/* Copies the list as it is; members of new(u) are the first fresh ones, which lose their mark. */
+/* The list as it was, all marked. */
 static void copy_list(join *j, uint32_t u) {
     const peri_op_graph_descent *op = j->run->op;
-    size_t first = (size_t)u * op->degree, count = 0, joined = 0;
-    for (; count < op->degree && op->slots[first + count] != PERI_SLOT_NONE; count++) {
-        bool fresh = op->fresh[first + count] != 0;
-        j->list.slots[count] = op->slots[first + count];
-        j->list.distances[count] = op->distances[first + count];
-        j->list.marks[count] = fresh && joined >= op->samples ? KEPT_FRESH : 0;
-        joined += fresh;
-    }
+    size_t first = (size_t)u * op->degree, count = 0;
+    for (; count < op->degree && op->slots[first + count] != PERI_SLOT_NONE; count++)
+        j->list.keys[count] = peri_near_key(op->distances[first + count],
+                                            op->slots[first + count]) | PERI_NEAR_MARK;
     j->list.count = count;
+}
+
+/* Writes the next list of u. What was there before (marked) is found again in the old list, whose order is
+ * the same: it keeps its distance, and stays fresh unless it was among the first `samples` fresh ones,
+ * which joined. Returns how many entered. */
+static size_t write_list(join *j, uint32_t u) {
+    const peri_op_graph_descent *op = j->run->op;
+    size_t first = (size_t)u * op->degree, old = first, joined = 0, entered = 0;
+    for (size_t i = 0; i < j->list.count; i++) {
+        uint32_t slot = peri_near_slot(j->list.keys[i]);
+        float distance = peri_near_distance(j->list.keys[i]);
+        bool known = (j->list.keys[i] & PERI_NEAR_MARK) != 0, fresh = true;
+        if (known) {
+            while (op->slots[old] != slot) joined += op->fresh[old++] != 0;
+            distance = op->distances[old];
+            fresh = op->fresh[old] != 0 && joined >= op->samples;
+        } else if (distance == 0) { /* its sign is lost in the key */
+            peri_distances_slots(&j->run->measure, j->query, j->query_length, &slot, 1, &distance);
+        }
+        op->slots_next[first + i] = slot;
+        op->distances_next[first + i] = distance;
+        op->fresh_next[first + i] = fresh;
+        entered += !known;
+    }
+    for (size_t i = first + j->list.count; i < first + op->degree; i++) {
+        op->slots_next[i] = PERI_SLOT_NONE;
+        op->distances_next[i] = INFINITY;
+        op->fresh_next[i] = 0;
+    }
+    return entered;
 }
 
 static size_t join_row(join *j, uint32_t u) {
@@ -269,7 +281,7 @@ static size_t join_row(join *j, uint32_t u) {
     }
     join_flush(j);
     clean_marks(j, u, op->slots + (size_t)u * op->degree, op->degree);
-    return join_end(j);
+    return write_list(j, u);
 }
 
 /* Iteration 0: Floyd's sampling, membership by the bitset. */
@@ -290,7 +302,7 @@ static size_t draw_row(join *j, uint32_t u) {
     join_candidates(j, drawn, degree);
     join_flush(j);
     clean_marks(j, u, NULL, 0);
-    return join_end(j);
+    return write_list(j, u);
 }
 
 static peri_status join_rows(void *ud, size_t task, size_t worker_number) {

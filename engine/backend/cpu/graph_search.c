@@ -25,12 +25,13 @@
 
 /* A worker's scratch. */
 typedef struct worker {
-    peri_near_list list; /* L; marked = open */
+    peri_near_list list; /* L; marked = closed */
     uint32_t *opened;    /* [search_width] */
     uint64_t *taken;     /* [words] */
     uint32_t *touched;   /* [words] what was set in taken, as long as it fits */
     uint32_t *slots;     /* [BATCH] */
     float *distances;    /* [BATCH] */
+    uint64_t *spare;     /* [BATCH] keys */
     uint8_t *clean;      /* [1] taken was cleared since the operation began */
 } worker;
 
@@ -59,14 +60,13 @@ static size_t lay_out(const peri_op_graph_search *op, void *base, worker *w) {
     size_t at = 0, words = peri_bitset_words(op->rows.rows);
     w->clean = peri_scratch_cut(&at, base, 1);
     w->list.capacity = op->itopk_size;
-    w->list.distances = peri_scratch_cut(&at, base, op->itopk_size * sizeof(float));
-    w->list.slots = peri_scratch_cut(&at, base, op->itopk_size * sizeof(uint32_t));
-    w->list.marks = peri_scratch_cut(&at, base, op->itopk_size);
+    w->list.keys = peri_scratch_cut(&at, base, op->itopk_size * sizeof(uint64_t));
     w->opened = peri_scratch_cut(&at, base, op->search_width * sizeof(uint32_t));
     w->taken = peri_scratch_cut(&at, base, words * sizeof(uint64_t));
     w->touched = peri_scratch_cut(&at, base, words * sizeof(uint32_t));
     w->slots = peri_scratch_cut(&at, base, BATCH * sizeof(uint32_t));
     w->distances = peri_scratch_cut(&at, base, BATCH * sizeof(float));
+    w->spare = peri_scratch_cut(&at, base, BATCH * sizeof(uint64_t));
     return at;
 }
 
@@ -86,11 +86,10 @@ static void offer_batch(walk *w, size_t count) {
     w->touched_count += count;
     if (w->passing != NULL)
         for (size_t i = 0; i < count; i++)
-            if (peri_bitset_test(w->passing, own->slots[i])) {
-                float d = own->distances[i];
-                peri_topk_offer(&w->top, d == d ? d : INFINITY, (int64_t)own->slots[i]);
-            }
-    size_t lowest = peri_near_offer(&own->list, own->distances, own->slots, count);
+            if (peri_bitset_test(w->passing, own->slots[i]))
+                peri_topk_offer(&w->top, own->distances[i], (int64_t)own->slots[i]);
+    size_t lowest =
+        peri_near_offer(&own->list, own->distances, own->slots, count, own->spare);
     if (lowest < w->first_open) w->first_open = lowest;
 }
 
@@ -102,20 +101,22 @@ static void measure_and_offer(walk *w, size_t count) {
     offer_batch(w, count);
 }
 
-/* Appends the slot to the batch unless it was taken before. */
-static size_t append_new(walk *w, size_t count, uint32_t slot) {
-    uint64_t *word = w->own->taken + slot / 64, bit = UINT64_C(1) << (slot % 64);
-    w->own->slots[count] = slot;
-    count += (*word & bit) == 0;
-    *word |= bit;
-    return count;
+/* Appends the slot to the batch unless it was taken before, without a branch: it is a toss. */
+static inline size_t append_new(uint64_t *taken, uint32_t *slots, size_t count, uint32_t slot) {
+    uint64_t word = taken[slot / 64];
+    slots[count] = slot;
+    taken[slot / 64] = word | UINT64_C(1) << (slot % 64);
+    return count + (~word >> (slot % 64) & 1);
 }
 
 static void offer_links(walk *w, const uint32_t *links, size_t degree) {
     size_t i = 0;
+    uint64_t *taken = w->own->taken;
+    uint32_t *slots = w->own->slots;
     while (i < degree) {
         size_t stop = peri_min_size(degree, i + BATCH), count = 0;
-        for (; i < stop && links[i] != PERI_SLOT_NONE; i++) count = append_new(w, count, links[i]);
+        for (; i < stop && links[i] != PERI_SLOT_NONE; i++)
+            count = append_new(taken, slots, count, links[i]);
         measure_and_offer(w, count);
         if (i < stop) return; /* a short row */
     }
@@ -136,8 +137,7 @@ static bool step_down(walk *w, const uint32_t *links, uint32_t *at, float *neare
         w->visited += (uint32_t)count;
         for (size_t i = 0; i < count; i++) {
             float d = w->own->distances[i];
-            if (d != d) d = INFINITY;
-            if (!peri_near_before(d, links[first + i], *nearest, *at)) continue;
+            if (!peri_nearer(d, links[first + i], *nearest, *at)) continue;
             *nearest = d;
             *at = links[first + i];
             moved = true;
@@ -152,12 +152,11 @@ static void descend(walk *w) {
     if (at == PERI_SLOT_NONE) return;
     float nearest;
     peri_distances_slots(w->measure, w->query, w->query_length, &at, 1, &nearest);
-    if (nearest != nearest) nearest = INFINITY;
     w->visited++;
     for (uint32_t level = h->level_max; level > 0; level--)
         while (step_down(w, h->links + ((size_t)h->first[at] + level - 1) * h->degree, &at,
                          &nearest)) {}
-    size_t count = append_new(w, 0, at);
+    size_t count = append_new(w->own->taken, w->own->slots, 0, at);
     w->own->distances[0] = nearest;
     offer_batch(w, count);
 }
@@ -171,7 +170,7 @@ static void plant_seeds(walk *w) {
               peri_random_bytes(w->query, op->queries.cols * peri_dtype_bytes(op->queries.dtype));
     for (size_t i = 0; i < seeds; i++) {
         uint32_t slot = n > seeds ? (uint32_t)(peri_random_mix(key, i) % n) : (uint32_t)i;
-        count = append_new(w, count, slot);
+        count = append_new(w->own->taken, w->own->slots, count, slot);
         if (count < BATCH) continue;
         measure_and_offer(w, count);
         count = 0;
@@ -190,14 +189,14 @@ static bool open_and_offer(walk *w) {
     peri_near_list *list = &w->own->list;
     size_t opened = 0, i = w->first_open;
     for (; i < list->count && opened < op->search_width; i++)
-        if (list->marks[i]) {
-            list->marks[i] = 0;
-            w->own->opened[opened++] = list->slots[i];
+        if ((list->keys[i] & PERI_NEAR_MARK) == 0) {
+            w->own->opened[opened++] = peri_near_slot(list->keys[i]);
+            list->keys[i] |= PERI_NEAR_MARK;
         }
-    while (i < list->count && !list->marks[i]) i++;
+    while (i < list->count && (list->keys[i] & PERI_NEAR_MARK) != 0) i++;
     w->first_open = i;
     if (i < list->count)
-        prefetch_row(op->graph + (size_t)list->slots[i] * op->degree, op->degree);
+        prefetch_row(op->graph + (size_t)peri_near_slot(list->keys[i]) * op->degree, op->degree);
     for (size_t j = 0; j < opened; j++)
         offer_links(w, op->graph + (size_t)w->own->opened[j] * op->degree, op->degree);
     return opened > 0;
@@ -212,6 +211,15 @@ static void clean_taken(walk *w) {
         memset(own->taken, 0, words * sizeof(uint64_t));
 }
 
+/* The distance of a key; that of a zero has lost its sign. */
+static float distance_of(const walk *w, uint64_t key) {
+    float distance = peri_near_distance(key);
+    uint32_t slot = peri_near_slot(key);
+    if (distance == 0)
+        peri_distances_slots(w->measure, w->query, w->query_length, &slot, 1, &distance);
+    return distance;
+}
+
 static void write_results(walk *w, size_t query) {
     const peri_op_graph_search *op = w->op;
     const peri_near_list *list = &w->own->list;
@@ -223,8 +231,8 @@ static void write_results(walk *w, size_t query) {
     int64_t *ids = op->ids + query * op->k;
     float *distances = op->distances + query * op->k;
     for (size_t i = 0; i < op->k; i++) {
-        ids[i] = i < list->count ? (int64_t)list->slots[i] : PERI_ID_NONE;
-        distances[i] = i < list->count ? list->distances[i] : INFINITY;
+        ids[i] = i < list->count ? (int64_t)peri_near_slot(list->keys[i]) : PERI_ID_NONE;
+        distances[i] = i < list->count ? distance_of(w, list->keys[i]) : INFINITY;
     }
 }
 

@@ -1,7 +1,8 @@
 /* isa.c: which instruction sets the CPU has, and which one is used.
  *
- * A set is present when every extension that its files are compiled with is (CMakeLists.txt), so that a
- * call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is atomic. */
+ * A set is present when every extension that its files are compiled with is (CMakeLists.txt), so
+ * that a call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is
+ * atomic. */
 #include <stdatomic.h>
 
 #include "backend/cpu/distances.h"

@@ -1,9 +1,10 @@
 /* knn.c: exact nearest rows on the CPU: the plan, the batches and the merge.
  *
- * Two ways. Few queries or few rows: every row that passes gets its canonical distance (knn_direct.c).
- * Many: a coarse pass at the rate of fused multiply-adds rules out, with a certified bound, the rows that
- * can't be among the k nearest; the others get their canonical distance (knn_coarse.c). Either way the
- * answer is that of the reference, bit for bit, on any instruction set and number of threads. */
+ * Two ways. Few queries or few rows: every row that passes gets its canonical distance
+ * (knn_direct.c). Many: a coarse pass at the rate of fused multiply-adds rules out, with a
+ * certified bound, the rows that can't be among the k nearest; the others get their canonical
+ * distance (knn_coarse.c). Either way the answer is that of the reference, bit for bit, on any
+ * instruction set and number of threads. */
 #include "backend/cpu/ops.h"
 
 #include <math.h>
@@ -14,18 +15,18 @@
 #include "core/memory.h"
 #include "core/threads.h"
 
-#define COARSE_QUERIES_LEAST 4u          /* below, reading the rows is what costs */
-#define COARSE_K_SHARE 3u                /* the coarse pass pays while k is below rows / this */
-#define COARSE_PASSING_SHARE 6u          /* own filters: direct when fewer than rows / this pass */
-#define HEAP_BYTES_MAX (UINT64_C(64) << 20)  /* heaps of a batch beyond the output */
-#define TILE_BYTES_MAX (UINT64_C(16) << 20)  /* transposed queries of a batch */
+#define COARSE_QUERIES_LEAST 6u /* below, reading the rows is what costs (Zen 4, 60 000 x 96) */
+#define COARSE_K_SHARE 3u       /* the coarse pass pays while k is below rows / this */
+#define COARSE_PASSING_SHARE 6u /* own filters: direct when fewer than rows / this pass */
+#define HEAP_BYTES_MAX (UINT64_C(64) << 20)   /* heaps of a batch beyond the output */
+#define TILE_BYTES_MAX (UINT64_C(16) << 20)   /* transposed queries of a batch */
 #define BLOCK_BYTES_MAX (UINT64_C(768) << 10) /* transposed queries of a block: most of an L2 */
 #define BLOCK_QUERIES_MAX 480u
 #define BATCH_QUERIES_MAX 4096u
 #define DIRECT_BLOCK_QUERIES 64u
-#define DIRECT_SEGMENT_BYTES 262144u     /* rows that stay in L2 while a block of queries passes */
-#define TASK_PRODUCTS 100000000u         /* multiply-adds of a coarse task: a few ms, for polling */
-#define ALONE_PRODUCTS 200000u           /* below, waking workers costs more than it saves */
+#define DIRECT_SEGMENT_BYTES 262144u /* rows that stay in L2 while a block of queries passes */
+#define TASK_PRODUCTS 100000000u     /* multiply-adds of a coarse task: a few ms, for polling */
+#define ALONE_PRODUCTS 200000u       /* below, waking workers costs more than it saves */
 
 typedef struct layout {
     char *base;
@@ -74,8 +75,10 @@ static void plan_sizes(peri_knn_job *job, const peri_device *device, const peri_
     job->workers = peri_threads(device->context, 0);
     size_t heap_bytes = (job->workers - 1) * op->k * (sizeof(float) + sizeof(int64_t));
     size_t limit = peri_min_size(BATCH_QUERIES_MAX, peri_max_size(1, op->queries.rows));
-    if (heap_bytes > 0) limit = peri_min_size(limit, HEAP_BYTES_MAX / heap_bytes);
-    job->batch_limit = peri_max_size(1, peri_min_size(limit, TILE_BYTES_MAX / row_bytes));
+    size_t fitting = peri_min_size(TILE_BYTES_MAX / row_bytes,
+                                   HEAP_BYTES_MAX / peri_max_size(1, heap_bytes));
+    /* A tile at least: with fewer the coarse pass would multiply zeros. */
+    job->batch_limit = peri_min_size(limit, peri_max_size(fitting, PERI_BLOCK_QUERIES_MAX));
     size_t block = peri_min_size(BLOCK_QUERIES_MAX, BLOCK_BYTES_MAX / row_bytes);
     job->block_limit = peri_max_size(1, block / PERI_BLOCK_QUERIES_MAX) * PERI_BLOCK_QUERIES_MAX;
 }
@@ -83,11 +86,13 @@ static void plan_sizes(peri_knn_job *job, const peri_device *device, const peri_
 static void plan_memory(peri_knn_job *job, layout *l) {
     const peri_op_knn *op = job->op;
     size_t dim = op->rows.cols, batch = job->batch_limit, others = job->workers - 1;
+    bool coarse = op->queries.rows >= COARSE_QUERIES_LEAST;
     job->order = take(l, op->queries.rows, sizeof *job->order);
     job->heaps = take(l, job->workers * batch, sizeof *job->heaps);
     job->heap_distances = take(l, others * batch * op->k, sizeof *job->heap_distances);
     job->heap_ids = take(l, others * batch * op->k, sizeof *job->heap_ids);
     job->bounds = take(l, batch, sizeof *job->bounds);
+    if (!coarse) return;
     job->centre = take(l, dim, sizeof *job->centre);
     job->tiles = take(l, (batch + PERI_BLOCK_QUERIES_MAX) * dim, sizeof *job->tiles);
     job->brings = take(l, batch + PERI_BLOCK_QUERIES_MAX, sizeof *job->brings);
@@ -132,8 +137,8 @@ static void plan_batch(peri_knn_job *job, size_t first, size_t running) {
     job->block_queries = job->coarse ? job->block_limit : DIRECT_BLOCK_QUERIES;
     job->block_queries = peri_min_size(job->block_queries, job->count);
     if (job->coarse) /* whole tiles */
-        job->block_queries =
-            peri_ceil_div(job->block_queries, job->kernels->queries) * job->kernels->queries;
+        job->block_queries = peri_ceil_div(job->block_queries, job->kernels->queries) *
+                             job->kernels->queries;
     job->blocks = peri_ceil_div(job->count, job->block_queries);
     job->segment_rows = segment_rows(job, running);
     job->segments = peri_ceil_div(job->op->rows.rows, job->segment_rows);
@@ -220,8 +225,8 @@ static peri_status run_batches(peri_knn_job *job, peri_context *context, peri_lo
         begin_batch(job);
         peri_loop quiet = { NULL, loop.threads, NULL };
         if (job->coarse)
-            PERI_TRY(peri_parallel(context, &quiet, peri_ceil_div(job->count, job->kernels->queries),
-                                   tile_task, job));
+            PERI_TRY(peri_parallel(
+                context, &quiet, peri_ceil_div(job->count, job->kernels->queries), tile_task, job));
         PERI_TRY(peri_parallel(context, &loop, job->blocks * job->segments, block_task, job));
         PERI_TRY(peri_parallel(context, &quiet, job->count, merge_task, job));
         r.done += job->blocks * job->segments;

@@ -1,12 +1,13 @@
 /* knn_block.h: the kernels of the coarse pass of exact search, one set an instruction set.
  *
  * A panel is `rows` rows transposed: panel[j * rows + r]; a tile is `queries` queries transposed:
- * tile[j * queries + i]. The products of a tile and a panel stay in registers from the first column to
- * the last, and only one bit a pair leaves: whether the row may be among the k nearest of the query.
+ * tile[j * queries + i]. The products of a tile and a panel stay in registers from the first column
+ * to the last, and only one bit a pair leaves: whether the row may be among the k nearest of the
+ * query.
  *
- * Rows of f32 and f16 are multiplied as f32. Rows of i8 and u8 are widened to 16 bits and columns go by
- * pairs, the second of the last one 0 when their number is odd: an element of panel and tile is then the
- * pair (2 j, 2 j + 1), two products a lane and instruction, exact. */
+ * Rows of f32 and f16 are multiplied as f32. Rows of i8 and u8 are widened to 16 bits and columns
+ * go by pairs, the second of the last one 0 when their number is odd: an element of panel and tile
+ * is then the pair (2 j, 2 j + 1), two products a lane and instruction, exact. */
 #ifndef PERI_BACKEND_CPU_KNN_BLOCK_H
 #define PERI_BACKEND_CPU_KNN_BLOCK_H
 
@@ -15,13 +16,14 @@
 #define PERI_BLOCK_ROWS_MAX 32u
 #define PERI_BLOCK_QUERIES_MAX 12u
 
-/* panel[j, r] = (rows[r][j] - centre[j]) * scale[r] and norms[r] = the sum of their squares. centre or
- * scale may be NULL. */
+/* panel[j, r] = (rows[r][j] - centre[j]) * scale[r] and norms[r] = the sum of their squares. centre
+ * or scale may be NULL. */
 typedef void (*peri_block_pack_fn)(peri_dtype dtype, const char *const *rows, uint32_t dim,
                                    const float *centre, const float *scale, float *panel,
                                    float *norms);
 
-/* Bit r of masks[i] = not (start[r] + sum over j of tile[j, i] * panel[j, r] < least[i]); NaN gives 1. */
+/* Bit r of masks[i] = not (start[r] + sum over j of tile[j, i] * panel[j, r] < least[i]); NaN gives
+ * 1. */
 typedef void (*peri_block_tile_fn)(const float *panel, const float *start, const float *tile,
                                    uint32_t dim, const float *least, uint32_t *masks);
 

@@ -1,7 +1,7 @@
 /* knn_block_avx2.c: the kernels of the coarse pass with AVX2 and FMA: 16 rows by 6 queries.
  *
- * 12 accumulators, two registers of rows and one of a query: 15 of the 16. Rows are transposed 8 by 8 in
- * registers; a ragged tail of columns goes through a padded copy. */
+ * 12 accumulators, two registers of rows and one of a query: 15 of the 16. Rows are transposed 8 by
+ * 8 in registers; a ragged tail of columns goes through a padded copy. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -42,7 +42,8 @@ INLINE void transpose(__m256 r[8]) {
 #pragma GCC unroll 2
     for (int i = 0; i < 8; i += 4) {
         __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
+               d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
         r[i] = _mm256_shuffle_ps(a, c, 0x44);
         r[i + 1] = _mm256_shuffle_ps(a, c, 0xEE);
         r[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
@@ -149,7 +150,8 @@ static void pack_pairs(peri_dtype dtype, const char *const *rows, uint32_t dim, 
 
 INLINE uint32_t not_below(__m256i products, const float *start, const float *scale, __m256 bar) {
     __m256 value = _mm256_add_ps(
-        _mm256_loadu_ps(start), _mm256_mul_ps(_mm256_loadu_ps(scale), _mm256_cvtepi32_ps(products)));
+        _mm256_loadu_ps(start),
+        _mm256_mul_ps(_mm256_loadu_ps(scale), _mm256_cvtepi32_ps(products)));
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(value, bar, _CMP_NLT_UQ));
 }
 

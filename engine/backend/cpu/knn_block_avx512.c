@@ -1,8 +1,8 @@
 /* knn_block_avx512.c: the kernels of the coarse pass with AVX-512: 32 rows by 12 queries.
  *
- * 24 accumulators hide the latency of the multiply-add at one of 512 bits a cycle; a column costs two
- * loads and twelve broadcasts for its 24 multiply-adds, so the loads keep up. Rows are transposed 16 by 16
- * in registers. */
+ * 24 accumulators hide the latency of the multiply-add at one of 512 bits a cycle; a column costs
+ * two loads and twelve broadcasts for its 24 multiply-adds, so the loads keep up. Rows are
+ * transposed 16 by 16 in registers. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -40,7 +40,8 @@ INLINE void transpose_parts(__m512 r[16]) {
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
         __m512 a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
-        __m512 c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+        __m512 c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]),
+               d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
         r[i] = _mm512_castpd_ps(pair_low(a, c));
         r[i + 1] = _mm512_castpd_ps(pair_high(a, c));
         r[i + 2] = _mm512_castpd_ps(pair_low(b, d));
@@ -71,7 +72,8 @@ INLINE void pack16(peri_dtype dtype, const char *const *rows, uint32_t dim, cons
     for (size_t j = 0; j < dim; j += 16) {
         size_t columns = dim - j < 16 ? dim - j : 16;
         __mmask16 mask = (__mmask16)((1u << columns) - 1);
-        __m512 middle = centre == NULL ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, centre + j);
+        __m512 middle = centre == NULL ? _mm512_setzero_ps()
+                                       : _mm512_maskz_loadu_ps(mask, centre + j);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
             r[i] = load(dtype, rows[i], j, mask);
@@ -156,7 +158,8 @@ static void pack_pairs(peri_dtype dtype, const char *const *rows, uint32_t dim, 
 
 INLINE uint32_t not_below(__m512i products, const float *start, const float *scale, __m512 bar) {
     __m512 value = _mm512_add_ps(
-        _mm512_loadu_ps(start), _mm512_mul_ps(_mm512_loadu_ps(scale), _mm512_cvtepi32_ps(products)));
+        _mm512_loadu_ps(start),
+        _mm512_mul_ps(_mm512_loadu_ps(scale), _mm512_cvtepi32_ps(products)));
     return _mm512_cmp_ps_mask(value, bar, _CMP_NLT_UQ);
 }
 

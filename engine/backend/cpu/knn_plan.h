@@ -1,10 +1,10 @@
 /* knn_plan.h: what the parts of exact search share: the job of one operation.
  *
- * Queries are taken in batches; a batch is cut into blocks of queries and segments of rows, and a task is
- * one block on one segment. Each worker has a heap of k results for each query of the batch, so tasks need
- * no lock, and the heaps are merged at the end: the k best by (distance, slot) do not depend on who found
- * them. Who may touch what: `bounds` is shared and atomic; heaps, panels and thresholds belong to their
- * worker; the rest is read only while tasks run. */
+ * Queries are taken in batches; a batch is cut into blocks of queries and segments of rows, and a
+ * task is one block on one segment. Each worker has a heap of k results for each query of the
+ * batch, so tasks need no lock, and the heaps are merged at the end: the k best by (distance, slot)
+ * do not depend on who found them. Who may touch what: `bounds` is shared and atomic; heaps, panels
+ * and thresholds belong to their worker; the rest is read only while tasks run. */
 #ifndef PERI_BACKEND_CPU_KNN_PLAN_H
 #define PERI_BACKEND_CPU_KNN_PLAN_H
 
@@ -28,9 +28,9 @@ size_t peri_passing_next(peri_passing *passing, uint32_t *slots, size_t most);
 
 /* What a query brings to the coarse pass. */
 typedef struct peri_knn_query {
-    double norm;    /* squared L2: |q|^2, centred; inner product: |q|; cosine: the canonical length */
-    float slack;    /* inner product: times the longest row of a panel */
-    float length;   /* cosine: the canonical length */
+    double norm;  /* squared L2: |q|^2, centred; inner product: |q|; cosine: the canonical length */
+    float slack;  /* inner product: times the longest row of a panel */
+    float length; /* cosine: the canonical length */
     bool unbounded; /* out of the range of the bound: every row is rescored */
 } peri_knn_query;
 
@@ -46,13 +46,13 @@ typedef struct peri_knn_job {
 
     /* The batch at hand. */
     bool coarse;
-    size_t first, count;               /* in `order` */
-    size_t block_queries, blocks;      /* queries a block; blocks */
+    size_t first, count;          /* in `order` */
+    size_t block_queries, blocks; /* queries a block; blocks */
     size_t segment_rows, segments;
-    peri_topk *heaps;                  /* [workers, batch_limit] */
-    float *heap_distances;             /* [workers - 1, batch_limit, k]; worker 0 uses the output */
+    peri_topk *heaps;      /* [workers, batch_limit] */
+    float *heap_distances; /* [workers - 1, batch_limit, k]; worker 0 uses the output */
     int64_t *heap_ids;
-    _Atomic(float) *bounds;            /* [batch_limit] no k-th value can be above it */
+    _Atomic(float) *bounds; /* [batch_limit] no k-th value can be above it */
 
     /* The coarse pass. */
     float *centre;          /* [dim] near the mean of the rows, or NULL */
@@ -61,7 +61,7 @@ typedef struct peri_knn_job {
     peri_knn_query *brings; /* [batch_limit] */
     char *worker_scratch;   /* panel, its norms, thresholds: worker_bytes each */
     size_t worker_bytes;
-    size_t block_limit;     /* queries of a coarse block at most */
+    size_t block_limit; /* queries of a coarse block at most */
 } peri_knn_job;
 
 static inline peri_topk *peri_knn_heap(const peri_knn_job *job, size_t worker, size_t query) {

@@ -1,5 +1,5 @@
-/* lengths.c: the Euclidean length of every row, by the dot kernel of its dtype on the row itself. A row of
- * f16 is widened first, for the kernel takes f32 on the query's side. */
+/* lengths.c: the Euclidean length of every row, by the dot kernel of its dtype on the row itself. A
+ * row of f16 is widened first, for the kernel takes f32 on the query's side. */
 #include <math.h>
 
 #include "backend/cpu/convert.h"
@@ -20,7 +20,8 @@ typedef struct lengths_job {
 } lengths_job;
 
 static size_t wide_bytes(const peri_op_lengths *op) {
-    return op->rows.dtype == PERI_F16 ? peri_round_up(op->rows.cols * sizeof(float), PERI_ALIGN) : 0;
+    return op->rows.dtype == PERI_F16 ? peri_round_up(op->rows.cols * sizeof(float), PERI_ALIGN)
+                                      : 0;
 }
 
 static peri_status lengths_chunk(void *ud, size_t task, size_t worker) {

@@ -1,7 +1,8 @@
 /* refine.c: canonical values of candidates, a query a task.
  *
- * k == 0: values in the order given. k > 0: the slots are sorted first, which finds repeats and makes the
- * rows be read in ascending order; then the k best are kept. Slots are sorted in scratch of the worker. */
+ * k == 0: values in the order given. k > 0: the slots are sorted first, which finds repeats and
+ * makes the rows be read in ascending order; then the k best are kept. Slots are sorted in scratch
+ * of the worker. */
 #include <math.h>
 
 #include "backend/cpu/distances.h"

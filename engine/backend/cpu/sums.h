@@ -16,8 +16,8 @@ extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512;
 /* The table of the instruction set in use. */
 const peri_sums_table *peri_sums_chosen(void);
 
-/* How many rows ahead of the sums their bytes are asked for, and at most how many bytes of each: the
- * hardware follows a long row by itself (taste; a list of 32 rows of 512 bytes stays in L1). */
+/* How many rows ahead of the sums their bytes are asked for, and at most how many bytes of each:
+ * the hardware follows a long row by itself (taste; a list of 32 rows of 512 bytes stays in L1). */
 #define PERI_SUMS_PREFETCH_BYTES 512u
 
 static inline const char *peri_sums_row(const void *rows, size_t stride, const uint32_t *slots,

@@ -46,8 +46,7 @@ static size_t scratch_bytes(const peri_device *device, const peri_op *op) {
 static peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
     switch (op->kind) {
 #define RUN_CASE(NAME, name)                                                                       \
-    case PERI_OP_##NAME:                                                                           \
-        return peri_ref_##name(stream, (const peri_op_##name *)op, scratch, bytes);
+    case PERI_OP_##NAME: return peri_ref_##name(stream, (const peri_op_##name *)op, scratch, bytes);
         PERI_OP_MAP(RUN_CASE)
 #undef RUN_CASE
     case PERI_OP_COUNT: break;

@@ -34,13 +34,12 @@ peri_status peri_ref_refine(peri_stream *stream, const peri_op_refine *op, void 
     for (size_t i = 0; i < op->queries.rows; i++) {
         const int64_t *candidates = op->candidates + i * op->columns;
         peri_topk top;
-        if (op->k > 0)
-            peri_topk_init(&top, op->distances + i * op->k, op->ids + i * op->k, op->k);
+        if (op->k > 0) peri_topk_init(&top, op->distances + i * op->k, op->ids + i * op->k, op->k);
         for (size_t j = 0; j < op->columns; j++) {
             bool none = candidates[j] == PERI_ID_NONE;
             if (op->k == 0)
-                op->distances[i * op->columns + j] =
-                    none ? INFINITY : value_of(op, i, candidates[j]);
+                op->distances[i * op->columns + j] = none ? INFINITY
+                                                          : value_of(op, i, candidates[j]);
             else if (!none && !seen_before(candidates, j))
                 peri_topk_offer(&top, value_of(op, i, candidates[j]), candidates[j]);
         }
