@@ -174,6 +174,36 @@ static void check_threads(peri_dtype dtype, peri_metric metric) {
     check_shape(dtype, metric, 1, 20000, 33, 10, NULL, "threads");
 }
 
+/* More queries, or more results, than one batch takes; the longest rows there are. */
+static void check_limits(void) {
+    check_shape(PERI_F32, PERI_SQEUCLIDEAN, 5000, 100, 8, 2, NULL, "two batches");
+    check_shape(PERI_U8, PERI_COSINE, 5000, 100, 9, 2, NULL, "two batches");
+    check_shape(PERI_F32, PERI_SQEUCLIDEAN, 130, 50, 8, PERI_K_MAX, NULL, "k at its limit");
+    for (int dtype = 0; dtype < TEST_DTYPES; dtype++) {
+        peri_metric metric = test_metrics[dtype % TEST_METRICS];
+        check_shape((peri_dtype)dtype, metric, 8, 70, PERI_DIM_MAX, 3, NULL, "dim at its limit");
+        check_shape((peri_dtype)dtype, PERI_EUCLIDEAN, 9, 200, 31, 4, NULL, "euclidean");
+    }
+}
+
+/* Whole numbers at the ends of their range and longest rows: the largest sums. */
+static void check_extremes(peri_dtype dtype, peri_metric metric) {
+    trial t = { .what = "extremes" };
+    t.op.metric = metric;
+    t.op.k = 3;
+    t.op.queries = test_matrix(dtype, 8, PERI_DIM_MAX, 0, 1);
+    t.op.rows = test_matrix(dtype, 70, PERI_DIM_MAX, 0, 2);
+    for (size_t i = 0; i < 8; i++)
+        memset(peri_view_row(&t.op.queries, i), i % 2 == 0 ? 0x80 : 0xFF, PERI_DIM_MAX);
+    for (size_t i = 0; i < 70; i++) {
+        int byte = i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0x7F : dtype == PERI_U8 ? 0xFF : 0x01;
+        memset(peri_view_row(&t.op.rows, i), byte, PERI_DIM_MAX - i);
+    }
+    check_trial(&t);
+    free(t.op.queries.data);
+    free(t.op.rows.data);
+}
+
 /* ---- control ------------------------------------------------------------------------------ */
 
 typedef struct follower {
@@ -243,6 +273,11 @@ int main(void) {
             check_filters((peri_dtype)dtype, test_metrics[m]);
             if (dtype % 2 == 0) check_threads((peri_dtype)dtype, test_metrics[m]);
         }
+    }
+    check_limits();
+    for (int m = 0; m < TEST_METRICS; m++) {
+        check_extremes(PERI_I8, test_metrics[m]);
+        check_extremes(PERI_U8, test_metrics[m]);
     }
     check_control(false);
     check_control(true);
