@@ -129,7 +129,8 @@ static peri_status grow(growth *g) {
     peri_links_count(&g->links);
     uint32_t *parents = g->links.parents;
     g->links.parents = NULL; /* the tree is grown anew, so its edges need no care here */
-    peri_status status = peri_graph_bridge(&c->nearest, &g->links, c->seed);
+    peri_status status = peri_graph_bridge(&c->nearest, &g->links, c->entry,
+                                           c->seed);
     g->links.parents = parents;
     PERI_TRY(status);
     PERI_TRY(grow_from_entry(g));

@@ -20,6 +20,7 @@ peri_status peri_graph_connect(peri_connect *connect);
 
 /* Joins the pieces that no edge, either way, connects: random rows of each piece get edges from and to
  * their nearest rows outside it, until there is one piece. bridge.c. */
-peri_status peri_graph_bridge(const peri_nearest *nearest, peri_links *links, uint64_t seed);
+peri_status peri_graph_bridge(const peri_nearest *nearest, peri_links *links, uint32_t entry,
+                              uint64_t seed);
 
 #endif

@@ -17,7 +17,9 @@
 #include "graph/knn_graph.h"
 #include "graph/progress.h"
 
-#define EXACT_ROWS_MAX 150000u /* above, NN-descent is cheaper than n^2 distances */
+/* Above, NN-descent is cheaper than n^2 distances: on one core with AVX-512 they meet at 176 000 rows of
+ * 96 f32 (59 000 rows: 12.6 s exact, 35.6 s descent) and 178 000 of 128 u8. */
+#define EXACT_ROWS_MAX 150000u
 
 typedef struct making {
     peri_graph_build *build;
