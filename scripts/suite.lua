@@ -129,7 +129,8 @@ local function sanitizer_of(options)
     "PATH=" .. quote(folder .. "/bin:" .. os.getenv "PATH"),
     "UBSAN_OPTIONS=print_stacktrace=1",
     "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:allocator_may_return_null=1",
-    "TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1",
+    "TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1:"
+      .. "allocator_may_return_null=1",
     "PERIGEE_SANITIZER=" .. name,
   }
   -- The shadow of ThreadSanitizer needs a plain address layout, where we may ask for it.
@@ -356,6 +357,7 @@ local function main(argv)
   print_list("Skipped:", skips)
   print_list("Failed:", failures)
   print()
+  io.stdout:flush()
   os.execute "scripts/cuda-verified"
   print(("%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))
   os.exit(total.failed == 0)

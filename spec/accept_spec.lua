@@ -55,7 +55,8 @@ describe("accept", function()
 
   it("asks once about an id, in batches, not row by row", function()
     local calls = {}
-    assert(index:search(queries, 10, { accept = accepting(function(id) return id % 7 == 0 end, calls) }))
+    local seventh = accepting(function(id) return id % 7 == 0 end, calls)
+    assert(index:search(queries, 10, { accept = seventh }))
     assert.is_true(calls.count >= 1 and calls.count <= 20)
   end)
 
@@ -74,13 +75,11 @@ describe("accept", function()
   end)
 
   it("goes past the limit on k", function()
-    local large = assert(pg.matrix(20000, 1))
     local list = {}
     for r = 1, 20000 do
       list[r] = { r - 1 }
     end
-    large = pg.matrix(list)
-    local line = support.build("flat", large)
+    local line = support.build("flat", pg.matrix(list))
     local hits = assert(line:search({ 0 }, 3, { accept = function(ids)
       local answer = {}
       for i, id in ipairs(ids) do

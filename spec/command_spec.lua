@@ -31,7 +31,7 @@ end
 
 local folder, checkout, absolute
 local is_built = succeeds("test -x " .. quoted(perigee))
-local has_terminal = succeeds "python3 -c 'import pty, os; os.waitstatus_to_exitcode'"
+local has_terminal = succeeds "python3 -c 'import pty, os; os.waitstatus_to_exitcode; pty.openpty()'"
 
 -- No start file, no history and no variable of the person who runs the tests.
 local function environment(settings)
@@ -325,7 +325,7 @@ end)
 
 describe("perigee terminal", function()
   local function ready()
-    return needs(perigee, is_built) and needs("python3 with pty", has_terminal)
+    return needs(perigee, is_built) and needs("python3 with a pseudo-terminal", has_terminal)
   end
 
   it("opens the prompt by itself, edits lines and leaves at Ctrl-D", function()
@@ -339,7 +339,7 @@ describe("perigee terminal", function()
     at_terminal { "expect > ", "send 12345", "expect 12345", [[send \x03]], [[expect ^C\r\n]],
       "expect > ", [[send 6 * 7\r]], [[expect \n42\r\n]], "expect > ", [[send for i = 1, 2 do\r]],
       "expect >> ", [[send \x03]], [[expect ^C\r\n]], "expect > ", [[send 6 * 8\r]],
-      [[expect \n48\r\n]], [[send \x04]], "exit 0" }
+      [[expect \n48\r\n]], "expect > ", [[send \x04]], "exit 0" }
   end)
 
   it("stops a loop at Ctrl-C and goes on, as often as asked", function()
@@ -352,6 +352,7 @@ describe("perigee terminal", function()
         steps[#steps + 1] = step
       end
     end
+    steps[#steps + 1] = "expect > "
     steps[#steps + 1] = [[send \x04]]
     steps[#steps + 1] = "exit 0"
     at_terminal(steps)
@@ -368,7 +369,7 @@ describe("perigee terminal", function()
     if not ready() then return end
     local seen = at_terminal { "expect > ",
       [[send for i = 1, 2 do\n\tprint('got' .. i)\nend\nt = {\n\ta = 1\t-- one\n}\nt.a + 4\n]],
-      [[expect got1\r\ngot2\r\n]], [[expect \n5\r\n]], [[send \x04]], "exit 0" }
+      [[expect got1\r\ngot2\r\n]], [[expect \n5\r\n]], "expect > ", [[send \x04]], "exit 0" }
     assert.not_matches("near", seen)
   end)
 
@@ -376,7 +377,7 @@ describe("perigee terminal", function()
     if not ready() then return end
     at_terminal({ "expect > ", [[send #'\xc3\xa9\xe2\x82\xac'\r]], [[expect \n5\r\n]],
       [[send '\xc3\xa9\xe2\x82\xac' .. 1\r]], [[expect \xc3\xa9\xe2\x82\xac1]],
-      [[send \x04]], "exit 0" }, "LC_ALL=C")
+      "expect > ", [[send \x04]], "exit 0" }, "LC_ALL=C")
   end)
 
   it("completes globals, fields, methods and files", function()
@@ -434,8 +435,8 @@ describe("perigee terminal", function()
   it("reads lines plainly on a terminal that cannot move its cursor", function()
     if not ready() then return end
     at_terminal({ "expect > ", [[send 6 * 7\r]], "expect 42", "expect > ", [[send 12]],
-      "pause 0.3", [[send \x03]], "expect > ", [[send 6 * 8\r]], "expect 48", [[send \x04]],
-      "exit 0" }, "TERM=dumb")
+      "pause 0.3", [[send \x03]], "expect > ", [[send 6 * 8\r]], "expect 48", "expect > ",
+      [[send \x04]], "exit 0" }, "TERM=dumb")
   end)
 
   it("stops a build of the module at Ctrl-C and leaves it usable", function()
@@ -449,7 +450,7 @@ describe("perigee terminal", function()
       "pause 0.3", "mark", [[send \x03]], "expect interrupted", "expect > ", "within 2",
       [[send index == nil, base.rows\r]], "expect true", "expect 60000", "expect > ",
       [[send #pg.cagra.build(base:slice(0, 500)):search(base:slice(0, 2), 3).neighbors:row(0)\r]],
-      "expect > ", [[send 6 * 7\r]], "expect 42", [[send \x04]], "exit 0" }
+      "expect > ", [[send 6 * 7\r]], "expect 42", "expect > ", [[send \x04]], "exit 0" }
   end)
 end)
 

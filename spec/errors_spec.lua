@@ -1,5 +1,5 @@
--- Bad input: an error that names argument, value and range, never a crash. Misuse raises; the outside
--- world and the data of a client return nil, message and code.
+-- Bad input: an error that names argument, value and range, never a crash. Misuse raises; the
+-- outside world and the data of a client return nil, message and code.
 
 local pg = require "perigee"
 local support = require "spec.support"
@@ -50,7 +50,8 @@ describe("arguments", function()
     raises("#1 to 'search' %(queries: 2 dimensions given, the searcher has 3%)",
       function() index:search({ 1, 2 }, 1) end)
     raises("4 dimensions given", function() index:search(pg.matrix(2, 4), 1) end)
-    raises("16 bytes given, allowed: a multiple of 12", function() index:search(("x"):rep(16), 1) end)
+    raises("16 bytes given, allowed: a multiple of 12",
+      function() index:search(("x"):rep(16), 1) end)
     raises("2", function() index:refined(pg.matrix(4, 2)) end)
     raises("0 dimensions given", function() index:search({}, 1) end)
   end)
@@ -97,7 +98,8 @@ end)
 
 describe("ids", function()
   it("must be as many as rows, unique and not negative", function()
-    raises("3 given, allowed: one for each of the 4 rows", pg.flat.build, rows, { ids = { 1, 2, 3 } })
+    raises("3 given, allowed: one for each of the 4 rows", pg.flat.build, rows,
+      { ids = { 1, 2, 3 } })
     raises("element 2", pg.flat.build, rows, { ids = { 1, "2", 3, 4 } })
     for _, ids in ipairs { { 1, 2, 2, 3 }, { 1, -2, 3, 4 } } do
       local ok, none, message = pcall(pg.flat.build, rows, { ids = ids })
@@ -320,7 +322,8 @@ describe("a save that is interrupted", function()
     assert(support.build("flat", rows):save(path))
     local before = support.read(path)
     local large = assert(pg.flat.build(pg.matrix(20000, 64)))
-    fails("cancelled", { "cancelled" }, large:save(path, { progress = function() return false end }))
+    fails("cancelled", { "cancelled" },
+      large:save(path, { progress = function() return false end }))
     assert.equal(before, support.read(path))
   end)
 

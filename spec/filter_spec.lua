@@ -114,8 +114,10 @@ describe("pg.filter", function()
 
   it("names misuse", function()
     local f = pg.filter.range(0, 3)
-    assert.error_matches(function() return f & 7 end, "'&' joins two filters; one operand is a number")
-    assert.error_matches(function() return "x" | f end, "'|' joins two filters; one operand is a string")
+    assert.error_matches(function() return f & 7 end,
+      "'&' joins two filters; one operand is a number")
+    assert.error_matches(function() return "x" | f end,
+      "'|' joins two filters; one operand is a string")
     assert.error_matches(function() return f - {} end, "one operand is a table")
     assert.error_matches(function() pg.filter.range(5, 4) end, "#2 to 'range' %(stop: 4 given")
     assert.error_matches(function() pg.filter.ids { 1, -4 } end, "%-4")
@@ -189,7 +191,8 @@ describe("a filtered search", function()
       end
       local hits = assert(index:search(set.queries, k, { filter = filters }))
       for q = 0, #set.queries - 1 do
-        local alone = assert(index:search(set.queries:slice(q, q + 1), k, { filter = filters[q + 1] }))
+        local alone = assert(index:search(set.queries:slice(q, q + 1), k,
+          { filter = filters[q + 1] }))
         assert.is_true(alone.neighbors:equals(hits.neighbors:slice(q, q + 1)))
         local given = 0
         for id in hits:each(q) do

@@ -1,5 +1,5 @@
--- Lifetime: handles outlive what they came from, close once, survive the collector at any moment, and
--- nothing native is left once all is garbage.
+-- Lifetime: handles outlive what they came from, close once, survive the collector at any moment,
+-- and nothing native is left once all is garbage.
 
 local pg = require "perigee"
 local support = require "spec.support"
@@ -121,7 +121,8 @@ describe("the collector", function()
         end
         assert.is_true(#index:explain() > 0)
         assert.equal(60 + round, index:info().rows)
-        assert.is_true(m:gather({ 1, 2 }):as("f16"):to("fake:0"):equals(m:gather({ 1, 2 }):as "f16"))
+        local two = m:gather({ 1, 2 }):as "f16"
+        assert.is_true(two:to("fake:0"):equals(m:gather({ 1, 2 }):as "f16"))
       end
     end)
   end)
@@ -197,7 +198,8 @@ describe("a progress function", function()
     end }))
     assert.is_true(called > 0)
     local wanted = assert(index:search(large:slice(0, 50), 5)).neighbors:pack()
-    local f, queries = pg.filter.range(0, 3000), assert(pg.unpack(large:slice(0, 50):pack(), "f32", 16))
+    local f = pg.filter.range(0, 3000)
+    local queries = assert(pg.unpack(large:slice(0, 50):pack(), "f32", 16))
     local out = assert(index:search(queries, 5))
     local hits = index:search(queries, 5, { filter = { f }, out = out, progress = function()
       f:close()

@@ -1,4 +1,5 @@
--- Matrices: made, loaded, cut, converted, saved. The values of spec/data/formats are told in its README.
+-- Matrices: made, loaded, cut, converted, saved. The values of spec/data/formats are told in its
+-- README.
 
 local pg = require "perigee"
 local support = require "spec.support"
@@ -30,20 +31,22 @@ describe("pg.matrix", function()
 
   it("refuses a value that the dtype cannot hold, naming row and column", function()
     assert.error_matches(function() pg.matrix({ { 1, 2 }, { 3, 256 } }, "u8") end,
-      "bad argument #1 to 'matrix' %(row 1, column 1: 256 given, u8 allows whole numbers 0%.%.255%)")
+      "#1 to 'matrix' %(row 1, column 1: 256 given, u8 allows whole numbers 0%.%.255%)")
     assert.error_matches(function() pg.matrix({ { 1, 2.5 } }, "i32") end, "row 0, column 1: 2.5")
     assert.error_matches(function() pg.matrix { { 1, "2" } } end, "column 1: a string")
   end)
 
   it("refuses rows of different lengths and tables without numbers", function()
-    assert.error_matches(function() pg.matrix { { 1, 2 }, { 3 } } end, "row 1: 1 numbers, row 0 has 2")
+    assert.error_matches(function() pg.matrix { { 1, 2 }, { 3 } } end,
+      "row 1: 1 numbers, row 0 has 2")
     assert.error_matches(function() pg.matrix { { 1 }, 2 } end, "row 1: a number, not a table")
     assert.error_matches(function() pg.matrix {} end, "empty table")
     assert.error_matches(function() pg.matrix { {} } end, "empty table")
   end)
 
   it("names the argument, the value and the range", function()
-    assert.error_matches(function() pg.matrix(-1, 2) end, "#1 to 'matrix' %(rows: %-1 given, allowed")
+    assert.error_matches(function() pg.matrix(-1, 2) end,
+      "#1 to 'matrix' %(rows: %-1 given, allowed")
     assert.error_matches(function() pg.matrix(1, 0) end, "#2 to 'matrix' %(cols: 0 given, allowed")
     assert.error_matches(function() pg.matrix(1, 2, "f64") end, "#3 to 'matrix' .*f64")
     assert.error_matches(function() pg.matrix(1, 2, "f32", "moon") end, "#4 to 'matrix' .*moon")
@@ -196,7 +199,8 @@ describe("pg.load", function()
             assert.equal(VALUES[kind](7 * r + c - 1), row[c])
           end
         end
-        local part = assert(pg.load(support.data("formats/" .. name), { rows = { 1, 3 }, map = map }))
+        local part = assert(pg.load(support.data("formats/" .. name),
+          { rows = { 1, 3 }, map = map }))
         assert.is_true(part:equals(m:slice(1, 3)))
         assert.is_true(assert(pg.load(support.data("formats/" .. name), { rows = { 2 } }))
           :equals(m:slice(2)))

@@ -1,4 +1,5 @@
--- The module as a guest: no globals, no output, nothing cached from a state, clean in a state of its own.
+-- The module as a guest: no globals, no output, nothing cached from a state, clean in a state of
+-- its own.
 
 local pg = require "perigee"
 local support = require "spec.support"

@@ -25,6 +25,8 @@ return function(base, queries, k, options)
   local searched, hits, why, word = pcall(index.search, index, queries, k, search)
   if not searched then
     error(hits, 2)
+  elseif not hits then
+    return nil, why, word
   end
-  return hits, why, word
+  return hits
 end

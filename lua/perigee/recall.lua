@@ -44,6 +44,8 @@ return function(found, truth, k)
     truth_values, metric or "sqeuclidean", k)
   if not ok then
     error(value, 2)
+  elseif not value then
+    return nil, message, code
   end
-  return value, message, code
+  return value
 end

@@ -41,17 +41,30 @@
 #define LENGTH_MOST 1e12
 #define CENTRE_SAMPLES 256u
 #define CENTRE_MOST 1e18f
+#define AHEAD_BYTES 4096u /* of a row: longer ones are streams that the hardware follows */
+#define PENDING_FLUSH 8u  /* hits of a query before they are rescored: one alone waits for itself */
+#define PENDING_MAX (PENDING_FLUSH + PERI_BLOCK_ROWS_MAX)
 
-/* What a worker has of its own. */
+/* What a worker has of its own; slots count from the segment's first row. */
 typedef struct panel {
     float *values; /* [dim, rows] */
-    float *least;  /* [block queries] the thresholds */
     float start[PERI_BLOCK_ROWS_MAX];
-    float scale[PERI_BLOCK_ROWS_MAX];    /* 1 unless cosine */
-    float longest;                       /* inner product: of the rows in the panel */
-    uint32_t slots[PERI_BLOCK_ROWS_MAX]; /* from the segment's first row */
-    size_t count;
+    float scale[PERI_BLOCK_ROWS_MAX]; /* 1 unless cosine */
+    float longest;                    /* inner product: of the rows in the panel */
+    uint32_t slots[PERI_BLOCK_ROWS_MAX], ahead[PERI_BLOCK_ROWS_MAX];
+    size_t count, ahead_count;
+    float *least;      /* [block queries] the thresholds */
+    uint32_t *pending; /* [block queries, PENDING_MAX] hits that wait to be rescored */
+    uint32_t *pending_count;
 } panel;
+
+/* The block of queries and the segment of rows of a task. */
+typedef struct task {
+    const peri_knn_job *job;
+    peri_distances rows; /* row 0 is the segment's first */
+    size_t base, first, stop, worker;
+    panel p;
+} task;
 
 const peri_block_kernels *peri_block_chosen(void) {
     switch (peri_isa_chosen()) {
@@ -63,9 +76,21 @@ const peri_block_kernels *peri_block_chosen(void) {
     }
 }
 
+/* Lays a worker's arrays out from `base`, or counts their bytes when it is NULL. */
+static size_t lay_out(panel *p, char *base, uint32_t dim, size_t block_limit) {
+    size_t values = peri_round_up(dim * PERI_BLOCK_ROWS_MAX * sizeof(float), PERI_ALIGN);
+    size_t each = peri_round_up(block_limit * sizeof(float), PERI_ALIGN);
+    if (base != NULL) {
+        p->values = (float *)(void *)base;
+        p->least = (float *)(void *)(base + values);
+        p->pending_count = (uint32_t *)(void *)(base + values + each);
+        p->pending = (uint32_t *)(void *)(base + values + 2 * each);
+    }
+    return values + 2 * each + each * PENDING_MAX;
+}
+
 size_t peri_knn_coarse_worker_bytes(uint32_t dim, size_t block_limit) {
-    return peri_round_up(dim * PERI_BLOCK_ROWS_MAX * sizeof(float), PERI_ALIGN) +
-           peri_round_up(block_limit * sizeof(float), PERI_ALIGN);
+    return lay_out(NULL, NULL, dim, block_limit);
 }
 
 static bool is_squared(const peri_knn_job *job) {
@@ -200,25 +225,39 @@ static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
 }
 
 /* Packs the rows named by p->slots; lanes past the count repeat the last one. */
-static void pack_panel(const peri_knn_job *job, const peri_distances *rows, panel *p) {
+static void pack_panel(task *t) {
+    const peri_knn_job *job = t->job;
     const peri_block_kernels *kernels = job->kernels;
+    panel *p = &t->p;
     const char *at[PERI_BLOCK_ROWS_MAX];
     float norms[PERI_BLOCK_ROWS_MAX];
     bool cosine = job->op->metric == PERI_COSINE;
     for (size_t r = 0; r < kernels->rows; r++) {
         if (r >= p->count) p->slots[r] = p->slots[p->count - 1];
-        at[r] = (const char *)rows->rows + p->slots[r] * rows->stride;
+        at[r] = (const char *)t->rows.rows + p->slots[r] * t->rows.stride;
     }
-    if (cosine) scale_rows(rows, p, kernels->rows);
+    if (cosine) scale_rows(&t->rows, p, kernels->rows);
     if (job->whole) {
-        kernels->pack_pairs(rows->dtype, at, rows->dim, (int16_t *)(void *)p->values);
+        kernels->pack_pairs(t->rows.dtype, at, t->rows.dim, (int16_t *)(void *)p->values);
         for (size_t r = 0; r < kernels->rows && !cosine; r++)
-            rows->dots(at[r], at[r], 0, NULL, 1, rows->dim, &norms[r]);
+            t->rows.dots(at[r], at[r], 0, NULL, 1, t->rows.dim, &norms[r]);
     } else {
-        kernels->pack(rows->dtype, at, rows->dim, job->centre, cosine ? p->scale : NULL, p->values,
-                      norms);
+        kernels->pack(t->rows.dtype, at, t->rows.dim, job->centre, cosine ? p->scale : NULL,
+                      p->values, norms);
     }
     if (!cosine) start_rows(job, p, norms);
+}
+
+/* Names the rows of the following panel and asks for their bytes: 16 rows side by side are more
+ * streams than the hardware follows, and a small batch leaves no time to wait for them. */
+static void look_ahead(task *t, peri_passing *passing) {
+    panel *p = &t->p;
+    size_t bytes = t->rows.dim * peri_dtype_bytes(t->rows.dtype);
+    p->ahead_count = peri_passing_next(passing, p->ahead, t->job->kernels->rows);
+    for (size_t r = 0; r < p->ahead_count && bytes <= AHEAD_BYTES; r++) {
+        const char *row = (const char *)t->rows.rows + p->ahead[r] * t->rows.stride;
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+    }
 }
 
 /* The masks of one tile of queries. */
@@ -244,63 +283,84 @@ static uint32_t own_filter(const peri_knn_job *job, size_t query, size_t row) {
     return (uint32_t)(bits[row / 64] >> (row % 64)); /* rows is a multiple of the panel's width */
 }
 
-/* Canonical values of the lanes in `mask`, offered to the query's heap; then its threshold. */
-static void rescore(const peri_knn_job *job, const peri_distances *rows, panel *p, size_t base,
-                    size_t query, size_t worker, uint32_t mask, float *least) {
-    uint32_t slots[PERI_BLOCK_ROWS_MAX];
-    float values[PERI_BLOCK_ROWS_MAX];
-    size_t count = 0;
-    for (; mask != 0; mask &= mask - 1) slots[count++] = p->slots[__builtin_ctz(mask)];
-    peri_topk *top = peri_knn_heap(job, worker, query);
+/* Canonical values of a query's pending hits, offered to its heap; then its threshold. */
+static void rescore(task *t, size_t query) {
+    const peri_knn_job *job = t->job;
+    const peri_knn_query *brings = &job->brings[query];
+    size_t i = query - t->first, count = t->p.pending_count[i];
+    const uint32_t *slots = t->p.pending + i * PENDING_MAX;
+    float values[PENDING_MAX];
+    peri_topk *top = peri_knn_heap(job, t->worker, query);
     const void *bytes = peri_view_row(&job->op->queries, job->order[job->first + query]);
-    peri_distances_slots(rows, bytes, job->brings[query].length, slots, count, values);
-    for (size_t i = 0; i < count; i++) peri_topk_offer(top, values[i], (int64_t)(base + slots[i]));
+    peri_distances_slots(&t->rows, bytes, brings->length, slots, count, values);
+    for (size_t s = 0; s < count; s++)
+        peri_topk_offer(top, values[s], (int64_t)(t->base + slots[s]));
     if (top->count == top->k) share_bound(&job->bounds[query], top->distances[0]);
     float bound = atomic_load_explicit(&job->bounds[query], memory_order_relaxed);
-    *least = least_product(job, &job->brings[query], bound);
+    t->p.least[i] = least_product(job, brings, bound);
+    t->p.pending_count[i] = 0;
 }
 
-static void multiply_panel(const peri_knn_job *job, const peri_distances *rows, panel *p,
-                           size_t base, size_t first, size_t stop, size_t worker) {
+/* Hits of one query in the panel. */
+static void add_hits(task *t, size_t query, uint32_t mask) {
+    uint32_t *count = &t->p.pending_count[query - t->first];
+    uint32_t *slots = t->p.pending + (query - t->first) * PENDING_MAX;
+    for (; mask != 0; mask &= mask - 1) slots[(*count)++] = t->p.slots[__builtin_ctz(mask)];
+    if (*count >= PENDING_FLUSH) rescore(t, query);
+}
+
+/* The panel against every query of the block. */
+static void multiply_panel(task *t) {
+    const peri_knn_job *job = t->job;
+    panel *p = &t->p;
     size_t wide = job->kernels->queries;
     uint32_t valid = p->count == 32 ? UINT32_MAX : (UINT32_C(1) << p->count) - 1;
     uint32_t masks[PERI_BLOCK_QUERIES_MAX];
     float lowered[PERI_BLOCK_QUERIES_MAX];
     bool inner = job->op->metric == PERI_INNER_PRODUCT;
-    for (size_t query = first; query < stop; query += wide) {
-        float *least = p->least + (query - first);
-        if (inner)
-            for (size_t i = 0; i < wide; i++)
-                lowered[i] = least[i] - job->brings[query + i].slack * p->longest;
+    for (size_t query = t->first; query < t->stop; query += wide) {
+        const float *least = p->least + (query - t->first);
+        for (size_t i = 0; i < wide && inner; i++)
+            lowered[i] = least[i] - job->brings[query + i].slack * p->longest;
         multiply_tile(job, p, query, inner ? lowered : least, masks);
-        for (size_t i = 0; i < wide && query + i < stop; i++) {
+        for (size_t i = 0; i < wide && query + i < t->stop; i++) {
             uint32_t mask = masks[i] & valid;
             if (mask == 0) continue;
-            if (!job->shared_filter) mask &= own_filter(job, query + i, base + p->slots[0]);
-            if (mask != 0) rescore(job, rows, p, base, query + i, worker, mask, &least[i]);
+            if (!job->shared_filter) mask &= own_filter(job, query + i, t->base + p->slots[0]);
+            if (mask != 0) add_hits(t, query + i, mask);
         }
+    }
+}
+
+static void begin_task(task *t, const peri_knn_job *job) {
+    size_t count = t->stop - t->first, tiles = peri_ceil_div(count, job->kernels->queries);
+    lay_out(&t->p, job->worker_scratch + t->worker * job->worker_bytes, job->distances.dim,
+            job->block_limit);
+    for (size_t i = 0; i < tiles * job->kernels->queries; i++) {
+        t->p.pending_count[i] = 0;
+        t->p.least[i] = INFINITY;
+        if (i >= count) continue; /* fills the last tile */
+        float bound = atomic_load_explicit(&job->bounds[t->first + i], memory_order_relaxed);
+        t->p.least[i] = least_product(job, &job->brings[t->first + i], bound);
     }
 }
 
 void peri_knn_coarse_task(const peri_knn_job *job, size_t first, size_t stop, size_t row,
                           size_t row_stop, size_t worker) {
-    char *scratch = job->worker_scratch + worker * job->worker_bytes;
-    size_t panel_bytes = job->distances.dim * PERI_BLOCK_ROWS_MAX * sizeof(float);
-    panel p = { .values = (float *)(void *)scratch };
-    p.least = (float *)(void *)(scratch + peri_round_up(panel_bytes, PERI_ALIGN));
-    for (size_t i = first; i < stop; i++) {
-        float bound = atomic_load_explicit(&job->bounds[i], memory_order_relaxed);
-        p.least[i - first] = least_product(job, &job->brings[i], bound);
-    }
-    for (size_t i = stop - first; i % job->kernels->queries != 0; i++) p.least[i] = INFINITY;
-    peri_distances rows = peri_knn_shifted(job, row);
     static const peri_filter_view everything = { 0 };
     const peri_op_knn *op = job->op;
-    peri_passing passing = peri_passing_open(job->shared_filter ? &op->filter : &everything,
-                                             job->shared_filter ? peri_knn_which(op, 0) : 0, row,
-                                             row_stop);
-    while ((p.count = peri_passing_next(&passing, p.slots, job->kernels->rows)) > 0) {
-        pack_panel(job, &rows, &p);
-        multiply_panel(job, &rows, &p, row, first, stop, worker);
+    task t = { .job = job, .base = row, .first = first, .stop = stop, .worker = worker };
+    t.rows = peri_knn_shifted(job, row);
+    begin_task(&t, job);
+    const peri_filter_view *filter = job->shared_filter ? &op->filter : &everything;
+    peri_passing passing = peri_passing_open(filter, peri_knn_which(op, 0), row, row_stop);
+    for (look_ahead(&t, &passing); t.p.ahead_count > 0;) {
+        memcpy(t.p.slots, t.p.ahead, sizeof t.p.slots);
+        t.p.count = t.p.ahead_count;
+        look_ahead(&t, &passing);
+        pack_panel(&t);
+        multiply_panel(&t);
     }
+    for (size_t query = first; query < stop; query++)
+        if (t.p.pending_count[query - first] > 0) rescore(&t, query);
 }
