@@ -1,14 +1,16 @@
-/* bridge.c: joins the pieces of a graph, as Boruvka joins trees (1926): in every round each piece but the
- * largest finds rows near to it outside, so the number of pieces at least halves.
+/* bridge.c: joins the pieces of a graph, as Boruvka joins trees (1926): in every round each
+ * piece but the largest finds rows near to it outside, so the number of pieces at least halves.
  *
- * One bridge would be enough to reach a piece, but a walk must also happen to see it. So several rows of
- * a piece look for their nearest outside, edges go both ways, and in the first round each piece also
- * names a hub, the row that most edges lead to (the entry in its own piece): a hub gives the second half of
- * its row for edges to the nearest other hubs. A walk enters a piece by its hub, so it moves from piece to
- * piece as it does from row to row. Measured on 50 clusters far apart (20 000 x 32, degree 64): recall@10 of
- * a walk from the entry alone goes from 0.27 to 1.00.
+ * One bridge would be enough to reach a piece, but a walk must also happen to see it. So several
+ * rows of a piece look for their nearest outside, edges go both ways, and in the first round
+ * each piece also names a hub, the row that most edges lead to (the entry in its own piece): a
+ * hub gives the second half of its row for edges to the nearest other hubs. A walk enters a
+ * piece by its hub, so it moves from piece to piece as it does from row to row. Measured on 50
+ * clusters far apart (20 000 x 32, degree 64): recall@10 of a walk from the entry alone goes
+ * from 0.27 to 1.00.
  *
- * Exact search with a filter "not this piece"; pieces are rare and large, or the graph is degenerate and small. */
+ * Exact search with a filter "not this piece"; pieces are rare and large, or the graph is
+ * degenerate and small. */
 #include <string.h>
 
 #include "core/bitset.h"
@@ -17,9 +19,9 @@
 #include "core/random.h"
 #include "graph/connect.h"
 
-#define PIECES_A_SEARCH 32u  /* each has a bitset of all rows */
-#define MEMBERS_MAX 8u       /* rows of a piece that look outside */
-#define MEMBERS_ALL 2048u    /* of all pieces together, as long as each has one */
+#define PIECES_A_SEARCH 32u /* each has a bitset of all rows */
+#define MEMBERS_MAX 8u      /* rows of a piece that look outside */
+#define MEMBERS_ALL 2048u   /* of all pieces together, as long as each has one */
 #define HUBS_A_SEARCH 1024u
 
 typedef struct pieces {
@@ -31,8 +33,8 @@ typedef struct pieces {
     uint32_t *starts;  /* [count + 1], allocated for rows + 1 */
     uint32_t *numbers; /* [rows] of a root: its piece */
     size_t count, largest;
-    uint32_t *hubs;    /* [rows] of a piece */
-    uint64_t *bits;    /* [PIECES_A_SEARCH, words] */
+    uint32_t *hubs;          /* [rows] of a piece */
+    uint64_t *bits;          /* [PIECES_A_SEARCH, words] */
     uint32_t *slots, *which; /* [PIECES_A_SEARCH * MEMBERS_MAX] */
     int64_t *ids;
 } pieces;
@@ -48,8 +50,10 @@ static uint32_t find_root(uint32_t *roots, uint32_t row) {
 static void join(uint32_t *roots, uint32_t a, uint32_t b) {
     a = find_root(roots, a);
     b = find_root(roots, b);
-    if (a < b) roots[b] = a;
-    else roots[a] = b;
+    if (a < b)
+        roots[b] = a;
+    else
+        roots[a] = b;
 }
 
 static void join_edges(pieces *p) {
@@ -151,7 +155,8 @@ static void link_hub(pieces *p, uint32_t hub, const int64_t *ids, size_t count) 
 
 /* Hubs of different pieces are never linked before, so nothing is there twice. */
 static peri_status link_hubs(pieces *p, uint32_t entry) {
-    size_t tail = p->links->degree - p->links->degree / 2, words = peri_bitset_words(p->links->rows);
+    size_t tail = p->links->degree - p->links->degree / 2,
+           words = peri_bitset_words(p->links->rows);
     size_t k = peri_min_size(tail, p->count - 1) + 1, room = HUBS_A_SEARCH * k;
     peri_context *context = peri_matrix_context(p->nearest->rows);
     const uint64_t *bits = p->bits;
