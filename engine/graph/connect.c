@@ -1,13 +1,15 @@
 /* connect.c: a breadth-first tree from the entry, grown until it holds every row.
  *
- * Normally one pass over the edges finds every row reached and that is all. Else the pieces are joined
- * (bridge.c) and the tree is grown again. What is still outside has edges into the reached part but none
- * out of it: row u is then given an edge from the first of its own neighbours that is reached and has
- * room. When none has room (many rows whose neighbours are the same few hubs, as under the inner
- * product), the nearest reached rows with room are found by exact search, a batch of rows at a time.
+ * Normally one pass over the edges finds every row reached and that is all. Else the pieces are
+ * joined (bridge.c) and the tree is grown again. What is still outside has edges into the
+ * reached part but none out of it: row u is then given an edge from the first of its own
+ * neighbours that is reached and has room. When none has room (many rows whose neighbours are
+ * the same few hubs, as under the inner product), the nearest reached rows with room are found
+ * by exact search, a batch of rows at a time.
  *
- * It ends: an edge of the tree is never displaced, and among the r rows reached there are r - 1 tree edges
- * but at least r places to put one (half of a row is displaceable, rounded up), so some row has room. */
+ * It ends: an edge of the tree is never displaced, and among the r rows reached there are r - 1
+ * tree edges but at least r places to put one (half of a row is displaceable, rounded up), so
+ * some row has room. */
 #include "graph/connect.h"
 
 #include <string.h>
@@ -17,9 +19,9 @@
 #include "core/memory.h"
 #include "graph/progress.h"
 
-#define PASSES 4u       /* over the rows outside, before the exact search */
-#define BATCH 256u      /* rows of one exact search */
-#define NEAR 8u         /* candidates of each */
+#define PASSES 4u  /* over the rows outside, before the exact search */
+#define BATCH 256u /* rows of one exact search */
+#define NEAR 8u    /* candidates of each */
 #define ROWS_A_POLL 8192u
 
 typedef struct growth {
@@ -27,7 +29,7 @@ typedef struct growth {
     peri_links links;
     uint32_t *queue; /* [rows] */
     size_t reached;
-    uint64_t *bits; /* [words] */
+    uint64_t *bits;  /* [words] */
     uint32_t *slots; /* [BATCH] */
     int64_t *ids;    /* [BATCH, NEAR] */
     peri_progress progress;
@@ -102,8 +104,8 @@ static peri_status attach_by_search(growth *g) {
         }
     }
     const uint64_t *bits = g->bits;
-    PERI_TRY(peri_nearest_find(&g->connect->nearest, g->slots, count, &bits, 1, NULL, NEAR,
-                               g->ids));
+    PERI_TRY(
+        peri_nearest_find(&g->connect->nearest, g->slots, count, &bits, 1, NULL, NEAR, g->ids));
     for (size_t i = 0; i < count; i++) {
         uint32_t u = g->slots[i];
         if (g->links.parents[u] != PERI_SLOT_NONE) continue; /* reached through one before it */
@@ -129,7 +131,7 @@ static peri_status grow(growth *g) {
     peri_links_count(&g->links);
     uint32_t *parents = g->links.parents;
     g->links.parents = NULL; /* the tree is grown anew, so its edges need no care here */
-    peri_status status = peri_graph_bridge(&c->nearest, &g->links, c->seed);
+    peri_status status = peri_graph_bridge(&c->nearest, &g->links, c->entry, c->seed);
     g->links.parents = parents;
     PERI_TRY(status);
     PERI_TRY(grow_from_entry(g));

@@ -14,12 +14,14 @@ typedef struct peri_connect {
     size_t added; /* out: edges put in */
 } peri_connect;
 
-/* Makes every row reachable. O(n * degree) when nothing is missing, which is the normal case. Replaced are
- * edges of the second half of a row only, those whose target has the most edges into it. */
+/* Makes every row reachable. O(n * degree) when nothing is missing, which is the normal case.
+ * Replaced are edges of the second half of a row only, those whose target has the most edges
+ * into it. */
 peri_status peri_graph_connect(peri_connect *connect);
 
-/* Joins the pieces that no edge, either way, connects: random rows of each piece get edges from and to
- * their nearest rows outside it, until there is one piece. bridge.c. */
-peri_status peri_graph_bridge(const peri_nearest *nearest, peri_links *links, uint64_t seed);
+/* Joins the pieces that no edge, either way, connects: random rows of each piece get edges from
+ * and to their nearest rows outside it, until there is one piece. bridge.c. */
+peri_status peri_graph_bridge(const peri_nearest *nearest, peri_links *links, uint32_t entry,
+                              uint64_t seed);
 
 #endif

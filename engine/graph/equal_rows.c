@@ -1,5 +1,5 @@
-/* equal_rows.c: a hash of every row (in parallel), then one pass over an open-addressing table of the
- * rows met first. A row is compared only with rows of its 64-bit hash. */
+/* equal_rows.c: a hash of every row (in parallel), then one pass over an open-addressing table
+ * of the rows met first. A row is compared only with rows of its 64-bit hash. */
 #include "graph/equal_rows.h"
 
 #include <string.h>

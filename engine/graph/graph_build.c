@@ -1,10 +1,11 @@
 /* graph_build.c: the pipeline of graph_build.h.
  *
- * Equal rows would cut pieces off: a row with more twins than its degree links to nothing else. So the
- * graph is made of one row a group, the lowest, and the others are attached after it as a binary tree under
- * that row: member i links to members 2i + 1 and 2i + 2 and to its parent, and has the first row's
- * edges in the rest of its places. The two edges that the first row gives up are put first in its two
- * children, so what they reached is reached still. With fewer than 4 links a row the tree is a chain. */
+ * Equal rows would cut pieces off: a row with more twins than its degree links to nothing else.
+ * So the graph is made of one row a group, the lowest, and the others are attached after it as a
+ * binary tree under that row: member i links to members 2i + 1 and 2i + 2 and to its parent, and
+ * has the first row's edges in the rest of its places. The two edges that the first row gives up
+ * are put first in its two children, so what they reached is reached still. With fewer than 4
+ * links a row the tree is a chain. */
 #include "graph/graph_build.h"
 
 #include <string.h>
@@ -17,13 +18,15 @@
 #include "graph/knn_graph.h"
 #include "graph/progress.h"
 
-#define EXACT_ROWS_MAX 150000u /* above, NN-descent is cheaper than n^2 distances */
+/* Above, NN-descent is cheaper than n^2 distances: on one core with AVX-512 they meet at 176 000
+ * rows of 96 f32 (59 000 rows: 12.6 s exact, 35.6 s descent) and 178 000 of 128 u8. */
+#define EXACT_ROWS_MAX 150000u
 
 typedef struct making {
     peri_graph_build *build;
     peri_context *context;
     peri_device *device;
-    peri_matrix *host;    /* the rows, on the host */
+    peri_matrix *host; /* the rows, on the host */
     peri_equal_rows equal;
     peri_graph_build part; /* of one row a group: rows and lengths are its own */
     peri_matrix *pruned;   /* [groups, pruned_degree] at the place, later on the host */
@@ -83,8 +86,8 @@ static peri_status prune(making *m) {
                                .degree = m->pruned_degree };
     peri_progress_init(&progress, m->build->control, "prune", groups);
     peri_progress_step(&progress, 0, groups);
-    PERI_GO(peri_progress_run(m->device, (const peri_op *)&op, &progress.control,
-                              m->build->threads));
+    PERI_GO(
+        peri_progress_run(m->device, (const peri_op *)&op, &progress.control, m->build->threads));
 done:
     peri_matrix_release(knn);
     return status;
@@ -100,8 +103,8 @@ static peri_status to_host(peri_matrix **matrix) {
 
 static peri_status connect(making *m) {
     const peri_graph_build *build = m->build;
-    peri_connect job = { .nearest = { m->part.rows, m->part.lengths, build->metric,
-                                      build->threads, build->control },
+    peri_connect job = { .nearest = { m->part.rows, m->part.lengths, build->metric, build->threads,
+                                      build->control },
                          .seed = build->seed };
     peri_matrix *host;
     PERI_TRY(peri_matrix_move(m->part.rows, PERI_CPU, &host));

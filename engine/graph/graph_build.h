@@ -1,8 +1,8 @@
 /* graph_build.h: from rows to a graph that can be walked.
  *
- * equal rows are grouped -> kNN lists of one row a group -> detour pruning and reverse edges -> every row
- * reachable from the entry -> the other rows of each group attached. Deterministic: the same rows,
- * parameters and seed give the same graph on any number of threads. */
+ * equal rows are grouped -> kNN lists of one row a group -> detour pruning and reverse edges ->
+ * every row reachable from the entry -> the other rows of each group attached. Deterministic:
+ * the same rows, parameters and seed give the same graph on any number of threads. */
 #ifndef PERI_GRAPH_GRAPH_BUILD_H
 #define PERI_GRAPH_GRAPH_BUILD_H
 
@@ -32,10 +32,10 @@ typedef struct peri_graph_build {
     size_t bridges; /* edges that connectivity replaced */
 } peri_graph_build;
 
-/* Makes the graph: u32 [n, graph_degree] at the rows' place, and the row where a walk begins. A row with
- * fewer links than graph_degree (n is small) ends with PERI_SLOT_NONE: the degree is never lowered. n = 0
- * gives an empty graph and entry PERI_SLOT_NONE.
- * Errors: PERI_E_MEMORY, PERI_E_UNSUPPORTED (the place), what the control says; nothing is left. */
+/* Makes the graph: u32 [n, graph_degree] at the rows' place, and the row where a walk begins. A
+ * row with fewer links than graph_degree (n is small) ends with PERI_SLOT_NONE: the degree is
+ * never lowered. n = 0 gives an empty graph and entry PERI_SLOT_NONE. Errors: PERI_E_MEMORY,
+ * PERI_E_UNSUPPORTED (the place), what the control says; nothing is left. */
 peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32_t *entry);
 
 /* What PERI_GRAPH_AUTO stands for. */

@@ -1,5 +1,5 @@
-/* graph_check.c: see graph_check.h. Rows are checked in parallel; the lowest bad one is not sought: any
- * names the damage. */
+/* graph_check.c: see graph_check.h. Rows are checked in parallel; the lowest bad one is not
+ * sought: any names the damage. */
 #include "graph/graph_check.h"
 
 #include <string.h>

@@ -1,9 +1,11 @@
-/* hierarchy.c: levels are drawn as HNSW draws them, and each is a graph of its rows made like the base.
+/* hierarchy.c: levels are drawn as HNSW draws them, and each is a graph of its rows made like
+ * the base.
  *
- * HNSW selects a row's links by its neighbour heuristic (algorithm 4), which keeps a candidate that is nearer
- * to the row than to any link kept before. Detour pruning is the same idea by ranks instead of distances:
- * an edge that two shorter ones replace is dropped. So a level is peri_graph_make() over its rows:
- * exact kNN, pruning, reverse links within m, connectivity; one pipeline to trust instead of two.
+ * HNSW selects a row's links by its neighbour heuristic (algorithm 4), which keeps a candidate
+ * that is nearer to the row than to any link kept before. Detour pruning is the same idea by
+ * ranks instead of distances: an edge that two shorter ones replace is dropped. So a level is
+ * peri_graph_make() over its rows: exact kNN, pruning, reverse links within m, connectivity; one
+ * pipeline to trust instead of two.
  *
  * Rows equal to an earlier one have no upper level: they would only repeat it. */
 #include "graph/hierarchy.h"
@@ -26,7 +28,7 @@ typedef struct tower {
     uint8_t *levels; /* [n] */
     uint32_t level_max;
     size_t link_rows;
-    int64_t *slots; /* [n] rows of the level that is being made */
+    int64_t *slots;             /* [n] rows of the level that is being made */
     peri_matrix *first, *links; /* on the host */
     uint32_t entry;
 } tower;
@@ -62,8 +64,8 @@ static peri_status draw_levels(tower *t) {
 
 static peri_status lay_out(tower *t) {
     PERI_TRY(peri_matrix_create(t->context, t->n, 1, PERI_U32, PERI_CPU, &t->first));
-    PERI_TRY(peri_matrix_create(t->context, t->link_rows, t->build->m, PERI_U32, PERI_CPU,
-                                &t->links));
+    PERI_TRY(
+        peri_matrix_create(t->context, t->link_rows, t->build->m, PERI_U32, PERI_CPU, &t->links));
     uint32_t *first = peri_matrix_view(t->first).data, next = 0;
     memset(peri_matrix_view(t->links).data, 0xFF, t->link_rows * t->build->m * sizeof(uint32_t));
     for (size_t row = 0; row < t->n; row++) {
@@ -175,8 +177,10 @@ static peri_status check_links(const peri_view *links, const uint32_t *first,
             const uint32_t *list = peri_view_row(links, (size_t)first[row] + level - 1);
             for (size_t i = 0; i < links->cols && list[i] != PERI_SLOT_NONE; i++)
                 if (list[i] >= rows || list[i] == row || levels[list[i]] < level)
-                    return peri_fail(PERI_E_CORRUPT, "links: row %zu, level %u, link %zu is %u, "
-                                     "which is not a row of that level", row, level, i, list[i]);
+                    return peri_fail(PERI_E_CORRUPT,
+                                     "links: row %zu, level %u, link %zu is %u, "
+                                     "which is not a row of that level",
+                                     row, level, i, list[i]);
         }
     return PERI_OK;
 }
@@ -185,8 +189,10 @@ static peri_status check_shapes(peri_matrix *first, peri_matrix *links, size_t r
     if (first == NULL || links == NULL) return peri_fail(PERI_E_CORRUPT, "levels: missing");
     peri_view f = peri_matrix_view(first), l = peri_matrix_view(links);
     if (f.dtype != PERI_U32 || f.cols != 1 || f.rows != rows || l.dtype != PERI_U32)
-        return peri_fail(PERI_E_CORRUPT, "levels: 'first' is %zu x %zu, 'links' %zu x %zu, expected "
-                         "%zu x 1 and u32", f.rows, f.cols, l.rows, l.cols, rows);
+        return peri_fail(PERI_E_CORRUPT,
+                         "levels: 'first' is %zu x %zu, 'links' %zu x %zu, expected "
+                         "%zu x 1 and u32",
+                         f.rows, f.cols, l.rows, l.cols, rows);
     if (f.stride_bytes != sizeof(uint32_t))
         return peri_fail(PERI_E_CORRUPT, "levels: 'first' is not packed");
     return PERI_OK;

@@ -1,11 +1,12 @@
 /* knn_graph.c: kNN lists, exact or by NN-descent, as runs of the backends' operations.
  *
- * Exact is the kNN operation with the rows as queries, in chunks, so that the memory for wide results
- * stays small and progress is seen. The row itself is dropped by its number, not by its place: under
- * the inner product it need not be the nearest, and may be missing from its own list.
+ * Exact is the kNN operation with the rows as queries, in chunks, so that the memory for wide
+ * results stays small and progress is seen. The row itself is dropped by its number, not by its
+ * place: under the inner product it need not be the nearest, and may be missing from its own
+ * list.
  *
- * NN-descent keeps two sets of lists, read one and write the other, and ends when an iteration brings less
- * than termination_threshold * n * degree new entries. */
+ * NN-descent keeps two sets of lists, read one and write the other, and ends when an iteration
+ * brings less than termination_threshold * n * degree new entries. */
 #include "graph/knn_graph.h"
 
 #include "core/checked.h"
@@ -13,8 +14,8 @@
 #include "core/memory.h"
 #include "graph/progress.h"
 
-#define CHUNK_ROWS 2048u      /* queries of one kNN operation */
-#define DESCENT_SAMPLES 16u   /* new and old neighbours of a list that join, each way */
+#define CHUNK_ROWS 2048u    /* queries of one kNN operation */
+#define DESCENT_SAMPLES 16u /* new and old neighbours of a list that join, each way */
 
 /* ---- exact -------------------------------------------------------------------------------- */
 
@@ -101,8 +102,7 @@ static peri_status make_exact(const peri_graph_build *build, peri_device *device
     peri_status status;
     PERI_GO(peri_memory_acquire(context, chunk * (degree + 1), sizeof *run.ids, &run.ids));
     PERI_GO(peri_memory_acquire(context, chunk * degree, sizeof *run.lists, &run.lists));
-    PERI_GO(peri_matrix_create(context, run.rows.rows, degree, PERI_U32, run.rows.place,
-                               &run.out));
+    PERI_GO(peri_matrix_create(context, run.rows.rows, degree, PERI_U32, run.rows.place, &run.out));
     PERI_GO(exact_chunks(&run));
     *out = run.out;
     run.out = NULL;
@@ -120,8 +120,8 @@ typedef struct list_set {
     peri_matrix *slots, *distances, *fresh;
 } list_set;
 
-static peri_status list_set_create(list_set *set, peri_context *context, size_t rows,
-                                   size_t degree, peri_place place) {
+static peri_status list_set_create(list_set *set, peri_context *context, size_t rows, size_t degree,
+                                   peri_place place) {
     PERI_TRY(peri_matrix_create(context, rows, degree, PERI_U32, place, &set->slots));
     PERI_TRY(peri_matrix_create(context, rows, degree, PERI_F32, place, &set->distances));
     return peri_matrix_create(context, rows, degree, PERI_U8, place, &set->fresh);
@@ -151,8 +151,7 @@ static peri_status descend(const peri_graph_build *build, peri_device *device,
         op->distances_next = peri_matrix_view(out->distances).data;
         op->fresh_next = peri_matrix_view(out->fresh).data;
         peri_progress_step(&progress, i * n, n);
-        PERI_TRY(peri_progress_run(device, (const peri_op *)op, &progress.control,
-                                   build->threads));
+        PERI_TRY(peri_progress_run(device, (const peri_op *)op, &progress.control, build->threads));
         uint64_t entered;
         PERI_TRY(peri_matrix_read(updates, 0, 1, &entered));
         *last = i % 2;

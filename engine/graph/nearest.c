@@ -72,8 +72,8 @@ static peri_status run_knn(peri_lane *lane, peri_op_knn *op, const peri_control 
 }
 
 peri_status peri_nearest_find(const peri_nearest *nearest, const uint32_t *slots, size_t count,
-                              const uint64_t *const *bits, size_t bits_count,
-                              const uint32_t *which, size_t k, int64_t *ids) {
+                              const uint64_t *const *bits, size_t bits_count, const uint32_t *which,
+                              size_t k, int64_t *ids) {
     peri_view rows = peri_matrix_view(nearest->rows);
     peri_op_knn op = { .kind = PERI_OP_KNN, .metric = nearest->metric, .rows = rows, .k = k };
     if (nearest->lengths != NULL) op.lengths = peri_matrix_view(nearest->lengths).data;
@@ -111,14 +111,17 @@ static void mean_query(const peri_view *host, uint64_t seed, double *sums, void 
     }
     for (size_t c = 0; c < host->cols; c++) {
         double mean = sums[c] / (double)taken;
-        if (host->dtype == PERI_I8) ((int8_t *)query)[c] = (int8_t)lrint(mean);
-        else if (host->dtype == PERI_U8) ((uint8_t *)query)[c] = (uint8_t)lrint(mean);
-        else ((float *)query)[c] = (float)mean;
+        if (host->dtype == PERI_I8)
+            ((int8_t *)query)[c] = (int8_t)lrint(mean);
+        else if (host->dtype == PERI_U8)
+            ((uint8_t *)query)[c] = (uint8_t)lrint(mean);
+        else
+            ((float *)query)[c] = (float)mean;
     }
 }
 
-peri_status peri_nearest_to_mean(const peri_nearest *nearest, const peri_view *host,
-                                 uint64_t seed, uint32_t *out) {
+peri_status peri_nearest_to_mean(const peri_nearest *nearest, const peri_view *host, uint64_t seed,
+                                 uint32_t *out) {
     peri_op_knn op = { .kind = PERI_OP_KNN, .metric = PERI_SQEUCLIDEAN, .k = 1 };
     op.rows = peri_matrix_view(nearest->rows);
     peri_view query = { NULL, 1, host->cols, 0, peri_query_dtype(host->dtype), PERI_CPU };

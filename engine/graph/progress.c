@@ -3,7 +3,8 @@
 
 static peri_status poll_outer(void *ud, const char *stage, size_t done, size_t total) {
     peri_progress *p = ud;
-    /* A loop without a stage prepares another one and has counts of its own: only the poll matters. */
+    /* A loop without a stage prepares another one and has counts of its own: only the poll
+     * matters. */
     if (stage != NULL && total > 0) {
         double share = (double)done / (double)total;
         p->told = p->base + (size_t)(share * (double)p->span);

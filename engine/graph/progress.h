@@ -1,7 +1,7 @@
 /* progress.h: one stage of a build told as one span, though it runs many operations.
  *
- * Each operation polls with its own counts; a progress puts them into the part of the stage that the
- * operation is. Its control is handed down in place of the caller's. */
+ * Each operation polls with its own counts; a progress puts them into the part of the stage that
+ * the operation is. Its control is handed down in place of the caller's. */
 #ifndef PERI_GRAPH_PROGRESS_H
 #define PERI_GRAPH_PROGRESS_H
 
@@ -23,8 +23,8 @@ void peri_progress_step(peri_progress *progress, size_t base, size_t span);
 /* Polls from a loop on this thread. */
 peri_status peri_progress_tell(peri_progress *progress, size_t done);
 
-/* Runs one operation on a lane of its own and waits: a build that runs many must not keep the scratch
- * of all of them. */
+/* Runs one operation on a lane of its own and waits: a build that runs many must not keep the
+ * scratch of all of them. */
 peri_status peri_progress_run(peri_device *device, const peri_op *op, const peri_control *control,
                               size_t threads);
 

@@ -1,6 +1,7 @@
-/* graph_ops_test: NN-descent, pruning and the walk on the cpu backend against ref, bit for bit: every dtype
- * and metric, random, clustered and repeated rows, awkward sizes, filters, hierarchies, 1..4 threads
- * and every instruction set; and what must hold of their results whatever the backend. */
+/* graph_ops_test: NN-descent, pruning and the walk on the cpu backend against ref, bit for bit:
+ * every dtype and metric, random, clustered and repeated rows, awkward sizes, filters,
+ * hierarchies, 1..4 threads and every instruction set; and what must hold of their results
+ * whatever the backend. */
 #include "core/bitset.h"
 #include "operate.h"
 
@@ -111,7 +112,8 @@ static void compare_descent(peri_op_graph_descent *op, uint32_t last, lists *wan
 /* ---- pruning ------------------------------------------------------------------------------ */
 
 static uint32_t *compare_prune(peri_op_graph_prune *op, const char *what) {
-    uint32_t *wanted = test_new(op->rows * op->degree, 4), *got = test_new(op->rows * op->degree, 4);
+    uint32_t *wanted = test_new(op->rows * op->degree, 4),
+             *got = test_new(op->rows * op->degree, 4);
     op->graph = wanted;
     CHECK(test_run(ref, op, 0, NULL) == PERI_OK, "ref: %s", peri_error_detail());
     op->graph = got;
@@ -122,9 +124,9 @@ static uint32_t *compare_prune(peri_op_graph_prune *op, const char *what) {
     return wanted;
 }
 
-/* Counted by hand. Detours: of 0 -> 2 one (by 1), of 0 -> 3 two (by 1 and 2), so row 0 keeps 1 2; likewise
- * 1: 2 0, 2: 1 0, 3: 2 1. Half of a row is one edge. Reverse edges of row 2: from 1, which is there, and
- * from 3, which displaces 0. */
+/* Counted by hand. Detours: of 0 -> 2 one (by 1), of 0 -> 3 two (by 1 and 2), so row 0 keeps 1
+ * 2; likewise 1: 2 0, 2: 1 0, 3: 2 1. Half of a row is one edge. Reverse edges of row 2: from 1,
+ * which is there, and from 3, which displaces 0. */
 static void check_prune_by_hand(void) {
     static const uint32_t knn[] = { 1, 2, 3, /**/ 2, 0, 3, /**/ 1, 0, 3, /**/ 2, 1, 0 };
     static const uint32_t wanted[] = { 1, 2, /**/ 2, 0, /**/ 1, 3, /**/ 2, 1 };
@@ -168,8 +170,8 @@ static void compare_search(peri_op_graph_search *op, const char *what) {
     bool same = memcmp(wanted.ids, got.ids, all * 8) == 0 &&
                 memcmp(wanted.distances, got.distances, all * 4) == 0 &&
                 memcmp(wanted.visited, got.visited, q * 4) == 0;
-    CHECK(same, "search differs: %s %s %s n %zu itopk %zu width %zu seeds %zu k %zu filters %u", what,
-          peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric), op->rows.rows,
+    CHECK(same, "search differs: %s %s %s n %zu itopk %zu width %zu seeds %zu k %zu filters %u",
+          what, peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric), op->rows.rows,
           op->itopk_size, op->search_width, op->seeds, op->k, op->filter.count);
     size_t outside = 0;
     for (size_t i = 0; i < all && op->filter.count > 0; i++) {
@@ -228,9 +230,11 @@ static void compare_hierarchy(peri_op_graph_search *op, const char *what) {
 }
 
 static void compare_searches(peri_op_graph_search *op, const char *what) {
-    static const struct { size_t itopk, width, most, least, seeds, k; } plans[] = {
-        { 16, 1, 0, 0, 16, 10 }, { 10, 4, 0, 0, 3, 10 }, { 32, 2, 3, 1, 100, 1 },
-        { 200, 1, 0, 0, 200, 150 }, { 8, 1, 1, 5, 0, 8 }, { 1, 1, 0, 0, 1, 1 },
+    static const struct {
+        size_t itopk, width, most, least, seeds, k;
+    } plans[] = {
+        { 16, 1, 0, 0, 16, 10 },    { 10, 4, 0, 0, 3, 10 }, { 32, 2, 3, 1, 100, 1 },
+        { 200, 1, 0, 0, 200, 150 }, { 8, 1, 1, 5, 0, 8 },   { 1, 1, 0, 0, 1, 1 },
     };
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         op->itopk_size = plans[i].itopk;
@@ -286,9 +290,13 @@ static void check_case(data_kind kind, peri_dtype dtype, peri_metric metric, siz
     size_t pruned = (degree + 1) / 2;
     if (degree > 0) {
         lists knn;
-        peri_op_graph_descent descent = { .kind = PERI_OP_GRAPH_DESCENT, .metric = metric,
-                                          .rows = rows, .lengths = lengths, .degree = degree,
-                                          .samples = 1 + (uint32_t)(n % 7), .seed = seed };
+        peri_op_graph_descent descent = { .kind = PERI_OP_GRAPH_DESCENT,
+                                          .metric = metric,
+                                          .rows = rows,
+                                          .lengths = lengths,
+                                          .degree = degree,
+                                          .samples = 1 + (uint32_t)(n % 7),
+                                          .seed = seed };
         compare_descent(&descent, 3, &knn, what);
         peri_op_graph_prune prune = { PERI_OP_GRAPH_PRUNE, n, knn.slots, degree, NULL, pruned };
         graph = compare_prune(&prune, what);
@@ -298,9 +306,14 @@ static void check_case(data_kind kind, peri_dtype dtype, peri_metric metric, siz
         graph[0] = PERI_SLOT_NONE;
         pruned = 1;
     }
-    peri_op_graph_search search = { .kind = PERI_OP_GRAPH_SEARCH, .metric = metric,
-                                    .queries = queries, .rows = rows, .lengths = lengths,
-                                    .graph = graph, .degree = pruned, .rand_xor_mask = 7 };
+    peri_op_graph_search search = { .kind = PERI_OP_GRAPH_SEARCH,
+                                    .metric = metric,
+                                    .queries = queries,
+                                    .rows = rows,
+                                    .lengths = lengths,
+                                    .graph = graph,
+                                    .degree = pruned,
+                                    .rand_xor_mask = 7 };
     compare_searches(&search, what);
     if (n > 100) check_batches(&search);
     free(graph);
@@ -337,8 +350,11 @@ static void check_cancel(void) {
     peri_view rows = make_rows(RANDOM, PERI_F32, 20000, 5);
     lists out = lists_new(rows.rows, 96);
     uint64_t updates;
-    peri_op_graph_descent op = { .kind = PERI_OP_GRAPH_DESCENT, .metric = PERI_SQEUCLIDEAN,
-                                 .rows = rows, .degree = 96, .samples = 8 };
+    peri_op_graph_descent op = { .kind = PERI_OP_GRAPH_DESCENT,
+                                 .metric = PERI_SQEUCLIDEAN,
+                                 .rows = rows,
+                                 .degree = 96,
+                                 .samples = 8 };
     set_out(&op, &out, &updates);
     CHECK(test_run(cpu, &op, 1, &control) == PERI_E_CANCELLED && polls == 1, "%zu polls", polls);
     lists_free(&out);

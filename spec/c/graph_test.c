@@ -1,6 +1,7 @@
-/* graph_test: what engine/graph promises: every row reachable, equal rows included, at any size; the same
- * graph on any number of threads and on ref; kNN lists by NN-descent near the exact ones; recall of a walk;
- * levels that hold; damage refused; a cancelled build that leaves nothing. */
+/* graph_test: what engine/graph promises: every row reachable, equal rows included, at any size;
+ * the same graph on any number of threads and on ref; kNN lists by NN-descent near the exact
+ * ones; recall of a walk; levels that hold; damage refused; a cancelled build that leaves
+ * nothing. */
 #include "graph/equal_rows.h"
 #include "graph/graph_build.h"
 #include "graph/graph_check.h"
@@ -48,17 +49,22 @@ static peri_matrix *lengths_of(peri_matrix *rows) {
     peri_view view = peri_matrix_view(rows);
     peri_matrix *lengths = matrix_new(view.rows, 1, PERI_F32, PERI_PLACE_CPU);
     for (size_t r = 0; r < view.rows; r++)
-        ((float *)peri_matrix_view(lengths).data)[r] =
-            peri_canonical_length(view.dtype, peri_view_row(&view, r), (uint32_t)view.cols);
+        ((float *)peri_matrix_view(lengths).data)[r] = peri_canonical_length(
+            view.dtype, peri_view_row(&view, r), (uint32_t)view.cols);
     return lengths;
 }
 
 static peri_graph_build build_of(peri_matrix *rows, peri_metric metric, size_t degree,
                                  peri_graph_algo algo) {
-    peri_graph_build build = { .rows = rows, .metric = metric, .graph_degree = degree,
-                               .intermediate_graph_degree = 2 * degree, .algo = algo,
-                               .nn_descent_niter = 20, .termination_threshold = 1e-4,
-                               .guarantee_connectivity = true, .seed = 137 };
+    peri_graph_build build = { .rows = rows,
+                               .metric = metric,
+                               .graph_degree = degree,
+                               .intermediate_graph_degree = 2 * degree,
+                               .algo = algo,
+                               .nn_descent_niter = 20,
+                               .termination_threshold = 1e-4,
+                               .guarantee_connectivity = true,
+                               .seed = 137 };
     if (metric == PERI_COSINE) build.lengths = lengths_of(rows);
     return build;
 }
@@ -219,8 +225,12 @@ static double walk_recall(peri_matrix *rows, peri_matrix *queries, peri_op_graph
     size_t q = peri_matrix_view(queries).rows, hits = 0;
     int64_t *ids = test_new(q * K, 8);
     float *wanted = test_new(q * K, 4), *got = test_new(q * K, 4);
-    peri_op_knn knn = { .kind = PERI_OP_KNN, .metric = op->metric, .rows = peri_matrix_view(rows),
-                        .queries = peri_matrix_view(queries), .k = K, .ids = ids,
+    peri_op_knn knn = { .kind = PERI_OP_KNN,
+                        .metric = op->metric,
+                        .rows = peri_matrix_view(rows),
+                        .queries = peri_matrix_view(queries),
+                        .k = K,
+                        .ids = ids,
                         .distances = wanted };
     CHECK(test_run(device, &knn, 0, NULL) == PERI_OK, "%s", peri_error_detail());
     op->kind = PERI_OP_GRAPH_SEARCH;
@@ -251,9 +261,13 @@ static void check_walk_recall(peri_graph_algo algo, size_t clusters, float sprea
     peri_graph_build build = build_of(rows, PERI_SQEUCLIDEAN, 64, algo);
     uint32_t entry;
     peri_matrix *graph = make_graph(&build, &entry, "clustered");
-    peri_op_graph_search op = { .metric = PERI_SQEUCLIDEAN, .itopk_size = 64, .seeds = 64,
-                                .graph = peri_matrix_view(graph).data, .degree = 64,
-                                .rand_xor_mask = 0x128394, .hierarchy = { .entry = entry } };
+    peri_op_graph_search op = { .metric = PERI_SQEUCLIDEAN,
+                                .itopk_size = 64,
+                                .seeds = 64,
+                                .graph = peri_matrix_view(graph).data,
+                                .degree = 64,
+                                .rand_xor_mask = 0x128394,
+                                .hierarchy = { .entry = entry } };
     double recall = walk_recall(rows, queries, &op);
     CHECK(recall >= 0.97, "%zu clusters of %.2f: recall %.4f", clusters, (double)spread, recall);
     peri_matrix_release(graph);
@@ -313,7 +327,8 @@ static void check_levels(void) {
     build.rows = make_rows(&few, PERI_PLACE_CPU, 2);
     build.m = 64;
     CHECK(peri_hierarchy_make(&build, &first, &links, &entry, &top) == PERI_OK && top == 0 &&
-              first == NULL && links == NULL, "three rows have levels");
+              first == NULL && links == NULL,
+          "three rows have levels");
     peri_matrix_release(build.rows);
 }
 
@@ -324,7 +339,8 @@ static void check_damage(void) {
     uint32_t *links = peri_matrix_view(graph).data;
     for (uint32_t i = 0; i < 18; i++) links[i] = (i / 3 + 1 + i % 3) % 6;
     CHECK(peri_graph_check(graph, 6) == PERI_OK, "%s", peri_error_detail());
-    static const uint32_t wrong[] = { 6, 0xFFFFFFFE, 3 /* itself */, 5 /* twice */, PERI_SLOT_NONE };
+    static const uint32_t wrong[] = { 6, 0xFFFFFFFE, 3 /* itself */, 5 /* twice */,
+                                      PERI_SLOT_NONE };
     for (size_t i = 0; i < 5; i++) {
         uint32_t kept = links[9];
         links[9] = wrong[i];

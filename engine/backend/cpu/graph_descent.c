@@ -1,13 +1,14 @@
 /* graph_descent.c: one iteration of NN-descent in the pull form, a block of rows a task.
  *
  * First every row writes its forward samples; then the reverse samples are gathered by ranges of
- * targets: a task reads all forward samples in order and keeps what points into its range, so nothing
- * is shared and the scan, which is sequential, is cheaper than locks would be. Then each row joins. The
- * pull form computes a distance once for each of its two ends, which is the price of lists that only
- * their owner writes: no locks, and the same graph on any number of threads.
+ * targets: a task reads all forward samples in order and keeps what points into its range, so
+ * nothing is shared and the scan, which is sequential, is cheaper than locks would be. Then each
+ * row joins. The pull form computes a distance once for each of its two ends, which is the price
+ * of lists that only their owner writes: no locks, and the same graph on any number of threads.
  *
- * A row's candidates overlap heavily (neighbours share neighbours), so those already seen are dropped by a
- * bitset before any distance is computed. Source: perigee_backend.h, which defines the iteration. */
+ * A row's candidates overlap heavily (neighbours share neighbours), so those already seen are
+ * dropped by a bitset before any distance is computed. Source: perigee_backend.h, which defines
+ * the iteration. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #include "core/matrix.h"
 #include "core/random.h"
 
-#define BATCH 128u     /* candidates handed to the distance kernel at once */
+#define BATCH 128u /* candidates handed to the distance kernel at once */
 #define ROWS_A_TASK 64u
 
 typedef enum sample_kind { NEW, OLD, NEW_REVERSE, OLD_REVERSE, SAMPLE_KINDS } sample_kind;
@@ -104,8 +105,10 @@ static void sample_row(const descent *run, uint32_t u) {
     uint32_t *taken_new = sample_of(run, NEW, u), *taken_old = sample_of(run, OLD, u);
     size_t new_count = 0, old_count = 0, count = 0;
     for (; count < op->degree && slots[count] != PERI_SLOT_NONE; count++) {
-        if (!fresh[count]) old_count++;
-        else if (new_count < op->samples) taken_new[new_count++] = slots[count];
+        if (!fresh[count])
+            old_count++;
+        else if (new_count < op->samples)
+            taken_new[new_count++] = slots[count];
     }
     while (new_count < op->samples) taken_new[new_count++] = PERI_SLOT_NONE;
     for (size_t i = peri_min_size(old_count, op->samples); i < op->samples; i++)
@@ -226,13 +229,14 @@ static void copy_list(join *j, uint32_t u) {
     size_t first = (size_t)u * op->degree, count = 0;
     for (; count < op->degree && op->slots[first + count] != PERI_SLOT_NONE; count++)
         j->list.keys[count] = peri_near_key(op->distances[first + count],
-                                            op->slots[first + count]) | PERI_NEAR_MARK;
+                                            op->slots[first + count]) |
+                              PERI_NEAR_MARK;
     j->list.count = count;
 }
 
-/* Writes the next list of u. What was there before (marked) is found again in the old list, whose order is
- * the same: it keeps its distance, and stays fresh unless it was among the first `samples` fresh ones,
- * which joined. Returns how many entered. */
+/* Writes the next list of u. What was there before (marked) is found again in the old list,
+ * whose order is the same: it keeps its distance, and stays fresh unless it was among the first
+ * `samples` fresh ones, which joined. Returns how many entered. */
 static size_t write_list(join *j, uint32_t u) {
     const peri_op_graph_descent *op = j->run->op;
     size_t first = (size_t)u * op->degree, old = first, joined = 0, entered = 0;

@@ -1,13 +1,14 @@
 /* graph_prune.c: detour pruning, reverse edges and merge.
  *
- * Counting detours asks, for each neighbour D of A and each neighbour X of D, whether X is in A's list:
- * knn_degree^2 questions a row, 16 384 at the default, nearly all answered no. A filter of 8 192 bits (it stays
- * in the first cache) answers those in one instruction or two without a branch; the few that pass look the rank up in
- * a small hash table.
+ * Counting detours asks, for each neighbour D of A and each neighbour X of D, whether X is in
+ * A's list: knn_degree^2 questions a row, 16 384 at the default, nearly all answered no. A
+ * filter of 8 192 bits (it stays in the first cache) answers those in one instruction or two
+ * without a branch; the few that pass look the rank up in a small hash table.
  *
- * Reverse edges are wanted in the order (position, source). The kept edges are written twice, as rows (into
- * the output, whose memory is free until the merge) and as columns, so that the scan in that order is
- * sequential; a task owns a range of targets and takes what points into it. Source: perigee_backend.h. */
+ * Reverse edges are wanted in the order (position, source). The kept edges are written twice, as
+ * rows (into the output, whose memory is free until the merge) and as columns, so that the scan
+ * in that order is sequential; a task owns a range of targets and takes what points into it.
+ * Source: perigee_backend.h. */
 #include <string.h>
 
 #include "backend/cpu/ops.h"
@@ -106,10 +107,10 @@ static void count_detours(const prune *run, worker *w, const uint32_t *list, siz
     size_t columns = run->op->knn_degree;
     for (size_t i = 0; i < count; i++) {
         const uint32_t *second = run->op->knn + (size_t)list[i] * columns;
-        if (i + 1 < count)
-            __builtin_prefetch(run->op->knn + (size_t)list[i + 1] * columns);
+        if (i + 1 < count) __builtin_prefetch(run->op->knn + (size_t)list[i + 1] * columns);
         size_t hits = 0;
-        for (size_t j = 0; j < columns; j++) { /* PERI_SLOT_NONE may pass, and is not in the table */
+        /* PERI_SLOT_NONE at the end of a short list may pass, and is not in the table. */
+        for (size_t j = 0; j < columns; j++) {
             size_t bit = second[j] % FILTER_BITS;
             w->hits[hits] = second[j];
             hits += w->filter[bit / 64] >> (bit % 64) & 1;

@@ -1,14 +1,14 @@
 /* graph_search.c: the best-first walk, one query a task.
  *
- * What a step costs is the distances, and of those the waiting for memory: the links of a row that are
- * new to the walk are collected first, then handed to the distance kernel at once, which prefetches
- * ahead; the row of links that will be opened next is prefetched while they are worked on. `taken` is a
- * bitset of all rows (8 KB for 60 000: it stays in the first cache) that is cleaned after a walk by the list of
- * what was set, or whole when that is cheaper.
+ * What a step costs is the distances, and of those the waiting for memory: the links of a row
+ * that are new to the walk are collected first, then handed to the distance kernel at once,
+ * which prefetches ahead; the row of links that will be opened next is prefetched while they are
+ * worked on. `taken` is a bitset of all rows (8 KB for 60 000: it stays in the first cache) that
+ * is cleaned after a walk by the list of what was set, or whole when that is cheaper.
  *
- * Every worker has its own part of the scratch; a walk writes its own row of the results only, so the
- * answer does not depend on the number of workers. Source: perigee_backend.h, which defines the walk;
- * Malkov & Yashunin 2018, algorithms 2 and 5, for the descent. */
+ * Every worker has its own part of the scratch; a walk writes its own row of the results only,
+ * so the answer does not depend on the number of workers. Source: perigee_backend.h, which
+ * defines the walk; Malkov & Yashunin 2018, algorithms 2 and 5, for the descent. */
 #include <math.h>
 #include <string.h>
 
@@ -88,8 +88,7 @@ static void offer_batch(walk *w, size_t count) {
         for (size_t i = 0; i < count; i++)
             if (peri_bitset_test(w->passing, own->slots[i]))
                 peri_topk_offer(&w->top, own->distances[i], (int64_t)own->slots[i]);
-    size_t lowest =
-        peri_near_offer(&own->list, own->distances, own->slots, count, own->spare);
+    size_t lowest = peri_near_offer(&own->list, own->distances, own->slots, count, own->spare);
     if (lowest < w->first_open) w->first_open = lowest;
 }
 
@@ -255,9 +254,8 @@ static peri_status search_query(void *ud, size_t query, size_t worker_number) {
     peri_topk_init(&w.top, op->distances + query * op->k, op->ids + query * op->k, op->k);
     descend(&w);
     plant_seeds(&w);
-    size_t limit = op->max_iterations == 0
-                       ? SIZE_MAX
-                       : peri_max_size(op->max_iterations, op->min_iterations);
+    size_t limit = op->max_iterations == 0 ? SIZE_MAX
+                                           : peri_max_size(op->max_iterations, op->min_iterations);
     for (size_t i = 0; i < limit && open_and_offer(&w); i++) {}
     clean_taken(&w);
     write_results(&w, query);

@@ -1,14 +1,16 @@
-/* near_list.h: the best `capacity` of a stream of (distance, slot), always sorted, each with a mark.
+/* near_list.h: the best `capacity` of a stream of (distance, slot), always sorted, each with a
+ * mark.
  *
- * An entry is one 64-bit key: the distance as an integer of the same order, the slot, and in the lowest
- * bit the mark (what the walk calls closed and NN-descent calls kept), so that an order with ties is one
- * comparison and a move is one store. A slot takes 31 bits: PERI_SLOTS_MAX sees to that. -0 and 0 are
- * equal distances and get one key, so whoever needs the sign of a zero must ask for the distance anew.
+ * An entry is one 64-bit key: the distance as an integer of the same order, the slot, and in the
+ * lowest bit the mark (what the walk calls closed and NN-descent calls kept), so that an order
+ * with ties is one comparison and a move is one store. A slot takes 31 bits: PERI_SLOTS_MAX sees
+ * to that. -0 and 0 are equal distances and get one key, so whoever needs the sign of a zero
+ * must ask for the distance anew.
  *
  * Offers come in batches (the links of a row): nearly all are worse than the worst and cost one
- * comparison without a branch, the few others are sorted and merged from the back in one pass, so a
- * batch moves an entry at most once. The caller sees to it that a slot is offered once and that no
- * distance is NaN (distances.h). */
+ * comparison without a branch, the few others are sorted and merged from the back in one pass,
+ * so a batch moves an entry at most once. The caller sees to it that a slot is offered once and
+ * that no distance is NaN (distances.h). */
 #ifndef PERI_BACKEND_CPU_NEAR_LIST_H
 #define PERI_BACKEND_CPU_NEAR_LIST_H
 
@@ -67,8 +69,10 @@ static inline size_t peri_near_offer(peri_near_list *list, const float *distance
     size_t to = old + kept;
     list->count = to < capacity ? to : capacity;
     for (; to > capacity; to--) { /* the farthest of both leave */
-        if (old > 0 && (kept == 0 || keys[old - 1] > spare[kept - 1])) old--;
-        else kept--;
+        if (old > 0 && (kept == 0 || keys[old - 1] > spare[kept - 1]))
+            old--;
+        else
+            kept--;
     }
     while (kept > 0) {
         uint64_t key = spare[--kept];

@@ -1,4 +1,5 @@
-/* workers.h: how many workers an operation of the cpu backend may use; its scratch has one part for each. */
+/* workers.h: how many workers an operation of the cpu backend may use; its scratch has one part
+ * for each. */
 #ifndef PERI_BACKEND_CPU_WORKERS_H
 #define PERI_BACKEND_CPU_WORKERS_H
 
@@ -16,8 +17,8 @@ static inline size_t peri_cpu_workers(const peri_stream *stream) {
     return stream->threads == 0 ? most : peri_min_size(stream->threads, most);
 }
 
-/* Cuts `bytes` off the front of `*at` (which may be NULL: then only the sum is wanted) in whole cache
- * lines, so that no two workers share one. */
+/* Cuts `bytes` off the front of `*at` (which may be NULL: then only the sum is wanted) in whole
+ * cache lines, so that no two workers share one. */
 static inline void *peri_scratch_cut(size_t *at, void *base, size_t bytes) {
     void *part = base == NULL ? NULL : (char *)base + *at;
     *at += peri_round_up(bytes, 64);

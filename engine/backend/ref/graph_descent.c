@@ -1,7 +1,8 @@
 /* graph_descent.c: one iteration of NN-descent, step by step as perigee_backend.h defines it.
  *
- * The samples of all rows are written down first (new, old and their reverses, `samples` slots a row,
- * PERI_SLOT_NONE at the end of a short one); then every row offers itself each candidate in turn. */
+ * The samples of all rows are written down first (new, old and their reverses, `samples` slots a
+ * row, PERI_SLOT_NONE at the end of a short one); then every row offers itself each candidate in
+ * turn. */
 #include <math.h>
 #include <string.h>
 
@@ -112,8 +113,10 @@ static void sample_list(const descent *run, uint32_t u) {
     uint32_t *taken_new = sample_of(run, NEW, u), *taken_old = sample_of(run, OLD, u);
     size_t new_count = 0, old_count = 0;
     for (size_t i = 0; i < op->degree && slots[i] != PERI_SLOT_NONE; i++) {
-        if (!fresh[i]) old_count++;
-        else if (new_count < op->samples) taken_new[new_count++] = slots[i];
+        if (!fresh[i])
+            old_count++;
+        else if (new_count < op->samples)
+            taken_new[new_count++] = slots[i];
     }
     if (old_count == 0) return;
     uint32_t start = peri_random_below(run->key, u, (uint32_t)old_count);

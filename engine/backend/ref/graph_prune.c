@@ -1,4 +1,5 @@
-/* graph_prune.c: detours, reverse edges and merge, step by step as perigee_backend.h defines them. */
+/* graph_prune.c: detours, reverse edges and merge, step by step as perigee_backend.h defines
+ * them. */
 #include "backend/ref/ops.h"
 
 typedef struct prune {

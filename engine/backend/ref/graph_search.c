@@ -24,8 +24,8 @@ typedef struct walk {
     const uint64_t *passing; /* bits of the query's filter; NULL = all */
     entry *list;             /* [itopk_size] L */
     size_t count;
-    uint32_t *opened;        /* [search_width] */
-    uint8_t *taken;          /* [n] */
+    uint32_t *opened; /* [search_width] */
+    uint8_t *taken;   /* [n] */
     peri_topk top;
     uint32_t visited;
 } walk;
@@ -90,8 +90,8 @@ static void plant_seeds(walk *w) {
         for (size_t i = 0; i < n; i++) offer(w, (uint32_t)i);
         return;
     }
-    uint64_t hash = peri_random_bytes(w->query, op->queries.cols *
-                                                    peri_dtype_bytes(op->queries.dtype));
+    uint64_t hash = peri_random_bytes(w->query,
+                                      op->queries.cols * peri_dtype_bytes(op->queries.dtype));
     for (size_t i = 0; i < op->seeds; i++)
         offer(w, (uint32_t)(peri_random_mix(op->rand_xor_mask ^ hash, i) % n));
 }
@@ -124,9 +124,8 @@ peri_status peri_ref_graph_search(peri_stream *stream, const peri_op_graph_searc
     walk w = { .op = op, .list = scratch };
     w.opened = (uint32_t *)(void *)(w.list + op->itopk_size);
     w.taken = (uint8_t *)(w.opened + op->search_width);
-    size_t limit = op->max_iterations == 0
-                       ? SIZE_MAX
-                       : peri_max_size(op->max_iterations, op->min_iterations);
+    size_t limit = op->max_iterations == 0 ? SIZE_MAX
+                                           : peri_max_size(op->max_iterations, op->min_iterations);
     for (size_t q = 0; q < op->queries.rows; q++) {
         w.query = peri_view_row(&op->queries, q);
         w.query_length = op->metric == PERI_COSINE
