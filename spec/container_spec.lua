@@ -1,4 +1,5 @@
--- The index container: what is saved opens with the same answers, mapped or read; what is damaged does not.
+-- The index container: what is saved opens with the same answers, mapped or read; what is damaged
+-- does not.
 
 local pg = require "perigee"
 local support = require "spec.support"
@@ -23,7 +24,8 @@ describe("a saved index", function()
 
   for _, kind in ipairs { "flat", "cagra", "hnsw" } do
     for _, map in ipairs { false, true } do
-      it(("of kind %s opens with the same answers%s"):format(kind, map and ", mapped" or ""), function()
+      local how = map and ", mapped" or ""
+      it(("of kind %s opens with the same answers%s"):format(kind, how), function()
         local index = build(kind)
         local path = support.path ".perigee"
         assert.is_true(index:save(path))
@@ -112,7 +114,8 @@ describe("a damaged index", function()
 
   local rows = support.clustered(60, 5, 4, 17)
   local path = support.path ".perigee"
-  assert(assert(pg.cagra.build(rows, { graph_degree = 4, intermediate_graph_degree = 8 })):save(path))
+  local small = { graph_degree = 4, intermediate_graph_degree = 8 }
+  assert(assert(pg.cagra.build(rows, small)):save(path))
   local bytes = support.read(path)
   support.clean()
 
