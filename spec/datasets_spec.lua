@@ -1,5 +1,5 @@
--- Real data beside the checkout, used when it is there: recall of CAGRA's defaults by value, the same
--- answer at batch 1 and as a whole, filters from half the rows down to one in a thousand.
+-- Real data beside the checkout, used when it is there: recall of CAGRA's defaults by value, the
+-- same answer at batch 1 and as a whole, filters from half the rows down to one in a thousand.
 
 local pg = require "perigee"
 local support = require "spec.support"
@@ -7,12 +7,10 @@ local support = require "spec.support"
 local k <const> = 10
 
 local SETS <const> = {
-  { name = "sift-ngt5k", ending = "bvecs", values = "gt_dist2", ids = "gt", metric = "sqeuclidean" },
-  { name = "bigann10k", ending = "bvecs", values = "gt_dist2", ids = "gt", metric = "sqeuclidean" },
-  { name = "sift-debian-photos", ending = "bvecs", values = "gt_dist2", ids = "gt",
-    metric = "sqeuclidean" },
-  { name = "debian-packages-96", ending = "fvecs", values = "gt_ip_sim", ids = "gt_ip",
-    metric = "inner_product" },
+  { name = "sift-ngt5k", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "bigann10k", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "sift-debian-photos", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "debian-packages-96", ending = "fvecs", metric = "inner_product" },
 }
 
 local opened = {}
@@ -24,8 +22,9 @@ local function open(set)
       return assert(pg.load(support.shared(set.name .. "/" .. name)))
     end
     local all = { rows = file("base." .. set.ending), queries = file("query." .. set.ending) }
-    all.truth = { neighbors = file(set.ids .. ".ivecs"), distances = file(set.values .. ".fvecs"),
-      metric = set.metric }
+    local product = set.metric == "inner_product"
+    all.truth = { neighbors = file(product and "gt_ip.ivecs" or "gt.ivecs"),
+      distances = file(product and "gt_ip_sim.fvecs" or "gt_dist2.fvecs"), metric = set.metric }
     all.index = support.build("cagra", all.rows, { metric = set.metric })
     opened[set.name] = all
   end

@@ -1,4 +1,5 @@
--- CAGRA to HNSW: every hierarchy searches as well as the graph it came from, in our files and hnswlib's.
+-- CAGRA to HNSW: every hierarchy searches as well as the graph it came from, in our files and
+-- hnswlib's.
 
 local pg = require "perigee"
 local support = require "spec.support"

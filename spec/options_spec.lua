@@ -7,7 +7,7 @@ local support = require "spec.support"
 local rows = support.clustered(200, 6, 5, 7)
 
 describe("an option", function()
-  local index = support.build("cagra", rows)
+  local index = assert(pg.cagra.build(rows))
 
   local function refused(pattern, options)
     assert.error_matches(function() index:search(rows:row(0), 3, options) end, pattern)
@@ -17,7 +17,7 @@ describe("an option", function()
     refused("option 'itopk_size': a string given, allowed: a whole number", { itopk_size = "64" })
     refused("option 'itopk_size': 2.5 given, allowed: whole 1%.%.", { itopk_size = 2.5 })
     refused("option 'itopk_size': a table given", { itopk_size = {} })
-    refused("option 'threads': string given, allowed: 0%.%.1024", { threads = "2" })
+    refused("option 'threads': a string given, allowed: 0%.%.1024", { threads = "2" })
     refused("option 'progress': a number given", { progress = 1 })
     refused("option 'out': a table given", { out = {} })
     refused("option 'accept': a boolean given", { accept = true })

@@ -1,5 +1,5 @@
--- Awkward sizes: every number of rows from 1 to 600, and multiples of the degree and their neighbours,
--- where random starts and initial graphs of other engines have gone wrong.
+-- Awkward sizes: every number of rows from 1 to 600, and multiples of the degree and their
+-- neighbours, where random starts and initial graphs of other engines have gone wrong.
 
 local pg = require "perigee"
 local support = require "spec.support"

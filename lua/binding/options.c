@@ -165,10 +165,13 @@ size_t lperi_optioncount(lua_State *L, int options, const char *key, size_t fall
         lua_pop(L, 1);
         return fallback;
     }
-    if (!whole || value < 0 || (size_t)value > max)
-        luaL_error(L, "option '%s': %s given, allowed: 0..%I", key,
-                   type == LUA_TNUMBER ? luaL_tolstring(L, -1, NULL) : lua_typename(L, type),
-                   (LUAI_UACINT)max);
+    if (!whole || value < 0 || (size_t)value > max) {
+        const char *allowed = lua_pushfstring(L, "0..%I", (LUAI_UACINT)max);
+        lua_insert(L, -2);
+        if (type != LUA_TNUMBER) wrong_type(L, key, allowed);
+        luaL_error(L, "option '%s': %s given, allowed: %s", key, luaL_tolstring(L, -1, NULL),
+                   allowed);
+    }
     lua_pop(L, 1);
     return (size_t)value;
 }
