@@ -31,7 +31,7 @@ end
 
 local folder, checkout, absolute
 local is_built = succeeds("test -x " .. quoted(perigee))
-local has_terminal = succeeds "python3 -c 'import pty, os; os.waitstatus_to_exitcode'"
+local has_terminal = succeeds "python3 -c 'import pty, os; os.waitstatus_to_exitcode; pty.openpty()'"
 
 -- No start file, no history and no variable of the person who runs the tests.
 local function environment(settings)
@@ -325,7 +325,7 @@ end)
 
 describe("perigee terminal", function()
   local function ready()
-    return needs(perigee, is_built) and needs("python3 with pty", has_terminal)
+    return needs(perigee, is_built) and needs("python3 with a pseudo-terminal", has_terminal)
   end
 
   it("opens the prompt by itself, edits lines and leaves at Ctrl-D", function()
