@@ -1,7 +1,7 @@
 /* faiss_peer: what FAISS's exact index reaches: queries a second of IndexFlat, on OpenBLAS.
  *
  * FAISS takes the matrix product from the BLAS and selects with OpenMP threads; both are set to the
- * threads asked for. peer.hpp says what the command line is; `file` and `build` mean nothing here. */
+ * threads asked for. peer.hpp says what the command line is; `file` and `build` mean nothing. */
 #include <faiss/IndexFlat.h>
 #include <omp.h>
 
@@ -23,8 +23,8 @@ int main(int argc, char **argv) {
                 index.search(static_cast<int64_t>(task.queries.count), task.queries.values.data(),
                              static_cast<int64_t>(peer::K), found.values.data(), found.ids.data());
             });
-            peer::tell(task, "flat", "faiss", "IndexFlat", threads, peer::recall(task, found), "qps",
-                       queries_s);
+            peer::tell(task, "flat", "faiss", "IndexFlat", threads, peer::recall(task, found),
+                       "qps", queries_s);
             if (task.threads == 1)
                 break;
         }

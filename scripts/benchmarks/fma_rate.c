@@ -4,7 +4,8 @@
  *     fma_rate THREADS SECONDS
  *
  * Twelve independent chains of vectors as wide as -march=native has registers for: enough to fill
- * the latency of the units, few enough for sixteen registers. One thread each, started together; the rate is the sum.
+ * the latency of the units, few enough for sixteen registers. One thread each, started together;
+ * the rate is the sum.
  * Prints one line of key=value. */
 #include <pthread.h>
 #include <stdbool.h>
@@ -39,7 +40,8 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* The chains are copied to a local array, all indexes constant once unrolled: they stay in registers. */
+/* The chains are copied to a local array whose indexes are constant once unrolled, so that they
+ * stay in registers. */
 static void run_chains(vector kept[CHAINS], vector factor, vector term) {
     vector chain[CHAINS];
 #pragma GCC unroll 16

@@ -183,7 +183,7 @@ local function of_searches(list)
   return kept
 end
 
--- One row for each thing measured, with the median of its rounds.
+-- One row for each thing measured, with the median of its rounds and the parameters of the last.
 local function medians()
   local list = {}
   for _, key in ipairs(order) do

@@ -46,7 +46,7 @@ struct Task {
 };
 
 bool ends_with(const std::string &text, const std::string &end) {
-    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+    return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
 
 /* .fvecs and .bvecs: before each row its length, as a little-endian int32. */
@@ -139,7 +139,8 @@ size_t number(const char *text) {
 
 void run(const Task &task) {
     if (task.queries.dim != task.dim || task.queries.count == 0)
-        throw std::runtime_error("the queries have " + std::to_string(task.queries.dim) + " columns");
+        throw std::runtime_error("the queries have " + std::to_string(task.queries.dim) +
+                                 " columns");
     if (task.truth.count != task.queries.count || task.truth.dim < task.k)
         throw std::runtime_error("the truth does not fit the queries and K");
     if (task.space == "l2u8") {
@@ -159,7 +160,7 @@ void run(const Task &task) {
 int main(int argc, char **argv) {
     try {
         if (argc != 8)
-            throw std::invalid_argument("usage: check FILE l2|ip|l2u8 DIM QUERIES TRUTH_VALUES K EF");
+            throw std::invalid_argument("usage: check FILE l2|ip|l2u8 DIM QUERIES TRUTH K EF");
         Task task{ argv[1], argv[2], number(argv[3]), number(argv[6]), number(argv[7]), {}, {} };
         if (task.space != "l2" && task.space != "ip" && task.space != "l2u8")
             throw std::invalid_argument("SPACE is l2, ip or l2u8, not " + task.space);
