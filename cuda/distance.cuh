@@ -69,13 +69,15 @@ template <typename T> __device__ inline float peri_warp_length(const T *row, uin
     return __fsqrt_rn(peri_warp_sum<true>(row, row, dim));
 }
 
-/* From the sum to the value inside, where smaller is nearer. */
+/* From the sum to the value inside, where smaller is nearer; a NaN, which only an overflow of sums
+ * of both signs makes, is the farthest. */
 __device__ inline float peri_inside(peri_metric metric, float sum, float query_length,
                                     float row_length) {
-    if (metric == PERI_INNER_PRODUCT) return -sum;
+    float value = sum;
+    if (metric == PERI_INNER_PRODUCT) value = -sum;
     if (metric == PERI_COSINE)
-        return __fsub_rn(1.0f, __fdiv_rn(sum, __fmul_rn(query_length, row_length)));
-    return sum;
+        value = __fsub_rn(1.0f, __fdiv_rn(sum, __fmul_rn(query_length, row_length)));
+    return value != value ? __int_as_float(0x7F800000) : value;
 }
 
 template <typename T>

@@ -14,10 +14,8 @@
 constexpr uint64_t PERI_KEY_NONE = ~UINT64_C(0);
 
 /* Floats in the order of their values as unsigned integers. The two zeros are equal to the seam,
- * and so here; a NaN, which only an overflow of sums of both signs makes, counts as the
- * farthest. */
+ * and so here; a value inside is never NaN. */
 __device__ inline uint64_t peri_key(float value, uint32_t slot) {
-    if (value != value) value = __int_as_float(0x7F800000);
     uint32_t bits = value == 0.0f ? 0u : __float_as_uint(value);
     bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return (uint64_t)bits << 32 | slot;

@@ -181,8 +181,11 @@ describe("perigee options", function()
       io.popen("sleep 0.3; kill -INT " .. pid) for i = 1, 4e9 do end']]
     local got = run(absolute .. "/bin/perigee", line)
     assert.equal(1, got.code)
-    assert.matches("interrupted!", got.err)
-    assert.same(run("lua5.4", line), got)
+    -- Where in the loop the signal came decides how the traceback ends.
+    local lua = run("lua5.4", line)
+    assert.equal("INTERPRETER: interrupted!", got.err:match "^[^\n]*")
+    assert.equal(lua.err:match "^[^\n]*", got.err:match "^[^\n]*")
+    assert.same({ lua.code, lua.how, lua.out }, { got.code, got.how, got.out })
   end)
 end)
 

@@ -132,12 +132,23 @@ void peri_lane_release(peri_lane *lane) {
     peri_device *device = lane->device;
     if (lane->dirty) (void)peri_lane_wait(lane, NULL);
     peri_lane_follow(lane, NULL, 0);
-    arena_settle(lane, &lane->place);
-    arena_settle(lane, &lane->host);
+    peri_lane_rewind(lane);
     pthread_mutex_lock(&device->context->lock);
     lane->following = device->lanes;
     device->lanes = lane;
     pthread_mutex_unlock(&device->context->lock);
+}
+
+void peri_lane_rewind(peri_lane *lane) {
+    PERI_ASSERT(!lane->dirty);
+    arena_settle(lane, &lane->place);
+    arena_settle(lane, &lane->host);
+}
+
+void peri_lane_close(peri_lane *lane) {
+    if (lane == NULL) return;
+    if (lane->dirty) (void)peri_lane_wait(lane, NULL);
+    lane_free(lane);
 }
 
 void peri_lanes_close(peri_device *device) {

@@ -14,6 +14,11 @@ peri_status peri_lane_acquire(peri_device *device, peri_lane **out);
 /* Everything taken from the lane is gone. Waits for the stream if it was not waited for. */
 void peri_lane_release(peri_lane *lane);
 
+/* Gives everything taken back to the arenas and keeps the lane: for loops. The stream must be idle. */
+void peri_lane_rewind(peri_lane *lane);
+/* Frees the lane instead of pooling it: what a build took is not kept for searches. */
+void peri_lane_close(peri_lane *lane);
+
 peri_stream *peri_lane_stream(peri_lane *lane);
 peri_device *peri_lane_device(peri_lane *lane);
 

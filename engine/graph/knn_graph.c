@@ -76,19 +76,21 @@ static void drop_self(const exact *run, size_t first, size_t count) {
 
 static peri_status exact_chunks(exact *run) {
     size_t n = run->rows.rows;
+    peri_lane *lane;
+    peri_status status = PERI_OK;
+    PERI_TRY(peri_lane_acquire(run->device, &lane));
+    peri_lane_follow(lane, &run->progress.control, run->build->threads);
     for (size_t first = 0; first < n; first += CHUNK_ROWS) {
         size_t count = peri_min_size(CHUNK_ROWS, n - first);
-        peri_lane *lane;
-        PERI_TRY(peri_lane_acquire(run->device, &lane));
         peri_progress_step(&run->progress, first, count);
-        peri_lane_follow(lane, &run->progress.control, run->build->threads);
-        peri_status status = search_chunk(run, lane, first, count);
-        peri_lane_release(lane);
-        PERI_TRY(status);
+        PERI_GO(search_chunk(run, lane, first, count));
+        peri_lane_rewind(lane);
         drop_self(run, first, count);
-        PERI_TRY(peri_matrix_write(run->out, first, count, run->lists));
+        PERI_GO(peri_matrix_write(run->out, first, count, run->lists));
     }
-    return PERI_OK;
+done:
+    peri_lane_close(lane);
+    return status;
 }
 
 static peri_status make_exact(const peri_graph_build *build, peri_device *device, size_t degree,

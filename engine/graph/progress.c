@@ -31,7 +31,7 @@ peri_status peri_progress_run(peri_device *device, const peri_op *op, const peri
     peri_lane_follow(lane, control, threads);
     peri_status status = peri_lane_run(lane, op);
     if (status == PERI_OK) status = peri_lane_wait(lane, control);
-    peri_lane_release(lane);
+    peri_lane_close(lane);
     return status;
 }
 
