@@ -31,7 +31,8 @@ end
 
 local folder, checkout, absolute
 local is_built = succeeds("test -x " .. quoted(perigee))
-local has_terminal = succeeds "python3 -c 'import pty, os; os.waitstatus_to_exitcode; pty.openpty()'"
+local has_terminal = succeeds(
+  "python3 -c 'import pty, os; os.waitstatus_to_exitcode; pty.openpty()'")
 
 -- No start file, no history and no variable of the person who runs the tests.
 local function environment(settings)

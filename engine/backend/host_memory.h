@@ -1,5 +1,6 @@
-/* host_memory.h: what the backends on the host share: devices and streams whose memory is the host's and
- * whose run() has finished when it returns. ref and cpu differ in their operations only. */
+/* host_memory.h: what the backends on the host share: devices and streams whose memory is the
+ * host's and whose run() has finished when it returns. ref and cpu differ in their operations
+ * only. */
 #ifndef PERI_BACKEND_HOST_MEMORY_H
 #define PERI_BACKEND_HOST_MEMORY_H
 

@@ -1,8 +1,8 @@
 /* context.c: contexts, their devices, and the drivers of the process.
  *
- * Locks, in the order in which they are taken: `contexts_lock` (list of contexts), a context's `lock`
- * (devices, lanes, pool pointer), `driver_lock` (the plug-in). The prepare handler of a fork takes all of
- * them in this order, so that a child finds none held. */
+ * Locks, in the order in which they are taken: `contexts_lock` (list of contexts), a context's
+ * `lock` (devices, lanes, pool pointer), `driver_lock` (the plug-in). The prepare handler of a
+ * fork takes all of them in this order, so that a child finds none held. */
 #include "core/context.h"
 
 #include <dlfcn.h>
@@ -85,8 +85,8 @@ peri_status peri_context_create(const peri_context_options *options, peri_contex
     if (options == NULL) options = &plain;
     PERI_TRY(check_options(options));
     pthread_once(&fork_once, watch_forks);
-    peri_allocator allocator =
-        options->allocator.resize == NULL ? peri_library_allocator : options->allocator;
+    peri_allocator allocator = options->allocator.resize == NULL ? peri_library_allocator
+                                                                 : options->allocator;
     peri_context *context = allocator.resize(allocator.ud, NULL, 0, sizeof *context, PERI_ALIGN);
     if (context == NULL) return peri_fail(PERI_E_MEMORY, "no memory for a context");
     memset(context, 0, sizeof *context);
@@ -204,8 +204,8 @@ static peri_status open_device(peri_context *context, const peri_driver *driver,
     if (context->device_count == PERI_DEVICES_MAX)
         return peri_fail(PERI_E_DEVICE, "more than %d devices opened", PERI_DEVICES_MAX);
     peri_device *device;
-    PERI_TRY(driver->device_open(&peri_engine_host, context, place.number, context->threads,
-                                 &device));
+    PERI_TRY(
+        driver->device_open(&peri_engine_host, context, place.number, context->threads, &device));
     device->driver = driver;
     device->host = &peri_engine_host;
     device->context = context;

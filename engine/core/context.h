@@ -1,5 +1,5 @@
-/* context.h: what a context holds. Who may touch what: the counters are atomic; `lock` guards the list
- * of devices; the pool has its own lock (threads.c). */
+/* context.h: what a context holds. Who may touch what: the counters are atomic; `lock` guards
+ * the list of devices; the pool has its own lock (threads.c). */
 #ifndef PERI_CORE_CONTEXT_H
 #define PERI_CORE_CONTEXT_H
 
@@ -28,8 +28,8 @@ struct peri_context {
     peri_context *following; /* in the process's list of contexts */
 };
 
-/* The open device of a place, opened now if it was not. PERI_E_FORK when it was opened before a fork,
- * PERI_E_DEVICE when there is none such. Stays valid as long as the context. */
+/* The open device of a place, opened now if it was not. PERI_E_FORK when it was opened before a
+ * fork, PERI_E_DEVICE when there is none such. Stays valid as long as the context. */
 peri_status peri_context_device(peri_context *context, peri_place place, peri_device **out);
 
 /* The driver of a kind, its plug-in loaded on first use; PERI_E_DEVICE says why there is none. */

@@ -1,19 +1,22 @@
 /* distance.h: the canonical distance. Every reported distance is this one, bit for bit.
  *
- * For rows of f32 and f16 (f16 widened to f32, exactly) and an f32 query: 32 partial sums; element j goes
- * to sum j % 32, in ascending j, by one fused multiply-add:
- *     squared L2: t = q[j] - x[j];  sum = fma(t, t, sum)        inner product: sum = fma(q[j], x[j], sum)
- * then the sums fold: s[i] += s[i + 16], then + 8, + 4, + 2, + 1. 32 lanes are two AVX-512 registers, four
- * AVX2 ones, or one warp with its butterfly, so every backend reaches this order at full speed.
+ * For rows of f32 and f16 (f16 widened to f32, exactly) and an f32 query: 32 partial sums; element
+ * j goes to sum j % 32, in ascending j, by one fused multiply-add:
+ *     squared L2: t = q[j] - x[j];  sum = fma(t, t, sum)        inner product: sum = fma(q[j],
+ *     x[j], sum)
+ * then the sums fold: s[i] += s[i + 16], then + 8, + 4, + 2, + 1. 32 lanes are two AVX-512
+ * registers, four AVX2 ones, or one warp with its butterfly, so every backend reaches this order at
+ * full speed.
  *
  * For i8 and u8 (both sides of one dtype): the exact integer sum in 32 bits (PERI_DIM_MAX keeps it
  * there), then one conversion to f32.
  *
  * From the sum to the value inside, where smaller is nearer:
  *     squared L2, euclidean: sum      inner product: -dot      cosine: 1 - dot / (|q| * |x|)
- * with |x| = sqrtf(canonical dot of x with itself), one product, one division, one subtraction, each
- * rounded to f32. A NaN never enters (inputs are checked above the seam); an overflow to Inf may, and where
- * one of both signs makes a NaN (Inf - Inf, Inf / Inf) the value is +inf: the farthest. */
+ * with |x| = sqrtf(canonical dot of x with itself), one product, one division, one subtraction,
+ * each rounded to f32. A NaN never enters (inputs are checked above the seam); an overflow to
+ * Inf may, and where one of both signs makes a NaN (Inf - Inf, Inf / Inf) the value is +inf: the
+ * farthest. */
 #ifndef PERI_CORE_DISTANCE_H
 #define PERI_CORE_DISTANCE_H
 
@@ -23,7 +26,8 @@
 
 /* Plain C, the definition. query is f32 for rows of f32 and f16, else of `dtype`. */
 float peri_canonical_dot(peri_dtype dtype, const void *query, const void *row, uint32_t dim);
-float peri_canonical_sqeuclidean(peri_dtype dtype, const void *query, const void *row, uint32_t dim);
+float peri_canonical_sqeuclidean(peri_dtype dtype, const void *query, const void *row,
+                                 uint32_t dim);
 
 /* sqrtf(dot(row, row)) of a row of `dtype`. */
 float peri_canonical_length(peri_dtype dtype, const void *row, uint32_t dim);

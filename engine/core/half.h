@@ -27,7 +27,7 @@ static inline uint16_t peri_float_to_half(float value) {
     memcpy(&bits, &value, sizeof bits);
     uint16_t sign = (uint16_t)((bits >> 16) & 0x8000u);
     uint32_t magnitude = bits & 0x7FFFFFFFu;
-    if (magnitude > 0x7F800000u) return (uint16_t)(sign | 0x7E00u); /* NaN */
+    if (magnitude > 0x7F800000u) return (uint16_t)(sign | 0x7E00u);  /* NaN */
     if (magnitude >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* rounds past 65504, or Inf */
     if (magnitude < 0x38800000u) { /* below 2^-14: a subnormal half, in steps of 2^-24 */
         float scaled;

@@ -1,9 +1,9 @@
 /* lane.c: pooled streams with arenas.
  *
- * An arena is a short list of blocks. It grows by doubling while a lane is in use; when the lane goes back
- * and more than one block was needed, they are replaced by a single one of their sum, so the next search of
- * that shape takes everything from one block. Who may touch what: the pool's list is guarded by the
- * context's lock; a lane itself belongs to one thread. */
+ * An arena is a short list of blocks. It grows by doubling while a lane is in use; when the lane
+ * goes back and more than one block was needed, they are replaced by a single one of their sum,
+ * so the next search of that shape takes everything from one block. Who may touch what: the
+ * pool's list is guarded by the context's lock; a lane itself belongs to one thread. */
 #include "core/lane.h"
 
 #include <string.h>

@@ -1,8 +1,10 @@
-/* lane.h: what a search borrows: a stream of a device and two arenas, one at the place, one on the host.
+/* lane.h: what a search borrows: a stream of a device and two arenas, one at the place, one on the
+ * host.
  *
- * Lanes are pooled with their device, and an arena remembers the most it ever held, so that a search
- * allocates nothing once one of its shape has run. A lane belongs to one thread at a time. When a device
- * shares the host's memory, both arenas are the same kind of memory and nothing is copied. */
+ * Lanes are pooled with their device, and an arena remembers the most it ever held, so that a
+ * search allocates nothing once one of its shape has run. A lane belongs to one thread at a
+ * time. When a device shares the host's memory, both arenas are the same kind of memory and
+ * nothing is copied. */
 #ifndef PERI_CORE_LANE_H
 #define PERI_CORE_LANE_H
 
@@ -14,7 +16,8 @@ peri_status peri_lane_acquire(peri_device *device, peri_lane **out);
 /* Everything taken from the lane is gone. Waits for the stream if it was not waited for. */
 void peri_lane_release(peri_lane *lane);
 
-/* Gives everything taken back to the arenas and keeps the lane: for loops. The stream must be idle. */
+/* Gives everything taken back to the arenas and keeps the lane: for loops. The stream must be
+ * idle. */
 void peri_lane_rewind(peri_lane *lane);
 /* Frees the lane instead of pooling it: what a build took is not kept for searches. */
 void peri_lane_close(peri_lane *lane);
@@ -22,20 +25,23 @@ void peri_lane_close(peri_lane *lane);
 peri_stream *peri_lane_stream(peri_lane *lane);
 peri_device *peri_lane_device(peri_lane *lane);
 
-/* Scratch at the lane's place / on the host, 64-byte aligned, not cleared; count * size is checked. `out`
- * is the address of a pointer of any type. */
+/* Scratch at the lane's place / on the host, 64-byte aligned, not cleared; count * size is
+ * checked. `out` is the address of a pointer of any type. */
 peri_status peri_lane_take(peri_lane *lane, size_t count, size_t size, void *out);
 peri_status peri_lane_take_host(peri_lane *lane, size_t count, size_t size, void *out);
 
-/* A host array at the lane's place: the same pointer when memory is shared, else an enqueued copy. */
-peri_status peri_lane_upload(peri_lane *lane, const void *host, size_t count, size_t size, void *out);
+/* A host array at the lane's place: the same pointer when memory is shared, else an enqueued
+ * copy. */
+peri_status peri_lane_upload(peri_lane *lane, const void *host, size_t count, size_t size,
+                             void *out);
 /* The same for a view; rows are packed in the copy. */
 peri_status peri_lane_upload_view(peri_lane *lane, const peri_view *host, peri_view *out);
 
-/* Where an operation writes `count` items that the host wants in `host`: `host` itself when memory is
- * shared, else scratch; then peri_lane_fetch enqueues the copy back. */
+/* Where an operation writes `count` items that the host wants in `host`: `host` itself when
+ * memory is shared, else scratch; then peri_lane_fetch enqueues the copy back. */
 peri_status peri_lane_out(peri_lane *lane, void *host, size_t count, size_t size, void *out);
-peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size_t count, size_t size);
+peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size_t count,
+                            size_t size);
 
 /* Asks the device whether it can, takes scratch, enqueues. PERI_E_UNSUPPORTED with the reason. */
 peri_status peri_lane_run(peri_lane *lane, const peri_op *op);

@@ -220,8 +220,10 @@ static void release_parent(void *anchor) { peri_matrix_release(anchor); }
 peri_status peri_matrix_slice(peri_matrix *matrix, size_t first, size_t stop, peri_matrix **out) {
     *out = NULL;
     if (first > stop || stop > matrix->view.rows)
-        return peri_fail(PERI_E_ARGUMENT, "slice: first %zu, stop %zu given, allowed: 0 <= first "
-                         "<= stop <= %zu", first, stop, matrix->view.rows);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "slice: first %zu, stop %zu given, allowed: 0 <= first "
+                         "<= stop <= %zu",
+                         first, stop, matrix->view.rows);
     peri_matrix_retain(matrix);
     return peri_matrix_anchor(matrix->context, rows_of(matrix, first, stop - first), release_parent,
                               matrix, out);
@@ -317,7 +319,8 @@ static float element(const peri_view *view, const void *row, size_t column) {
     }
 }
 
-/* Whether all of a row is finite, with no branch an element: an exponent of all ones is NaN or Inf. */
+/* Whether all of a row is finite, with no branch an element: an exponent of all ones is NaN or
+ * Inf. */
 static bool row_finite(const peri_view *view, const void *row) {
     unsigned bad = 0;
     if (view->dtype == PERI_F32) {
@@ -345,12 +348,14 @@ static peri_status bad_row(const peri_view *view, size_t r, const char *what) {
         float value = element(view, row, c);
         if (!isfinite(value))
             return peri_fail(PERI_E_INVALID, "%s: row %zu, column %zu is %s", what, r, c,
-                             isnan(value) ? "NaN" : value > 0 ? "Inf" : "-Inf");
+                             isnan(value) ? "NaN"
+                             : value > 0  ? "Inf"
+                                          : "-Inf");
     }
-    return peri_fail(PERI_E_INVALID, "%s: row %zu has no direction: its length is %s", what,
-                     r,
+    return peri_fail(PERI_E_INVALID, "%s: row %zu has no direction: its length is %s", what, r,
                      peri_canonical_length(view->dtype, row, (uint32_t)view->cols) > 0
-                         ? "past the range of f32" : "0");
+                         ? "past the range of f32"
+                         : "0");
 }
 
 peri_status peri_view_check(const peri_view *view, bool zeros, const char *what) {
@@ -376,7 +381,8 @@ static peri_status check_task(void *ud, size_t task, size_t worker) {
     size_t stop = peri_min_size(job->view.rows, (task + 1) * 1024);
     for (size_t r = task * 1024; r < stop; r++) {
         const void *row = peri_view_row(&job->view, r);
-        if (row_finite(&job->view, row) && (!job->zeros || row_has_direction(&job->view, row))) continue;
+        if (row_finite(&job->view, row) && (!job->zeros || row_has_direction(&job->view, row)))
+            continue;
         size_t lowest = atomic_load(job->first_bad);
         while (r < lowest && !atomic_compare_exchange_weak(job->first_bad, &lowest, r)) {}
         break;

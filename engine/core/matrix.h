@@ -1,5 +1,5 @@
-/* matrix.h: rows somewhere. A matrix owns memory at a place, or anchors what does: a parent (slice) or a
- * mapped file. Immutable once filled: shared freely between threads. */
+/* matrix.h: rows somewhere. A matrix owns memory at a place, or anchors what does: a parent
+ * (slice) or a mapped file. Immutable once filled: shared freely between threads. */
 #ifndef PERI_CORE_MATRIX_H
 #define PERI_CORE_MATRIX_H
 
@@ -8,8 +8,8 @@
 /* Called once when the last reference goes. */
 typedef void (*peri_anchor_fn)(void *anchor);
 
-/* A matrix over memory that `anchor` keeps alive; release(anchor) is called at the end, also when this
- * fails. */
+/* A matrix over memory that `anchor` keeps alive; release(anchor) is called at the end, also
+ * when this fails. */
 peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_anchor_fn release,
                                void *anchor, peri_matrix **out);
 
@@ -26,8 +26,8 @@ static inline bool peri_place_equal(peri_place a, peri_place b) {
     return a.kind == b.kind && a.number == b.number;
 }
 
-/* Fails with PERI_E_INVALID and row and column of the first NaN or Inf, `what` naming the argument; with
- * `zeros`, also for a row of zeros (cosine). `view` is on the host. */
+/* Fails with PERI_E_INVALID and row and column of the first NaN or Inf, `what` naming the
+ * argument; with `zeros`, also for a row of zeros (cosine). `view` is on the host. */
 peri_status peri_view_check(const peri_view *view, bool zeros, const char *what);
 
 /* The same for a matrix anywhere, in parallel. */

@@ -1,7 +1,7 @@
 /* memory.c: the accounted allocator of a context.
  *
- * Counters are atomic and exact: a block's bytes are added before it is asked for and taken back when the
- * allocator declines, so the limit holds under any number of threads. */
+ * Counters are atomic and exact: a block's bytes are added before it is asked for and taken back
+ * when the allocator declines, so the limit holds under any number of threads. */
 #include "core/memory.h"
 
 #include <stdlib.h>
@@ -10,8 +10,8 @@
 #include "core/checked.h"
 #include "core/context.h"
 
-/* The C library's allocator in the shape of ours. Aligned blocks can't be resized in place there, so a
- * resize is a copy. */
+/* The C library's allocator in the shape of ours. Aligned blocks can't be resized in place
+ * there, so a resize is a copy. */
 static void *library_resize(void *ud, void *p, size_t old_bytes, size_t new_bytes, size_t align) {
     (void)ud;
     if (new_bytes == 0) {
@@ -37,7 +37,8 @@ static peri_status over_limit(const peri_context *context, size_t bytes) {
     if (context->bytes_limit != 0)
         return peri_fail(PERI_E_MEMORY, "%zu bytes needed, %zu held, the limit is %zu bytes", bytes,
                          held, context->bytes_limit);
-    return peri_fail(PERI_E_MEMORY, "%zu bytes needed, %zu held: the system gave none", bytes, held);
+    return peri_fail(PERI_E_MEMORY, "%zu bytes needed, %zu held: the system gave none", bytes,
+                     held);
 }
 
 /* Counts `more` bytes, or not at all when that passes the limit. */
@@ -53,8 +54,8 @@ static bool reserve(peri_context *context, size_t more) {
 /* The one way in to the allocator. */
 static void *resize(peri_context *context, void *p, size_t old_bytes, size_t new_bytes) {
     if (new_bytes > old_bytes && !reserve(context, new_bytes - old_bytes)) return NULL;
-    void *block =
-        context->allocator.resize(context->allocator.ud, p, old_bytes, new_bytes, PERI_ALIGN);
+    void *block = context->allocator.resize(context->allocator.ud, p, old_bytes, new_bytes,
+                                            PERI_ALIGN);
     if (block == NULL && new_bytes > 0) {
         if (new_bytes > old_bytes) atomic_fetch_sub(&context->bytes, new_bytes - old_bytes);
         return NULL;
@@ -84,7 +85,8 @@ peri_status peri_memory_acquire(peri_context *context, size_t count, size_t size
     return *slot == NULL ? over_limit(context, bytes) : PERI_OK;
 }
 
-peri_status peri_memory_acquire_zeroed(peri_context *context, size_t count, size_t size, void *out) {
+peri_status peri_memory_acquire_zeroed(peri_context *context, size_t count, size_t size,
+                                       void *out) {
     PERI_TRY(peri_memory_acquire(context, count, size, out));
     if (*(void **)out != NULL) memset(*(void **)out, 0, count * size);
     return PERI_OK;

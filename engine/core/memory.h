@@ -1,4 +1,5 @@
-/* memory.h: host memory of a context, accounted exactly: sizes are known when a block is given back.
+/* memory.h: host memory of a context, accounted exactly: sizes are known when a block is given
+ * back.
  *
  * Every block is 64-byte aligned. Nothing in the engine calls malloc. Threads: any. */
 #ifndef PERI_CORE_MEMORY_H
@@ -8,8 +9,8 @@
 
 #define PERI_ALIGN 64u
 
-/* count * size bytes, not cleared; count 0 gives NULL and PERI_OK. `out` is the address of a pointer of
- * any type. PERI_E_MEMORY names the bytes and the limit. */
+/* count * size bytes, not cleared; count 0 gives NULL and PERI_OK. `out` is the address of a
+ * pointer of any type. PERI_E_MEMORY names the bytes and the limit. */
 peri_status peri_memory_acquire(peri_context *context, size_t count, size_t size, void *out);
 
 /* The same, cleared. */

@@ -90,8 +90,9 @@ peri_status peri_place_parse(const char *text, peri_place *out) {
 }
 
 const char *peri_place_format(peri_place place, char *text, size_t size) {
-    const char *name =
-        place.kind < sizeof place_names / sizeof *place_names ? place_names[place.kind] : "unknown";
+    const char *name = place.kind < sizeof place_names / sizeof *place_names
+                           ? place_names[place.kind]
+                           : "unknown";
     if (place.kind == PERI_PLACE_FAKE || place.kind == PERI_PLACE_CUDA)
         snprintf(text, size, "%s:%u", name, place.number);
     else

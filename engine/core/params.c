@@ -20,7 +20,8 @@ static void store(const peri_param *param, void *params, double value) {
 }
 
 void peri_params_default(const peri_param_table *table, void *params) {
-    for (size_t i = 0; i < table->count; i++) store(&table->list[i], params, table->list[i].fallback);
+    for (size_t i = 0; i < table->count; i++)
+        store(&table->list[i], params, table->list[i].fallback);
 }
 
 const peri_param *peri_param_find(const peri_param_table *table, const char *name) {
@@ -109,7 +110,8 @@ peri_status peri_params_read(const peri_param_table *table, const peri_options *
 
 /* Edit distance of two short words (Levenshtein 1966), one row at a time. */
 static size_t edit_distance(const char *a, const char *b) {
-    size_t row[NAME_MAX_LENGTH + 1], n = strnlen(a, NAME_MAX_LENGTH), m = strnlen(b, NAME_MAX_LENGTH);
+    size_t row[NAME_MAX_LENGTH + 1], n = strnlen(a, NAME_MAX_LENGTH),
+                                     m = strnlen(b, NAME_MAX_LENGTH);
     for (size_t j = 0; j <= m; j++) row[j] = j;
     for (size_t i = 1; i <= n; i++) {
         size_t diagonal = row[0];
@@ -137,7 +139,8 @@ static peri_status unknown_option(const char *key, const peri_param_table *const
             }
         }
     }
-    if (nearest == NULL) return peri_fail(PERI_E_ARGUMENT, "unknown option '%.48s': none taken", key);
+    if (nearest == NULL)
+        return peri_fail(PERI_E_ARGUMENT, "unknown option '%.48s': none taken", key);
     return peri_fail(PERI_E_ARGUMENT, "unknown option '%.48s': did you mean '%s'?", key, nearest);
 }
 

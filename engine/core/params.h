@@ -1,12 +1,12 @@
 /* params.h: one X-macro list a kind and verb gives the parameter struct, its table, its defaults.
  *
- *   #define CAGRA_SEARCH_PARAMS(X, S)  X(S, INT, name, fallback, min, max, choices, rule, meaning) ...
- *   PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS)
- *   static const peri_param rows[] = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
+ *   #define CAGRA_SEARCH_PARAMS(X, S)  X(S, INT, name, fallback, min, max, choices, rule, meaning)
+ *   ... PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS) static const peri_param rows[]
+ *   = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
  *
- * TYPE is INT, REAL, FLAG or CHOICE. A field is int64_t (a choice holds its number in `choices`, a flag 0
- * or 1) or double. When a parameter is automatic its fallback is what the struct holds (0 or -1) and
- * `rule` says how the value is found; the kind's resolve() fills it in. */
+ * TYPE is INT, REAL, FLAG or CHOICE. A field is int64_t (a choice holds its number in `choices`,
+ * a flag 0 or 1) or double. When a parameter is automatic its fallback is what the struct holds
+ * (0 or -1) and `rule` says how the value is found; the kind's resolve() fills it in. */
 #ifndef PERI_CORE_PARAMS_H
 #define PERI_CORE_PARAMS_H
 
@@ -29,17 +29,23 @@
     } struct_name;
 
 #define PERI_PARAM_ROW(row, type, name, fallback, min, max, choices, rule, meaning)                \
-    { #name,         PERI_PARAM_TYPE_##type, offsetof(row, name), (double)(fallback),              \
-      (double)(min), (double)(max),          choices,             rule,                            \
+    { #name,                                                                                       \
+      PERI_PARAM_TYPE_##type,                                                                      \
+      offsetof(row, name),                                                                         \
+      (double)(fallback),                                                                          \
+      (double)(min),                                                                               \
+      (double)(max),                                                                               \
+      choices,                                                                                     \
+      rule,                                                                                        \
       meaning },
 #define PERI_PARAMS_ROWS(struct_name, LIST) LIST(PERI_PARAM_ROW, struct_name)
 
 /* Fills `params` with the table's defaults. */
 void peri_params_default(const peri_param_table *table, void *params);
 
-/* Reads the options whose keys are in the table into `params` (after the defaults). Type, range and
- * choice are checked: PERI_E_ARGUMENT names option, value and range. Keys that are not in the table are
- * left alone: see peri_options_check. */
+/* Reads the options whose keys are in the table into `params` (after the defaults). Type, range
+ * and choice are checked: PERI_E_ARGUMENT names option, value and range. Keys that are not in
+ * the table are left alone: see peri_options_check. */
 peri_status peri_params_read(const peri_param_table *table, const peri_options *options,
                              void *params);
 

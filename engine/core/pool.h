@@ -4,7 +4,8 @@
 
 #include "core/context.h"
 
-/* Stops and frees the pool of a context that nobody uses any more, or, in a child of a fork, drops it. */
+/* Stops and frees the pool of a context that nobody uses any more, or, in a child of a fork,
+ * drops it. */
 void peri_pool_close(peri_context *context);
 
 /* Called in the child of a fork: raises the generation. */

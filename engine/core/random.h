@@ -1,7 +1,8 @@
 /* random.h: seeded random numbers, the same on every backend (CUDA includes this file).
  *
- * Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014); its
- * finalizer mixes a seed and a counter, so any number of a sequence is found without the ones before. */
+ * Source: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014);
+ * its finalizer mixes a seed and a counter, so any number of a sequence is found without the
+ * ones before. */
 #ifndef PERI_CORE_RANDOM_H
 #define PERI_CORE_RANDOM_H
 

@@ -1,8 +1,8 @@
 /* status.h: how a failure is told. Detail text is thread-local, 512 bytes.
  *
- * PERI_TRY(expr) forwards a failure; peri_fail() writes the detail and returns the status, so that a
- * function ends with `return peri_fail(PERI_E_IO, "…")`. Cleanup is one `done` label: PERI_GO(expr)
- * stores the status in a local `status` and jumps there. */
+ * PERI_TRY(expr) forwards a failure; peri_fail() writes the detail and returns the status, so
+ * that a function ends with `return peri_fail(PERI_E_IO, "…")`. Cleanup is one `done` label:
+ * PERI_GO(expr) stores the status in a local `status` and jumps there. */
 #ifndef PERI_CORE_STATUS_H
 #define PERI_CORE_STATUS_H
 

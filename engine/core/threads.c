@@ -1,13 +1,14 @@
 /* threads.c: the pool of a context and its parallel loops.
  *
- * A loop lives on its caller's stack and hangs in the pool's list while it has tasks to give. Tasks are
- * handed out by an atomic counter; the caller is worker 0 and each helper that joins takes the next
- * number, so scratch can be indexed by worker.
+ * A loop lives on its caller's stack and hangs in the pool's list while it has tasks to give. Tasks
+ * are handed out by an atomic counter; the caller is worker 0 and each helper that joins takes the
+ * next number, so scratch can be indexed by worker.
  *
- * Who may touch what: `lock` guards the list, the counts of a loop's helpers and the flags of the pool;
- * `next`, `finished` and `stop` of a loop are atomic; its failure is written under `lock`, once. The fork
- * handlers take, in this order, the list of contexts and then the lock of each context (context.c); a
- * pool's own lock is never needed in a child, which drops the old pool by its generation. */
+ * Who may touch what: `lock` guards the list, the counts of a loop's helpers and the flags of
+ * the pool; `next`, `finished` and `stop` of a loop are atomic; its failure is written under
+ * `lock`, once. The fork handlers take, in this order, the list of contexts and then the lock of
+ * each context (context.c); a pool's own lock is never needed in a child, which drops the old
+ * pool by its generation. */
 #include "core/threads.h"
 
 #include <pthread.h>
@@ -30,10 +31,10 @@ typedef struct loop_state {
     size_t tasks, limit;
     atomic_size_t next, finished;
     atomic_bool stop;
-    size_t joined, active;  /* under the pool's lock; joined counts the caller */
-    peri_status status;     /* under the pool's lock */
+    size_t joined, active; /* under the pool's lock; joined counts the caller */
+    peri_status status;    /* under the pool's lock */
     char detail[DETAIL_MAX];
-    pthread_mutex_t *lock;  /* the pool's; NULL when the caller is alone */
+    pthread_mutex_t *lock; /* the pool's; NULL when the caller is alone */
     struct loop_state *following;
 } loop_state;
 
@@ -130,8 +131,8 @@ static size_t pool_bytes(const peri_context *context) {
     return sizeof(peri_pool) + (context->threads - 1) * sizeof(pthread_t);
 }
 
-/* The pool, made now if there is none or it belongs to the process before a fork. Fewer threads than
- * wanted are no failure. */
+/* The pool, made now if there is none or it belongs to the process before a fork. Fewer threads
+ * than wanted are no failure. */
 static peri_status pool_get(peri_context *context, peri_pool **out) {
     peri_status status = PERI_OK;
     pthread_mutex_lock(&context->lock);

@@ -1,8 +1,9 @@
 /* threads.h: the pool of a context. Started on first use, rebuilt after a fork, never OpenMP.
  *
- * A parallel loop runs tasks 0..tasks-1 in any order; the caller's thread works too, so a pool of one
- * thread starts none. The first failure stops the loop and is restated on the caller's thread. Results
- * must not depend on which worker runs a task. Loops don't nest: a task may not start one. */
+ * A parallel loop runs tasks 0..tasks-1 in any order; the caller's thread works too, so a pool
+ * of one thread starts none. The first failure stops the loop and is restated on the caller's
+ * thread. Results must not depend on which worker runs a task. Loops don't nest: a task may not
+ * start one. */
 #ifndef PERI_CORE_THREADS_H
 #define PERI_CORE_THREADS_H
 

@@ -1,7 +1,8 @@
-/* topk.h: the k nearest of a stream of (distance, id) with the tie rule: equal distances, lower id first.
+/* topk.h: the k nearest of a stream of (distance, id) with the tie rule: equal distances, lower id
+ * first.
  *
- * A bounded binary heap with the worst on top in the caller's memory; an offer that is not better than
- * the worst costs one comparison. Sorted at the end. NaN is never offered. */
+ * A bounded binary heap with the worst on top in the caller's memory; an offer that is not
+ * better than the worst costs one comparison. Sorted at the end. NaN is never offered. */
 #ifndef PERI_CORE_TOPK_H
 #define PERI_CORE_TOPK_H
 

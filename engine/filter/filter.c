@@ -1,8 +1,8 @@
 /* filter.c: filters as trees of ids, ranges and packed bits; worked out to a bitset when bound.
  *
- * A node is immutable and shared by reference. Trees may be deep (a script that ORs ten thousand terms one
- * by one), so every walk loops down the larger child and recurses into the smaller one: the depth of the
- * recursion is at most log2 of the number of nodes.
+ * A node is immutable and shared by reference. Trees may be deep (a script that ORs ten thousand
+ * terms one by one), so every walk loops down the larger child and recurses into the smaller one:
+ * the depth of the recursion is at most log2 of the number of nodes.
  *
  * Threads: any. The last binding is kept with the filter, guarded by the context's lock. */
 #include "filter/filter.h"
@@ -20,15 +20,15 @@ struct peri_filter {
     atomic_size_t references;
     peri_context *context;
     node_kind kind;
-    size_t nodes; /* of the tree from here */
-    int64_t first, stop;  /* range */
-    int64_t *ids;         /* ids, ascending and unique */
-    uint64_t *words;      /* bits */
-    size_t count;         /* of ids, or of bits */
-    size_t capacity;      /* items allocated */
-    peri_filter_op op;    /* join */
+    size_t nodes;              /* of the tree from here */
+    int64_t first, stop;       /* range */
+    int64_t *ids;              /* ids, ascending and unique */
+    uint64_t *words;           /* bits */
+    size_t count;              /* of ids, or of bits */
+    size_t capacity;           /* items allocated */
+    peri_filter_op op;         /* join */
     peri_filter *left, *right; /* right NULL for not */
-    peri_bound *bound;    /* under the context's lock */
+    peri_bound *bound;         /* under the context's lock */
 };
 
 /* What a tree is worked out over: rows first..first+count-1 and, through the map, their ids. */
@@ -107,8 +107,10 @@ peri_status peri_filter_range(peri_context *context, int64_t first, int64_t stop
                               peri_filter **out) {
     *out = NULL;
     if (first < 0 || stop < first)
-        return peri_fail(PERI_E_ARGUMENT, "range: first %lld, stop %lld given, allowed: 0 <= first "
-                         "<= stop", (long long)first, (long long)stop);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "range: first %lld, stop %lld given, allowed: 0 <= first "
+                         "<= stop",
+                         (long long)first, (long long)stop);
     PERI_TRY(node_new(context, NODE_RANGE, out));
     (*out)->first = first;
     (*out)->stop = stop;
@@ -172,7 +174,8 @@ static size_t lower_bound(const int64_t *ids, size_t count, int64_t id) {
     return low;
 }
 
-/* Both lists ascend, so one walk beside the other finds the rows; each step gallops by bisection. */
+/* Both lists ascend, so one walk beside the other finds the rows; each step gallops by
+ * bisection. */
 static void leaf_mapped_ids(const peri_filter *node, const universe *u, uint64_t *out) {
     const peri_id_map *map = u->map;
     size_t at = 0;

@@ -1,4 +1,5 @@
-/* filter.h: a filter bound to rows: a bitset and its count, kept with the filter for the next search. */
+/* filter.h: a filter bound to rows: a bitset and its count, kept with the filter for the next
+ * search. */
 #ifndef PERI_FILTER_FILTER_H
 #define PERI_FILTER_FILTER_H
 
@@ -8,7 +9,7 @@
 
 /* The ids of an index's rows, for filters that speak of ids: pairs sorted by id. */
 typedef struct peri_id_map {
-    uint64_t serial; /* differs for every map of the process; 0 = ids are row numbers */
+    uint64_t serial;      /* differs for every map of the process; 0 = ids are row numbers */
     const int64_t *ids;   /* [count] ascending */
     const uint32_t *rows; /* [count] row of ids[i] */
     size_t count;

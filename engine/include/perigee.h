@@ -27,16 +27,17 @@ extern "C" {
 #define PERI_VERSION "0.1.0"
 
 /* Limits, checked with their number in the message. */
-#define PERI_DIM_MAX 32768u           /* 255^2 * 32768 still fits a signed 32-bit sum */
-#define PERI_K_MAX 16384u             /* neighbours asked for by one query */
-#define PERI_SLOTS_MAX 0x7FFFFFFEu    /* rows of one graph: a slot is 32 bits, the top one is spare */
-#define PERI_SLOT_NONE 0xFFFFFFFFu    /* ends a short row of a graph */
-#define PERI_ID_NONE ((int64_t)-1)    /* a missing result */
+#define PERI_DIM_MAX 32768u        /* 255^2 * 32768 still fits a signed 32-bit sum */
+#define PERI_K_MAX 16384u          /* neighbours asked for by one query */
+#define PERI_SLOTS_MAX 0x7FFFFFFEu /* rows of one graph: a slot is 32 bits, the top one is spare */
+#define PERI_SLOT_NONE 0xFFFFFFFFu /* ends a short row of a graph */
+#define PERI_ID_NONE ((int64_t)-1) /* a missing result */
 
 /* ---- status ------------------------------------------------------------------------------- */
 
 /* X(name, value, code, text). `code` is the third value that Lua returns. PERI_E_ARGUMENT and
- * PERI_E_CLOSED are misuse (Lua raises); the others are the outside world (Lua: nil, message, code). */
+ * PERI_E_CLOSED are misuse (Lua raises); the others are the outside world (Lua: nil, message,
+ * code). */
 #define PERI_STATUS_MAP(X)                                                                         \
     X(OK, 0, "ok", "no error")                                                                     \
     X(E_ARGUMENT, -1, "argument", "an argument is of the wrong type, shape or range")              \
@@ -100,8 +101,8 @@ typedef struct peri_context_stats {
     uint32_t threads;   /* size of the pool, the caller counted */
 } peri_context_stats;
 
-/* Makes a context: an allocator, a thread pool (started on first use) and the devices opened so far.
- * Threads: a context may be shared by any number of threads. */
+/* Makes a context: an allocator, a thread pool (started on first use) and the devices opened so
+ * far. Threads: a context may be shared by any number of threads. */
 PERI_API peri_status peri_context_create(const peri_context_options *options, peri_context **out);
 PERI_API void peri_context_retain(peri_context *context);
 PERI_API void peri_context_release(peri_context *context);
@@ -110,8 +111,8 @@ PERI_API void peri_context_stat(const peri_context *context, peri_context_stats 
 /* ---- following long work ------------------------------------------------------------------ */
 
 /* Long calls poll on the calling thread, at least every 50 ms: `stage` names the work, `done` of
- * `total` steps are finished (total 0: not counted). PERI_OK goes on; any other status ends the call
- * with it (use PERI_E_CANCELLED or PERI_E_INTERRUPTED) and nothing is left behind. */
+ * `total` steps are finished (total 0: not counted). PERI_OK goes on; any other status ends the
+ * call with it (use PERI_E_CANCELLED or PERI_E_INTERRUPTED) and nothing is left behind. */
 typedef struct peri_control {
     peri_status (*poll)(void *ud, const char *stage, size_t done, size_t total);
     void *ud;
@@ -133,25 +134,25 @@ typedef struct peri_place {
 
 #define PERI_CPU ((peri_place){ PERI_PLACE_CPU, 0 })
 
-/* Reads "cpu", "cuda:1", "cuda" (= cuda:0), "auto" (= the first cuda device that opens and does what
- * is asked, else cpu; here: cpu). PERI_E_ARGUMENT names what is allowed. */
+/* Reads "cpu", "cuda:1", "cuda" (= cuda:0), "auto" (= the first cuda device that opens and does
+ * what is asked, else cpu; here: cpu). PERI_E_ARGUMENT names what is allowed. */
 PERI_API peri_status peri_place_parse(const char *text, peri_place *out);
 
 /* Writes the place's word, at most `size` bytes with the final NUL, and returns `text`. */
 PERI_API const char *peri_place_format(peri_place place, char *text, size_t size);
 
 typedef struct peri_device_info {
-    char name[128];      /* "cpu (avx512)", "NVIDIA H200" */
-    char detail[256];    /* limits in words: instruction sets, compute capability, driver */
-    size_t bytes_total;  /* memory; 0 = unknown */
+    char name[128];     /* "cpu (avx512)", "NVIDIA H200" */
+    char detail[256];   /* limits in words: instruction sets, compute capability, driver */
+    size_t bytes_total; /* memory; 0 = unknown */
     size_t bytes_free;
-    uint32_t units;      /* threads or multiprocessors */
+    uint32_t units;       /* threads or multiprocessors */
     uint32_t shares_host; /* 1: its memory is the host's, nothing is copied */
-    uint64_t peers;      /* bit i: device i of the same driver is reached directly */
+    uint64_t peers;       /* bit i: device i of the same driver is reached directly */
 } peri_device_info;
 
-/* Counts the devices of a kind; 0 with PERI_OK and a reason in peri_error_detail() when its plug-in or
- * driver is absent. */
+/* Counts the devices of a kind; 0 with PERI_OK and a reason in peri_error_detail() when its
+ * plug-in or driver is absent. */
 PERI_API peri_status peri_device_count(peri_context *context, peri_place_kind kind, uint32_t *out);
 PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
                                       peri_device_info *out);
@@ -172,15 +173,18 @@ typedef enum peri_dtype {
 #define PERI_DTYPE_ENUM(name, word, bytes) PERI_##name,
     PERI_DTYPE_MAP(PERI_DTYPE_ENUM)
 #undef PERI_DTYPE_ENUM
-    PERI_DTYPE_COUNT
+        PERI_DTYPE_COUNT
 } peri_dtype;
 
+/* The word of a dtype, such as "f32"; never NULL. */
 PERI_API const char *peri_dtype_name(peri_dtype dtype);
+/* Bytes of one element; 0 for what is no dtype. */
 PERI_API size_t peri_dtype_bytes(peri_dtype dtype);
+/* The dtype of a word. PERI_E_ARGUMENT names those there are. */
 PERI_API peri_status peri_dtype_parse(const char *text, peri_dtype *out);
 
-/* X(name, word). Inside, smaller is nearer (inner product negated, euclidean squared); at this API a
- * metric reports what its users expect: squared L2, L2, inner product, 1 - cosine. */
+/* X(name, word). Inside, smaller is nearer (inner product negated, euclidean squared); at this
+ * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine. */
 #define PERI_METRIC_MAP(X)                                                                         \
     X(SQEUCLIDEAN, "sqeuclidean")                                                                  \
     X(EUCLIDEAN, "euclidean")                                                                      \
@@ -191,16 +195,18 @@ typedef enum peri_metric {
 #define PERI_METRIC_ENUM(name, word) PERI_##name,
     PERI_METRIC_MAP(PERI_METRIC_ENUM)
 #undef PERI_METRIC_ENUM
-    PERI_METRIC_COUNT
+        PERI_METRIC_COUNT
 } peri_metric;
 
+/* The word of a metric, such as "cosine"; never NULL. */
 PERI_API const char *peri_metric_name(peri_metric metric);
+/* The metric of a word. PERI_E_ARGUMENT names those there are. */
 PERI_API peri_status peri_metric_parse(const char *text, peri_metric *out);
 
 /* ---- views and matrices ------------------------------------------------------------------- */
 
 typedef struct peri_view {
-    void *data;          /* at `place`; row r begins at data + r * stride_bytes */
+    void *data; /* at `place`; row r begins at data + r * stride_bytes */
     size_t rows, cols;
     size_t stride_bytes; /* >= cols * bytes of dtype */
     peri_dtype dtype;
@@ -221,8 +227,8 @@ PERI_API peri_context *peri_matrix_context(const peri_matrix *matrix);
 PERI_API peri_status peri_matrix_slice(peri_matrix *matrix, size_t first, size_t stop,
                                        peri_matrix **out);
 
-/* The rows named by `ids` (count of them, 0-based), in that order, copied. PERI_E_ARGUMENT names the
- * first one out of range. */
+/* The rows named by `ids` (count of them, 0-based), in that order, copied. PERI_E_ARGUMENT names
+ * the first one out of range. */
 PERI_API peri_status peri_matrix_gather(const peri_matrix *matrix, const int64_t *ids, size_t count,
                                         peri_matrix **out);
 
@@ -244,9 +250,9 @@ PERI_API peri_status peri_matrix_write(peri_matrix *matrix, size_t first, size_t
 
 typedef struct peri_load_options {
     uint32_t size;
-    const char *format;       /* NULL = by the name's ending: npy fvecs bvecs ivecs fbin ... */
-    size_t first, stop;       /* rows [first, stop); stop SIZE_MAX = to the end */
-    bool map;                 /* map the file when its layout allows, else read */
+    const char *format; /* NULL = by the name's ending: npy fvecs bvecs ivecs fbin ... */
+    size_t first, stop; /* rows [first, stop); stop SIZE_MAX = to the end */
+    bool map;           /* map the file when its layout allows, else read */
     const peri_control *control;
 } peri_load_options;
 
@@ -260,7 +266,8 @@ typedef struct peri_load_options {
 PERI_API peri_status peri_matrix_load(peri_context *context, const char *path,
                                       const peri_load_options *options, peri_matrix **out);
 
-/* Writes a matrix file beside `path`, syncs, renames. The ending (or `format`) must suit the dtype. */
+/* Writes a matrix file beside `path`, syncs, renames. The ending (or `format`) must suit the
+ * dtype. */
 PERI_API peri_status peri_matrix_save(const peri_matrix *matrix, const char *path,
                                       const char *format);
 
@@ -288,8 +295,8 @@ typedef struct peri_option {
     peri_value value;
 } peri_option;
 
-/* Options by name, as they come from a script. An unknown key is PERI_E_ARGUMENT and the message names
- * the nearest known one. */
+/* Options by name, as they come from a script. An unknown key is PERI_E_ARGUMENT and the message
+ * names the nearest known one. */
 typedef struct peri_options {
     const peri_option *list;
     size_t count;
@@ -322,8 +329,8 @@ typedef void (*peri_field_fn)(void *ud, const char *key, const peri_value *value
 
 /* ---- filters ------------------------------------------------------------------------------ */
 
-/* A filter says which rows may be returned. It is a value: combining makes a new one. It is bound to
- * an index (its number of rows and its ids) at the search, or by a call that gives n. */
+/* A filter says which rows may be returned. It is a value: combining makes a new one. It is
+ * bound to an index (its number of rows and its ids) at the search, or by a call that gives n. */
 typedef struct peri_filter peri_filter;
 
 /* Rows whose id is in the list; any order, repeats allowed. */
@@ -349,18 +356,18 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "cagra", "hnsw". Combinators wrap searchers:
- * "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "cagra", "hnsw". Combinators wrap
+ * searchers: "filtered", "refined". Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
     uint32_t size;
-    const char *kind;    /* "flat", "cagra", "hnsw" is made by peri_searcher_to_hnsw */
-    peri_matrix *rows;   /* [n, dim] f32 f16 i8 u8; kept by reference */
-    peri_matrix *ids;    /* [n, 1] i64, unique, >= 0; NULL = row numbers */
+    const char *kind;  /* "flat", "cagra", "hnsw" is made by peri_searcher_to_hnsw */
+    peri_matrix *rows; /* [n, dim] f32 f16 i8 u8; kept by reference */
+    peri_matrix *ids;  /* [n, 1] i64, unique, >= 0; NULL = row numbers */
     peri_place place;
     peri_options options; /* the kind's "build" table; metric is one of them */
-    size_t threads;      /* 0 = the context's */
+    size_t threads;       /* 0 = the context's */
     const peri_control *control;
 } peri_build;
 
@@ -373,12 +380,12 @@ PERI_API peri_status peri_searcher_build(const peri_build *build, peri_searcher 
 
 typedef struct peri_request {
     uint32_t size;
-    peri_view queries;         /* [q, dim] on the host; see below */
-    size_t k;                  /* 1..PERI_K_MAX; more than the rows: padded */
+    peri_view queries;           /* [q, dim] on the host; see below */
+    size_t k;                    /* 1..PERI_K_MAX; more than the rows: padded */
     peri_filter *const *filters; /* filter_count of them */
-    size_t filter_count;       /* 0 none, 1 for the batch, q one for each query */
-    peri_options options;      /* the "search" tables of the tree's layers */
-    size_t threads;            /* 0 = the context's */
+    size_t filter_count;         /* 0 none, 1 for the batch, q one for each query */
+    peri_options options;        /* the "search" tables of the tree's layers */
+    size_t threads;              /* 0 = the context's */
     const peri_control *control;
 } peri_request;
 
@@ -390,11 +397,11 @@ typedef struct peri_request {
 
 /* What an answer says of itself. */
 typedef struct peri_hits_info {
-    const char *path;    /* "exact", "graph", "graph+exact"; static text */
+    const char *path; /* "exact", "graph", "graph+exact"; static text */
     peri_place place;
-    double visited;      /* distances computed, a query, on average */
-    double selectivity;  /* share of rows that pass the filters; 1 without */
-    size_t missing;      /* results that are PERI_ID_NONE */
+    double visited;     /* distances computed, a query, on average */
+    double selectivity; /* share of rows that pass the filters; 1 without */
+    size_t missing;     /* results that are PERI_ID_NONE */
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded
@@ -405,20 +412,22 @@ typedef struct peri_hits {
     peri_hits_info info;
 } peri_hits;
 
-/* Answers a batch and waits. Queries are f32 or f16 for indexes of f32 and f16 rows; for i8 and u8
- * rows they are of that dtype, or floats that are whole numbers in its range.
- * Cost: no allocation after the first search of that shape.
- * Errors: PERI_E_ARGUMENT (dim, k, options, filters), PERI_E_INVALID (NaN, Inf, zero query under cosine,
- * with row and column), PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
+/* Answers a batch and waits. Queries are f32 or f16 for indexes of f32 and f16 rows; for i8 and
+ * u8 rows they are of that dtype, or floats that are whole numbers in its range. Cost: no
+ * allocation after the first search of that shape. Errors: PERI_E_ARGUMENT (dim, k, options,
+ * filters), PERI_E_INVALID (NaN, Inf, zero query under cosine, with row and column),
+ * PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
 PERI_API peri_status peri_searcher_search(peri_searcher *searcher, const peri_request *request,
                                           peri_hits *hits);
 
-/* Exact values of given rows: distances[i, j] of query i to ids[i, j] in reported units; PERI_ID_NONE
- * gives the worst value. PERI_E_UNSUPPORTED when the searcher holds no rows. */
+/* Exact values of given rows: distances[i, j] of query i to ids[i, j] in reported units;
+ * PERI_ID_NONE gives the worst value. PERI_E_UNSUPPORTED when the searcher holds no rows. */
 PERI_API peri_status peri_searcher_score(peri_searcher *searcher, const peri_view *queries,
                                          const int64_t *ids, size_t columns, float *distances);
 
+/* One more reference. */
 PERI_API void peri_searcher_retain(peri_searcher *searcher);
+/* One reference less; the last frees it and lets go of what it wraps. NULL is allowed. */
 PERI_API void peri_searcher_release(peri_searcher *searcher);
 
 /* Wraps: every search also obeys `filter`. The inner searcher is retained. */
@@ -427,7 +436,8 @@ PERI_API peri_status peri_searcher_filtered(peri_searcher *inner, peri_filter *f
 /* Wraps: asks the inner one for `ratio` * k and re-ranks on `rows` (option "ratio"). */
 PERI_API peri_status peri_searcher_refined(peri_searcher *inner, peri_matrix *rows,
                                            peri_options options, peri_searcher **out);
-/* An HNSW index over the graph of a CAGRA index: options of table "cagra.to_hnsw". Rows are shared. */
+/* An HNSW index over the graph of a CAGRA index: options of table "cagra.to_hnsw". Rows are
+ * shared. */
 PERI_API peri_status peri_searcher_to_hnsw(peri_searcher *cagra, peri_options options,
                                            const peri_control *control, peri_searcher **out);
 
@@ -439,27 +449,33 @@ PERI_API peri_status peri_searcher_move(peri_searcher *searcher, peri_place plac
  * ("params.itopk_size"), the inner searchers ("inner.…"). */
 PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_fn field, void *ud);
 
-/* Layer `depth` of the tree (0 = this) as one line of text, or false when there is none: explain(). */
+/* Layer `depth` of the tree (0 = this) as one line of text, or false when there is none:
+ * explain(). */
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
+/* "flat", "cagra", "hnsw", "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
+/* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);
+/* Rows that it searches. */
 PERI_API size_t peri_searcher_rows(const peri_searcher *searcher);
+/* Columns that a query must have. */
 PERI_API uint32_t peri_searcher_dim(const peri_searcher *searcher);
+/* What its distances are. */
 PERI_API peri_metric peri_searcher_metric(const peri_searcher *searcher);
 /* The rows it holds, retained for the caller; NULL in `out` when it holds none. */
 PERI_API peri_status peri_searcher_dataset(peri_searcher *searcher, peri_matrix **out);
 
 typedef struct peri_file_options {
     uint32_t size;
-    const char *format;   /* NULL or "perigee": our container; "hnswlib" */
-    bool dataset;         /* save: with the rows (default true) */
-    bool map;             /* open: map the file instead of reading it */
-    peri_place place;     /* open */
-    peri_matrix *rows;    /* open: the rows of a file that was saved without; NULL = the file's */
-    const char *metric;   /* open hnswlib: the file does not say; required */
-    const char *dtype;    /* hnswlib, open and save: "f32" (default) or "u8" */
+    const char *format; /* NULL or "perigee": our container; "hnswlib" */
+    bool dataset;       /* save: with the rows (default true) */
+    bool map;           /* open: map the file instead of reading it */
+    peri_place place;   /* open */
+    peri_matrix *rows;  /* open: the rows of a file that was saved without; NULL = the file's */
+    const char *metric; /* open hnswlib: the file does not say; required */
+    const char *dtype;  /* hnswlib, open and save: "f32" (default) or "u8" */
     const peri_control *control;
 } peri_file_options;
 
@@ -474,9 +490,9 @@ PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 
-/* Recall of found [q, k] against truth [q, t], t >= k: by id (values NULL), or by value: a found row
- * is right when its value is no worse than the k-th true one within a relative 1e-5 (ties and equal
- * rows count as right). Ids are i64, i32 or u32 views; values f32 in reported units. */
+/* Recall of found [q, k] against truth [q, t], t >= k: by id (values NULL), or by value: a found
+ * row is right when its value is no worse than the k-th true one within a relative 1e-5 (ties
+ * and equal rows count as right). Ids are i64, i32 or u32 views; values f32 in reported units. */
 PERI_API peri_status peri_recall(const peri_view *found_ids, const peri_view *found_values,
                                  const peri_view *truth_ids, const peri_view *truth_values,
                                  peri_metric metric, double *out);

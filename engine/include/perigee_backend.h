@@ -1,18 +1,20 @@
-/* perigee_backend.h: the seam. A backend is a table of slots (peri_driver) and a table of operations.
+/* perigee_backend.h: the seam. A backend is a table of slots (peri_driver) and a table of
+ * operations.
  *
- * Three handles: driver (a table, one a process), device (opened by a context), stream (a queue on a
- * device; one thread at a time). The index code above the seam says what to do, in which order and with
- * which defaults; only the hot loops live below it.
+ * Three handles: driver (a table, one a process), device (opened by a context), stream (a queue on
+ * a device; one thread at a time). The index code above the seam says what to do, in which order
+ * and with which defaults; only the hot loops live below it.
  *
  * Rules
  *   - An operation is a plain struct that begins with its kind. run() copies the struct before it
  *     returns; the memory that its pointers name must stay until stream_wait().
  *   - All pointers of an operation are at the device's place, except those marked `host`.
- *   - Inside, smaller is nearer: inner product is negated, euclidean squared, cosine is 1 - cos. Ties go
- *     to the lower slot. A missing result is PERI_ID_NONE at +inf.
+ *   - Inside, smaller is nearer: inner product is negated, euclidean squared, cosine is 1 - cos.
+ *     Ties go to the lower slot. A missing result is PERI_ID_NONE at +inf.
  *   - Distances are those of the canonical routine (core/distance.h), bit for bit, on every backend
  *     whose `supports` does not say otherwise.
- *   - run() may use the scratch it is given and nothing else; scratch_bytes() is an upper bound of it.
+ *   - run() may use the scratch it is given and nothing else; scratch_bytes() is an upper bound of
+ *   it.
  *   - A backend never falls back silently: supports() answers with a reason.
  */
 #ifndef PERIGEE_BACKEND_H
@@ -65,10 +67,10 @@ struct peri_device {
     const peri_host *host;
     peri_context *context;
     peri_place place;
-    uint32_t threads;      /* for backends that run on the context's pool */
-    uint32_t shares_host;  /* 1: host pointers are device pointers */
-    uint64_t generation;   /* of the process when opened: differs after a fork */
-    void *lanes;           /* the engine's pool of streams with scratch; not the backend's */
+    uint32_t threads;     /* for backends that run on the context's pool */
+    uint32_t shares_host; /* 1: host pointers are device pointers */
+    uint64_t generation;  /* of the process when opened: differs after a fork */
+    void *lanes;          /* the engine's pool of streams with scratch; not the backend's */
 };
 
 struct peri_stream {
@@ -82,20 +84,20 @@ struct peri_stream {
 
 /* X(NAME, name): enum, names, the support table and the parity spec come from this list. */
 #define PERI_OP_MAP(X)                                                                             \
-    X(CONVERT, convert)           /* dtype to dtype, rounding to nearest even, saturating */       \
-    X(LENGTHS, lengths)           /* Euclidean length of every row */                              \
-    X(GATHER, gather)             /* rows by slot */                                               \
-    X(KNN, knn)                   /* exact nearest rows */                                         \
-    X(REFINE, refine)             /* exact values of candidates, best k or in the order given */   \
+    X(CONVERT, convert)             /* dtype to dtype, rounding to nearest even, saturating */     \
+    X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
+    X(GATHER, gather)               /* rows by slot */                                             \
+    X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
-    X(GRAPH_PRUNE, graph_prune)   /* detour pruning and reverse edges */                           \
-    X(GRAPH_SEARCH, graph_search) /* best-first walk */
+    X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
+    X(GRAPH_SEARCH, graph_search)   /* best-first walk */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
     PERI_OP_MAP(PERI_OP_ENUM)
 #undef PERI_OP_ENUM
-    PERI_OP_COUNT
+        PERI_OP_COUNT
 } peri_op_kind;
 
 /* The head of every operation: cast by `kind`. */
@@ -105,12 +107,13 @@ typedef struct peri_op {
 
 /* Which rows each query may return. count 0: all. Every search operation carries one. */
 typedef struct peri_filter_view {
-    uint32_t count;                /* distinct filters */
-    size_t words;                  /* 64-bit words of a bitset, >= ceil(rows / 64); spare bits are 0 */
-    const uint64_t *const *bits;   /* [count] bitsets: bit r of word r / 64 = row r may be returned */
-    const uint32_t *const *lists;  /* [count] the same as ascending slots, or NULL; an entry may be NULL */
-    const size_t *passing;         /* [count] rows that pass; host and device read it */
-    const uint32_t *which;         /* [queries] filter of each query; NULL = filter 0 for all */
+    uint32_t count; /* distinct filters */
+    size_t words;   /* 64-bit words of a bitset, >= ceil(rows / 64); spare bits are 0 */
+    const uint64_t *const *bits; /* [count] bitsets: bit r of word r / 64 = row r may be returned */
+    const uint32_t *const
+        *lists;            /* [count] the same as ascending slots, or NULL; an entry may be NULL */
+    const size_t *passing; /* [count] rows that pass; host and device read it */
+    const uint32_t *which; /* [queries] filter of each query; NULL = filter 0 for all */
 } peri_filter_view;
 
 /* out[i, j] = in[i, j] in the dtype of out. Any pair of f32 f16 i8 u8, and equal dtypes. */
@@ -139,18 +142,18 @@ typedef struct peri_op_gather {
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
-    peri_view queries;     /* [q, d] */
-    peri_view rows;        /* [n, d] */
-    const float *lengths;  /* [n] of rows; cosine only, else may be NULL */
+    peri_view queries;    /* [q, d] */
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n] of rows; cosine only, else may be NULL */
     peri_filter_view filter;
     size_t k;
-    int64_t *ids;          /* [q, k] slots */
-    float *distances;      /* [q, k] */
+    int64_t *ids;     /* [q, k] slots */
+    float *distances; /* [q, k] */
 } peri_op_knn;
 
-/* Canonical distances of given candidates. k > 0: the best k of each row, sorted, a slot that appears
- * twice is taken once, PERI_ID_NONE skipped. k == 0: distances[i, j] belongs to candidates[i, j] and
- * ids is not written. */
+/* Canonical distances of given candidates. k > 0: the best k of each row, sorted, a slot that
+ * appears twice is taken once, PERI_ID_NONE skipped. k == 0: distances[i, j] belongs to
+ * candidates[i, j] and ids is not written. */
 typedef struct peri_op_refine {
     peri_op_kind kind;
     peri_metric metric;
@@ -160,106 +163,110 @@ typedef struct peri_op_refine {
     const int64_t *candidates; /* [q, columns] slots or PERI_ID_NONE */
     size_t columns;
     size_t k;
-    int64_t *ids;              /* [q, k] */
-    float *distances;          /* [q, k], or [q, columns] when k == 0 */
+    int64_t *ids;     /* [q, k] */
+    float *distances; /* [q, k], or [q, columns] when k == 0 */
 } peri_op_refine;
 
-/* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction for
- * generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of its sampled
- * neighbours, forward and reverse, and writes only its own list, so the result does not depend on the
- * number of threads. Lists are sorted by (distance, slot), without self and repeats; PERI_SLOT_NONE at
- * +inf ends a short one. Random choices depend on (seed, iteration, row) and never on a stride.
+/* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction
+ * for generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of
+ * its sampled neighbours, forward and reverse, and writes only its own list, so the result does not
+ * depend on the number of threads. Lists are sorted by (distance, slot), without self and repeats;
+ * PERI_SLOT_NONE at +inf ends a short one. Random choices depend on (seed, iteration, row) and
+ * never on a stride.
  *
  * Iteration 0: the list of u is `degree` distinct rows other than u, drawn by Floyd's sampling
- *   (Bentley & Floyd 1987): for j = n - 1 - degree .. n - 2, t = peri_random_below(mix(seed, u), j, j + 1);
- *   take t, or j if t is taken already; number x stands for slot x when x < u, else x + 1. All are fresh.
+ *   (Bentley & Floyd 1987): for j = n - 1 - degree .. n - 2, t = peri_random_below(mix(seed, u), j,
+ *   j + 1); take t, or j if t is taken already; number x stands for slot x when x < u, else x + 1.
+ *   All are fresh.
  * Iteration i > 0, with key = mix(seed, i) and mix = peri_random_mix:
  *   new(u): the first `samples` fresh entries of u's list.
  *   old(u): of its entries that are not fresh, in their order, `samples` (or all) consecutive ones,
  *     cyclically, from number peri_random_below(key, u, how many there are).
- *   new'(v): of the rows u with v in new(u) the `samples` of smallest (mix(mix(key, v), u) >> 32, u);
- *     old'(v) likewise from old.
- *   candidates of u: new'(u); of every v in new(u) and new'(u) all of new, new', old, old'(v); of every v
- *     in old(u) and old'(u) all of new, new'(v).
- *   The next list of u: the best `degree` of its list and its candidates. Candidates that entered are
- *   fresh (and counted in `updates`), members of new(u) are not, the other entries stay as they were. */
+ *   new'(v): of the rows u with v in new(u) the `samples` of smallest (mix(mix(key, v), u) >> 32,
+ *     u); old'(v) likewise from old.
+ *   candidates of u: new'(u); of every v in new(u) and new'(u) all of new, new', old, old'(v); of
+ *     every v in old(u) and old'(u) all of new, new'(v).
+ *   The next list of u: the best `degree` of its list and its candidates. Candidates that
+ *   entered are fresh (and counted in `updates`), members of new(u) are not, the other entries
+ *   stay as they were. */
 typedef struct peri_op_graph_descent {
     peri_op_kind kind;
     peri_metric metric;
-    peri_view rows;            /* [n, d] */
-    const float *lengths;      /* [n]; cosine */
-    size_t degree;             /* entries a list, < n */
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n]; cosine */
+    size_t degree;        /* entries a list, < n */
     uint32_t iteration;
-    uint32_t samples;          /* new and old neighbours taken from a list, each way */
+    uint32_t samples; /* new and old neighbours taken from a list, each way */
     uint64_t seed;
-    const uint32_t *slots;     /* [n, degree] in; not read at iteration 0 */
-    const float *distances;    /* [n, degree] in */
-    const uint8_t *fresh;      /* [n, degree] in: 1 = not yet joined */
-    uint32_t *slots_next;      /* [n, degree] out */
+    const uint32_t *slots;  /* [n, degree] in; not read at iteration 0 */
+    const float *distances; /* [n, degree] in */
+    const uint8_t *fresh;   /* [n, degree] in: 1 = not yet joined */
+    uint32_t *slots_next;   /* [n, degree] out */
     float *distances_next;
     uint8_t *fresh_next;
-    uint64_t *updates;         /* [1] out: entries that are new in the lists */
+    uint64_t *updates; /* [1] out: entries that are new in the lists */
 } peri_op_graph_descent;
 
-/* From sorted kNN lists to a graph of fixed degree (CAGRA: Ootomo et al., arXiv 2308.15136, section IV;
- * with the detour count as the reference implementation has it: any rank of the second leg counts).
- * 1. detours of edge A->L[j]: indices i < j with L[j] in the list of L[i]; keep `degree` edges of fewest
- *    detours, ties by rank in L. 2. reverse edges of the kept ones, in the order of their position among
- *    the source's kept edges, then source slot. 3. merge: the first half (rounded up) of the kept ones,
- *    then reverse edges not yet there, then the remaining kept ones, up to `degree`. No self, no repeats;
- *    PERI_SLOT_NONE ends a short row. (No more than `degree` reverse edges a row can matter.) */
+/* From sorted kNN lists to a graph of fixed degree (CAGRA: Ootomo et al., arXiv 2308.15136, section
+ * IV; with the detour count as the reference implementation has it: any rank of the second leg
+ * counts).
+ * 1. detours of edge A->L[j]: indices i < j with L[j] in the list of L[i]; keep `degree` edges
+ *    of fewest detours, ties by rank in L. 2. reverse edges of the kept ones, in the order of
+ *    their position among the source's kept edges, then source slot. 3. merge: the first half
+ *    (rounded up) of the kept ones, then reverse edges not yet there, then the remaining kept
+ *    ones, up to `degree`. No self, no repeats; PERI_SLOT_NONE ends a short row. (No more than
+ *    `degree` reverse edges a row can matter.) */
 typedef struct peri_op_graph_prune {
     peri_op_kind kind;
     size_t rows;
     const uint32_t *knn; /* [rows, knn_degree] nearest first; PERI_SLOT_NONE ends a short list */
     size_t knn_degree;
-    uint32_t *graph;     /* [rows, degree] out */
-    size_t degree;       /* <= knn_degree */
+    uint32_t *graph; /* [rows, degree] out */
+    size_t degree;   /* <= knn_degree */
 } peri_op_graph_prune;
 
 /* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
 typedef struct peri_hierarchy {
-    uint32_t entry;            /* where every walk begins; PERI_SLOT_NONE = no fixed entry */
-    uint32_t level_max;        /* 0 = no upper levels */
-    size_t degree;             /* links a node on an upper level */
-    const uint32_t *first;     /* [n] row of `links` that holds level 1 of a node (level l: + l - 1) */
-    const uint32_t *links;     /* [., degree] PERI_SLOT_NONE ends a short row */
+    uint32_t entry;        /* where every walk begins; PERI_SLOT_NONE = no fixed entry */
+    uint32_t level_max;    /* 0 = no upper levels */
+    size_t degree;         /* links a node on an upper level */
+    const uint32_t *first; /* [n] row of `links` that holds level 1 of a node (level l: + l - 1) */
+    const uint32_t *links; /* [., degree] PERI_SLOT_NONE ends a short row */
 } peri_hierarchy;
 
-/* Best-first walk over a graph, exactly:
- *   L = the itopk_size best of `taken` by (distance, slot), each open or not. `taken` = rows that were
- *   offered; every one of them that passes the filter is offered to the k results too.
- *   Begin: the entry after the descent of the hierarchy, if there is one; then `seeds` rows: all rows if
- *   n <= seeds, else row peri_random_mix(rand_xor_mask ^ peri_random_bytes(query), i) % n for
- *   i = 0..seeds-1. A row is offered once.
- *   Descent, on each level from level_max to 1: while the best of the row's links, in (distance, slot)
- *   order, is nearer than the row, move there. Only the row where it ends is offered.
- *   Repeat, at most max(max_iterations, min_iterations) times (max_iterations 0 = no bound), while L has
- *   open entries: close the first search_width of them (or all), then offer each link of each that is not
- *   in `taken`. A row that leaves L does not come back.
- * visited = distances computed: rows offered and, in the descent, the entry and each link looked at. A
- * distance that overflowed to NaN counts as +inf. The result depends on the query's bytes and the
- * parameters only, never on its place in the batch. */
+/* Best-first walk over a graph, exactly: L = the itopk_size best of `taken` by (distance, slot),
+ *   each open or not. `taken` = rows that were offered; every one of them that passes the filter is
+ *   offered to the k results too. Begin: the entry after the descent of the hierarchy, if there is
+ *   one; then `seeds` rows: all rows if n <= seeds, else row peri_random_mix(rand_xor_mask ^
+ *   peri_random_bytes(query), i) % n for i = 0..seeds-1. A row is offered once. Descent, on each
+ *   level from level_max to 1: while the best of the row's links, in (distance, slot) order, is
+ *   nearer than the row, move there. Only the row where it ends is offered. Repeat, at most
+ *   max(max_iterations, min_iterations) times (max_iterations 0 = no bound), while L has open
+ *   entries: close the first search_width of them (or all), then offer each link of each that is
+ *   not in `taken`. A row that leaves L does not come back.
+ * visited = distances computed: rows offered and, in the descent, the entry and each link looked
+ * at. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
+ * and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
     peri_metric metric;
-    peri_view queries;        /* [q, d] */
-    peri_view rows;           /* [n, d] */
-    const float *lengths;     /* [n]; cosine */
-    const uint32_t *graph;    /* [n, degree]; PERI_SLOT_NONE ends a short row */
+    peri_view queries;     /* [q, d] */
+    peri_view rows;        /* [n, d] */
+    const float *lengths;  /* [n]; cosine */
+    const uint32_t *graph; /* [n, degree]; PERI_SLOT_NONE ends a short row */
     size_t degree;
     peri_hierarchy hierarchy;
     peri_filter_view filter;
-    size_t itopk_size;        /* >= k */
+    size_t itopk_size; /* >= k */
     size_t search_width;
     size_t max_iterations;
     size_t min_iterations;
     size_t seeds;
     uint64_t rand_xor_mask;
     size_t k;
-    int64_t *ids;             /* [q, k] slots */
-    float *distances;         /* [q, k] */
-    uint32_t *visited;        /* [q] distances computed; may be NULL */
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q] distances computed; may be NULL */
 } peri_op_graph_search;
 
 /* ---- the table ---------------------------------------------------------------------------- */
@@ -275,18 +282,19 @@ struct peri_host {
     uint64_t (*generation)(void);
 };
 
-/* Called on a thread of the backend when all that was enqueued before is done; `status` and `detail`
- * say how it went (a thread-local can't). */
+/* Called on a thread of the backend when all that was enqueued before is done; `status` and
+ * `detail` say how it went (a thread-local can't). */
 typedef void (*peri_notify_fn)(void *ud, peri_status status, const char *detail);
 
 struct peri_driver {
-    uint32_t abi;         /* PERI_BACKEND_ABI; a mismatch is refused, never guessed */
-    const char *name;     /* "cpu", "ref", "fake", "cuda" */
+    uint32_t abi;     /* PERI_BACKEND_ABI; a mismatch is refused, never guessed */
+    const char *name; /* "cpu", "ref", "fake", "cuda" */
     peri_place_kind kind;
 
     /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none. */
     peri_status (*device_count)(const peri_host *host, uint32_t *out);
-    /* May be asked before a device is open; must not create a CUDA context when `device` is NULL. */
+    /* May be asked before a device is open; must not create a CUDA context when `device` is
+     * NULL. */
     peri_status (*device_stat)(const peri_host *host, uint32_t number, peri_device *device,
                                peri_device_info *out);
     peri_status (*device_open)(const peri_host *host, peri_context *context, uint32_t number,
@@ -306,8 +314,8 @@ struct peri_driver {
     void (*stream_close)(peri_stream *stream);
     /* (optional) Takes a caller's queue (a cudaStream_t) as it is. */
     peri_status (*stream_wrap)(peri_device *device, void *foreign, peri_stream **out);
-    /* Waits until all that was enqueued is done and returns its first failure. `control` (may be NULL)
-     * is polled meanwhile; when it ends the wait, the queue is drained first. */
+    /* Waits until all that was enqueued is done and returns its first failure. `control` (may be
+     * NULL) is polled meanwhile; when it ends the wait, the queue is drained first. */
     peri_status (*stream_wait)(peri_stream *stream, const peri_control *control);
     /* (optional) */
     peri_status (*stream_notify)(peri_stream *stream, peri_notify_fn fn, void *ud);
@@ -332,9 +340,10 @@ struct peri_driver {
     /* Enqueues. `scratch` has scratch_bytes() at least, at the device's place, 64-byte aligned. */
     peri_status (*run)(peri_stream *stream, const peri_op *op, void *scratch, size_t scratch_bytes);
 
-    /* (optional, both or none) A bound list of operations, replayed: a CUDA graph where there is one. */
-    peri_status (*plan_compile)(peri_stream *stream, const peri_op *const *ops, void *const *scratch,
-                                size_t count, void **out_plan);
+    /* (optional, both or none) A bound list of operations, replayed: a CUDA graph where there is
+     * one. */
+    peri_status (*plan_compile)(peri_stream *stream, const peri_op *const *ops,
+                                void *const *scratch, size_t count, void **out_plan);
     peri_status (*plan_run)(peri_stream *stream, void *plan);
 
     /* (optional, all or none) A resident kernel that is fed through a mailbox. */

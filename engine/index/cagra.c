@@ -1,10 +1,11 @@
-/* cagra.c: a graph of fixed degree, walked from random rows (Ootomo et al.: CAGRA, arXiv 2308.15136).
+/* cagra.c: a graph of fixed degree, walked from random rows (Ootomo et al.: CAGRA, arXiv
+ * 2308.15136).
  *
- * Building is engine/graph's; the walk is an operation of the backends. Here are the parameters, under the
- * field's names and defaults, and what the automatic ones become. Different from the reference
- * implementation: the walk on a CPU ends when nothing nearer is left to open, not after a number of
- * iterations that grows with itopk_size; every walk also begins at one fixed row from which all rows are
- * reachable, so clustered data needs no luck. */
+ * Building is engine/graph's; the walk is an operation of the backends. Here are the parameters,
+ * under the field's names and defaults, and what the automatic ones become. Different from the
+ * reference implementation: the walk on a CPU ends when nothing nearer is left to open, not
+ * after a number of iterations that grows with itopk_size; every walk also begins at one fixed
+ * row from which all rows are reachable, so clustered data needs no luck. */
 #include <string.h>
 
 #include "graph/graph_build.h"
@@ -12,23 +13,23 @@
 #include "index/hnsw.h"
 #include "index/index.h"
 
-#define CAGRA_BUILD_PARAMS(X, S)                                                                      \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,                 \
+#define CAGRA_BUILD_PARAMS(X, S)                                                                   \
+    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
       "what near means")                                                                           \
-    X(S, INT, graph_degree, 64, 1, 1024, NULL, NULL, "links of a row")                                \
-    X(S, INT, intermediate_graph_degree, 128, 1, 1024, NULL, NULL,                                    \
+    X(S, INT, graph_degree, 64, 1, 1024, NULL, NULL, "links of a row")                             \
+    X(S, INT, intermediate_graph_degree, 128, 1, 1024, NULL, NULL,                                 \
       "nearest rows found for each row before pruning; at least graph_degree")                     \
-    X(S, CHOICE, build_algo, 0, 0, 2, "auto|exact|nn_descent", "exact where it is cheaper",           \
+    X(S, CHOICE, build_algo, 0, 0, 2, "auto|exact|nn_descent", "exact where it is cheaper",        \
       "how the nearest rows are found")                                                            \
-    X(S, INT, nn_descent_niter, 20, 1, 1000, NULL, NULL, "iterations of nn_descent at most")          \
-    X(S, REAL, termination_threshold, 0.0001, 0, 1, NULL, NULL,                                       \
+    X(S, INT, nn_descent_niter, 20, 1, 1000, NULL, NULL, "iterations of nn_descent at most")       \
+    X(S, REAL, termination_threshold, 0.0001, 0, 1, NULL, NULL,                                    \
       "nn_descent ends when a smaller share of its lists changed")                                 \
-    X(S, FLAG, guarantee_connectivity, 1, 0, 1, NULL, NULL,                                           \
+    X(S, FLAG, guarantee_connectivity, 1, 0, 1, NULL, NULL,                                        \
       "every row can be reached from the entry")                                                   \
     X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the random choices")
 
-#define CAGRA_SAVED_PARAMS(X, S)                                                                      \
-    CAGRA_BUILD_PARAMS(X, S)                                                                          \
+#define CAGRA_SAVED_PARAMS(X, S)                                                                   \
+    CAGRA_BUILD_PARAMS(X, S)                                                                       \
     X(S, INT, entry, 0, 0, 4294967295, NULL, NULL, "the row where every walk begins too")
 
 PERI_PARAMS_STRUCT(cagra_params, CAGRA_SAVED_PARAMS)
@@ -43,7 +44,8 @@ _Static_assert(sizeof(cagra_params) <= PERI_PARAMS_BYTES, "the parameters fit an
 
 static peri_status check_params(const cagra_params *params) {
     if (params->intermediate_graph_degree < params->graph_degree)
-        return peri_fail(PERI_E_ARGUMENT, "option 'intermediate_graph_degree': %lld given, allowed: "
+        return peri_fail(PERI_E_ARGUMENT,
+                         "option 'intermediate_graph_degree': %lld given, allowed: "
                          "at least graph_degree, which is %lld",
                          (long long)params->intermediate_graph_degree,
                          (long long)params->graph_degree);
@@ -89,19 +91,20 @@ int64_t peri_cagra_entry(const peri_index *cagra) {
 
 /* ---- searching ---------------------------------------------------------------------------- */
 
-#define CAGRA_SEARCH_PARAMS(X, S)                                                                     \
-    X(S, INT, itopk_size, 64, 1, 16384, NULL, NULL,                                                   \
+#define CAGRA_SEARCH_PARAMS(X, S)                                                                  \
+    X(S, INT, itopk_size, 64, 1, 16384, NULL, NULL,                                                \
       "rows that the walk keeps: more is slower and finds more; at least k is used")               \
-    X(S, INT, search_width, 1, 1, 64, NULL, NULL, "rows opened in one iteration")                     \
-    X(S, INT, max_iterations, 0, 0, 1000000, NULL, "until nothing nearer is left to open",            \
+    X(S, INT, search_width, 1, 1, 64, NULL, NULL, "rows opened in one iteration")                  \
+    X(S, INT, max_iterations, 0, 0, 1000000, NULL, "until nothing nearer is left to open",         \
       "iterations at most")                                                                        \
-    X(S, INT, min_iterations, 0, 0, 1000000, NULL, NULL, "iterations at least")                       \
-    X(S, INT, num_random_samplings, 1, 0, 64, NULL, NULL,                                             \
+    X(S, INT, min_iterations, 0, 0, 1000000, NULL, NULL, "iterations at least")                    \
+    X(S, INT, num_random_samplings, 1, 0, 64, NULL, NULL,                                          \
       "random rows that the walk begins at, times itopk_size")                                     \
     X(S, INT, rand_xor_mask, 0x128394, 0, 9007199254740991, NULL, NULL, "seed of the random rows")
 
 PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS)
-static const peri_param cagra_search_rows[] = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
+static const peri_param cagra_search_rows[] = { PERI_PARAMS_ROWS(cagra_search_params,
+                                                                 CAGRA_SEARCH_PARAMS) };
 static const peri_param_table cagra_search_table = {
     "cagra.search", cagra_search_rows, sizeof cagra_search_rows / sizeof *cagra_search_rows
 };

@@ -1,5 +1,5 @@
-/* filtered.c: a searcher whose every search also obeys a filter of its own. The filter travels inward with
- * the request and is joined where the rows are known. */
+/* filtered.c: a searcher whose every search also obeys a filter of its own. The filter travels
+ * inward with the request and is joined where the rows are known. */
 #include <stdio.h>
 
 #include "core/memory.h"
@@ -77,7 +77,7 @@ static const peri_searcher_ops filtered_ops = {
     .score = filtered_score,
     .describe = filtered_describe,
     .line = filtered_line,
-    .free = filtered_free,
+    .release = filtered_free,
 };
 
 peri_status peri_searcher_filtered(peri_searcher *inner, peri_filter *filter, peri_searcher **out) {

@@ -1,8 +1,11 @@
-/* hnsw.c: a graph with levels above it, walked from the top (Malkov & Yashunin: Efficient and robust
- * approximate nearest neighbor search using hierarchical navigable small world graphs, 2018).
+/* hnsw.c: a graph with levels above it, walked from the top (Malkov & Yashunin: Efficient and
+ * robust approximate nearest neighbor search using hierarchical navigable small world graphs,
+ * 2018).
  *
- * The index is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy "none" leaves
- * one level, walked from the graph's entry; "cpu" adds upper levels over rows drawn as HNSW draws them. */
+ * The index is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy
+ * "none" leaves one level, walked from the graph's entry; "cpu" adds upper levels over rows
+ * drawn as HNSW draws them. The nearest rows of a level are found exactly, and its links are
+ * pruned as the base graph's are, not by the paper's heuristic. */
 #include "index/hnsw.h"
 
 #include <string.h>
@@ -109,8 +112,8 @@ const peri_kind peri_hnsw_kind = {
 
 /* ---- from a CAGRA graph ------------------------------------------------------------------- */
 
-/* hnswlib's base level has 2 M links a row, an even number and at least 4: a graph that has fewer gets
- * empty columns. */
+/* hnswlib's base level has 2 M links a row, an even number and at least 4: a graph that has
+ * fewer gets empty columns. */
 static peri_status even_graph(peri_matrix *graph, size_t cols, peri_matrix **out) {
     peri_view from = peri_matrix_view(graph);
     if (from.cols == cols) {

@@ -1,4 +1,5 @@
-/* hnswlib_convert.c: an HNSW index from and to hnswlib's file, by way of the neutral graph of engine/io. */
+/* hnswlib_convert.c: an HNSW index from and to hnswlib's file, by way of the neutral graph of
+ * engine/io. */
 #include "index/hnswlib_convert.h"
 
 #include <string.h>
@@ -18,13 +19,15 @@ static peri_status file_dtype(const peri_file_options *options, peri_dtype *out)
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
-/* The rows as hnswlib's spaces want them: unit length for cosine, which it searches by inner product. */
+/* The rows as hnswlib's spaces want them: unit length for cosine, which it searches by inner
+ * product. */
 static peri_status file_rows(const peri_index *index, peri_dtype dtype, peri_matrix **out) {
     peri_matrix *rows = peri_index_section(index, "rows"), *host = NULL;
     peri_status status;
     *out = NULL;
     if (rows == NULL)
-        return peri_fail(PERI_E_UNSUPPORTED, "hnswlib's file holds the rows, and the index has none");
+        return peri_fail(PERI_E_UNSUPPORTED,
+                         "hnswlib's file holds the rows, and the index has none");
     PERI_GO(peri_matrix_move(rows, PERI_CPU, &host));
     if (dtype == PERI_U8 && (index->dtype != PERI_U8 || index->base.metric == PERI_COSINE)) {
         status = peri_fail(PERI_E_ARGUMENT, "dtype: 'u8' given, allowed for %s rows under %s: f32",
@@ -49,8 +52,10 @@ static peri_status host_section(const peri_index *index, const char *name, peri_
 peri_status peri_hnswlib_save(peri_index *index, const char *path,
                               const peri_file_options *options) {
     if (index->kind != &peri_hnsw_kind)
-        return peri_fail(PERI_E_UNSUPPORTED, "hnswlib's format holds an HNSW index, this is '%s': "
-                         "call to_hnsw first", index->base.ops->kind);
+        return peri_fail(PERI_E_UNSUPPORTED,
+                         "hnswlib's format holds an HNSW index, this is '%s': "
+                         "call to_hnsw first",
+                         index->base.ops->kind);
     const peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_dtype dtype;
     PERI_TRY(file_dtype(options, &dtype));
@@ -122,7 +127,7 @@ peri_status peri_hnswlib_open(peri_context *context, const char *path,
     peri_dtype dtype;
     if (options->metric == NULL)
         return peri_fail(PERI_E_ARGUMENT, "metric: none given; hnswlib's file does not say it: "
-                         "sqeuclidean euclidean inner_product cosine");
+                                          "sqeuclidean euclidean inner_product cosine");
     PERI_TRY(peri_metric_parse(options->metric, &metric));
     PERI_TRY(file_dtype(options, &dtype));
     peri_hnswlib_graph graph;

@@ -4,7 +4,8 @@
 
 #include "index/index.h"
 
-/* Only an index of kind "hnsw". Cosine is written as normalized rows for hnswlib's inner-product space. */
+/* Only an index of kind "hnsw". Cosine is written as normalized rows for hnswlib's inner-product
+ * space. */
 peri_status peri_hnswlib_save(peri_index *index, const char *path,
                               const peri_file_options *options);
 /* The file does not say metric and dtype: options->metric is required. Labels become ids. */

@@ -137,8 +137,8 @@ peri_status peri_index_set_ids(peri_index *index, peri_matrix *ids) {
     peri_matrix *host, *packed = NULL;
     PERI_TRY(peri_matrix_move(ids, PERI_CPU, &host));
     peri_status status = PERI_OK;
-    if (!peri_view_packed(&(peri_view){ .cols = 1, .dtype = PERI_I64,
-                                        .stride_bytes = peri_matrix_view(host).stride_bytes })) {
+    if (!peri_view_packed(&(peri_view){
+            .cols = 1, .dtype = PERI_I64, .stride_bytes = peri_matrix_view(host).stride_bytes })) {
         status = peri_matrix_convert(host, PERI_I64, &packed);
         peri_matrix_release(host);
         host = packed;

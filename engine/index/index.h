@@ -1,7 +1,8 @@
-/* index.h: an index is a list of named sections (matrices at its place), the same list as in its file.
+/* index.h: an index is a list of named sections (matrices at its place), the same list as in its
+ * file.
  *
- * A kind is a table: how to build the sections, what a search does with them. Moving, saving and opening are
- * one generic walk over the sections. An index is immutable once built. */
+ * A kind is a table: how to build the sections, what a search does with them. Moving, saving and
+ * opening are one generic walk over the sections. An index is immutable once built. */
 #ifndef PERI_INDEX_INDEX_H
 #define PERI_INDEX_INDEX_H
 
@@ -16,14 +17,15 @@ typedef struct peri_index peri_index;
 
 typedef struct peri_kind {
     peri_searcher_ops ops;
-    const peri_param_table *build_table; /* what a builder may ask; its struct begins with `metric` */
+    const peri_param_table
+        *build_table; /* what a builder may ask; its struct begins with `metric` */
     const peri_param_table *saved_table; /* the same rows and more that the index must remember */
     /* Makes the sections besides "rows" and "ids". NULL: this kind is not built from rows. */
     peri_status (*build)(peri_index *index, size_t threads, const peri_control *control);
     /* Checks the sections of an index that was opened or moved; nothing in them is trusted. */
     peri_status (*adopt)(peri_index *index);
-    /* The walk of a graph kind: its graph, hierarchy and, from the options, its parameters; the rest of
-     * the operation is filled in already. NULL: every search is exact. */
+    /* The walk of a graph kind: its graph, hierarchy and, from the options, its parameters; the
+     * rest of the operation is filled in already. NULL: every search is exact. */
     peri_status (*walk)(const peri_index *index, const peri_options *options, size_t k,
                         peri_op_graph_search *op);
 } peri_kind;
@@ -35,9 +37,9 @@ struct peri_index {
     peri_section sections[PERI_SECTIONS_MAX];
     size_t section_count;
     _Alignas(16) unsigned char params[PERI_PARAMS_BYTES]; /* the build struct, resolved */
-    const int64_t *ids;   /* [rows] host, row to id; NULL = row numbers */
-    peri_id_map map;      /* id to row */
-    peri_filter *alive;   /* rows that are not marked deleted; NULL = all */
+    const int64_t *ids; /* [rows] host, row to id; NULL = row numbers */
+    peri_id_map map;    /* id to row */
+    peri_filter *alive; /* rows that are not marked deleted; NULL = all */
 };
 
 /* A new index of a kind, without sections; head filled. */
@@ -70,8 +72,10 @@ void peri_index_free(peri_searcher *self);
 
 /* The slots in the order of peri_searcher_ops, for a kind's table. */
 #define PERI_INDEX_OPS(word, search_table)                                                         \
-    { word, search_table, peri_index_submit, peri_index_finish, peri_index_abandon,                \
-      peri_index_score, peri_index_describe, peri_index_line, peri_index_free }
+    {                                                                                              \
+        word, search_table, peri_index_submit, peri_index_finish, peri_index_abandon,              \
+            peri_index_score, peri_index_describe, peri_index_line, peri_index_free                \
+    }
 
 /* The kinds. */
 extern const peri_kind peri_flat_kind, peri_cagra_kind, peri_hnsw_kind;

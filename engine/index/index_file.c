@@ -1,5 +1,5 @@
-/* index_file.c: saving and opening: one generic walk over an index's sections, in our container. The other
- * formats are given on to who knows them. */
+/* index_file.c: saving and opening: one generic walk over an index's sections, in our container.
+ * The other formats are given on to who knows them. */
 #include <string.h>
 
 #include "core/memory.h"
@@ -9,7 +9,8 @@
 #define OPTIONS_MAX 40
 #define WORD_MAX 48
 
-/* The build struct as typed options. Choices are written as words, so that their numbers may change. */
+/* The build struct as typed options. Choices are written as words, so that their numbers may
+ * change. */
 static size_t params_options(const peri_index *index, peri_option *list, char words[][WORD_MAX]) {
     const peri_param_table *table = index->kind->saved_table;
     PERI_ASSERT(table->count <= OPTIONS_MAX);
@@ -97,7 +98,7 @@ static peri_status check_lengths(peri_index *index) {
 
 static peri_status adopt(peri_index *index, peri_container *container,
                          const peri_file_options *options) {
-    static const char *const names[] = { "rows", "ids",   "lengths", "graph",
+    static const char *const names[] = { "rows",  "ids",   "lengths", "graph",
                                          "first", "links", "deleted" };
     peri_options params = peri_container_params(container);
     peri_status status = peri_params_read(index->kind->saved_table, &params, index->params);
@@ -107,9 +108,10 @@ static peri_status adopt(peri_index *index, peri_container *container,
         PERI_TRY(add_section(index, container, names[i]));
     peri_matrix *rows = peri_index_section(index, "rows");
     if (rows == NULL)
-        return peri_fail(PERI_E_UNSUPPORTED, "the file was saved without its rows: give them to open");
-    PERI_TRY(peri_matrix_check(rows, index->base.metric == PERI_COSINE, "rows", 0,
-                               options->control));
+        return peri_fail(PERI_E_UNSUPPORTED,
+                         "the file was saved without its rows: give them to open");
+    PERI_TRY(
+        peri_matrix_check(rows, index->base.metric == PERI_COSINE, "rows", 0, options->control));
     PERI_TRY(check_lengths(index));
     return index->kind->adopt(index);
 }
@@ -122,8 +124,10 @@ static peri_status open_container(peri_context *context, const char *path,
     PERI_GO(peri_container_open(context, path, options->map, options->control, &container));
     const peri_kind *kind = peri_kind_find(peri_container_kind(container));
     if (kind == NULL) {
-        status = peri_fail(PERI_E_UNSUPPORTED, "'%s' holds an index of kind '%.40s', which this "
-                           "version does not know", path, peri_container_kind(container));
+        status = peri_fail(PERI_E_UNSUPPORTED,
+                           "'%s' holds an index of kind '%.40s', which this "
+                           "version does not know",
+                           path, peri_container_kind(container));
         goto done;
     }
     PERI_GO(peri_index_create(context, kind, options->place, &index));

@@ -1,14 +1,15 @@
 /* index_search.c: one search of an index: plan, enqueue, repair, translate.
  *
- * The plan gives each query a class, from its own filter and the parameters alone (so an answer never
- * depends on the rest of the batch):
- *   exact   a scan of the passing rows: always for flat, and for graphs when so few rows pass that the scan
- *           is cheaper than the walk;
+ * The plan gives each query a class, from its own filter and the parameters alone (so an answer
+ * never depends on the rest of the batch):
+ *   exact   a scan of the passing rows: always for flat, and for graphs when so few rows pass that
+ *           the scan is cheaper than the walk;
  *   walk l  a graph walk with a list of itopk_size * 2^l, wide enough for the share that passes.
  * Queries of one class form a group, which is one operation. A walk that comes home with fewer than
  * min(k, passing) rows is redone exactly in finish(): if k rows match, k rows come back.
  *
- * Everything lives in the lane's arenas, so a search allocates nothing once one of its shape has run. */
+ * Everything lives in the lane's arenas, so a search allocates nothing once one of its shape has
+ * run. */
 #include <math.h>
 #include <string.h>
 
@@ -26,23 +27,23 @@ typedef struct group {
     const uint32_t *members; /* query numbers; NULL = all, in order */
     size_t count;
     unsigned class;
-    int64_t *ids;       /* [count, k] host */
+    int64_t *ids; /* [count, k] host */
     float *distances;
-    uint32_t *visited;  /* [count] host; NULL when exact */
+    uint32_t *visited; /* [count] host; NULL when exact */
 } group;
 
 typedef struct plan {
-    peri_view queries;        /* host, in the query dtype of the index */
+    peri_view queries;         /* host, in the query dtype of the index */
     peri_op_graph_search walk; /* template, class walk 0 */
-    peri_bound **bounds;      /* what is held until the end */
+    peri_bound **bounds;       /* what is held until the end */
     size_t bound_count;
-    uint32_t filter_count;    /* distinct filters after joining those of wrappers */
-    const uint64_t **bits;    /* [filter_count] host */
-    size_t *passing;          /* [filter_count] host */
-    bool per_query;           /* filter of query i is i, else 0 */
+    uint32_t filter_count; /* distinct filters after joining those of wrappers */
+    const uint64_t **bits; /* [filter_count] host */
+    size_t *passing;       /* [filter_count] host */
+    bool per_query;        /* filter of query i is i, else 0 */
     group groups[CLASSES];
     size_t group_count;
-    peri_filter_view placed;  /* the filters at the place */
+    peri_filter_view placed; /* the filters at the place */
 } plan;
 
 /* ---- queries ------------------------------------------------------------------------------ */
@@ -59,7 +60,8 @@ static float to_float(const peri_view *view, const void *row, size_t c) {
 static peri_status convert_row(const peri_view *from, const peri_view *to, size_t r) {
     const void *in = peri_view_row(from, r);
     void *out = peri_view_row(to, r);
-    float low = to->dtype == PERI_I8 ? -128.0f : 0.0f, high = to->dtype == PERI_I8 ? 127.0f : 255.0f;
+    float low = to->dtype == PERI_I8 ? -128.0f : 0.0f,
+          high = to->dtype == PERI_I8 ? 127.0f : 255.0f;
     for (size_t c = 0; c < from->cols; c++) {
         float value = to_float(from, in, c);
         if (to->dtype == PERI_F32) {
@@ -67,9 +69,11 @@ static peri_status convert_row(const peri_view *from, const peri_view *to, size_
             continue;
         }
         if (value != rintf(value) || value < low || value > high)
-            return peri_fail(PERI_E_INVALID, "queries: row %zu, column %zu is %g, allowed for %s "
-                             "rows: whole numbers %g..%g", r, c, (double)value,
-                             peri_dtype_name(to->dtype), (double)low, (double)high);
+            return peri_fail(PERI_E_INVALID,
+                             "queries: row %zu, column %zu is %g, allowed for %s "
+                             "rows: whole numbers %g..%g",
+                             r, c, (double)value, peri_dtype_name(to->dtype), (double)low,
+                             (double)high);
         if (to->dtype == PERI_I8)
             ((int8_t *)out)[c] = (int8_t)value;
         else
@@ -101,7 +105,8 @@ static peri_status bind(peri_index *index, plan *p, peri_filter *filter, const p
     return PERI_OK;
 }
 
-/* The request's filter `i` and those of the wrappers, joined; a copy only when there are several. */
+/* The request's filter `i` and those of the wrappers, joined; a copy only when there are
+ * several. */
 static peri_status join_filters(peri_index *index, peri_search *search, plan *p, uint32_t i) {
     const peri_bound *first = NULL, *bound;
     uint64_t *joined = NULL;
@@ -162,13 +167,14 @@ static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
 
 /* ---- classes ------------------------------------------------------------------------------ */
 
-/* Rows that a walk looks at, by its list and degree: what was measured on the real sets, rounded up. */
+/* Rows that a walk looks at, by its list and degree: what was measured on the real sets, rounded
+ * up. */
 static double walk_cost(const peri_op_graph_search *walk, size_t list) {
     return (double)list * (double)walk->degree * 0.35 + (double)walk->seeds;
 }
 
-/* The class of a query from the share of rows that pass. A row of the scan costs less than one of the
- * walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
+/* The class of a query from the share of rows that pass. A row of the scan costs less than one
+ * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
     static const double SCAN_GAIN = 4.0;
     size_t rows = index->base.rows;
@@ -237,14 +243,15 @@ static peri_status place_which(peri_search *search, const plan *p, const group *
     *filter = p->placed;
     if (!p->per_query) return PERI_OK;
     PERI_TRY(peri_lane_take_host(search->lane, g->count, sizeof *which, &which));
-    for (size_t i = 0; i < g->count; i++) which[i] = g->members == NULL ? (uint32_t)i : g->members[i];
+    for (size_t i = 0; i < g->count; i++)
+        which[i] = g->members == NULL ? (uint32_t)i : g->members[i];
     return peri_lane_upload(search->lane, which, g->count, sizeof *which, &filter->which);
 }
 
 static peri_status run_op(peri_search *search, const group *g, peri_op_graph_search op,
                           uint32_t *visited) {
     if (g->class == CLASS_EXACT) {
-        peri_op_knn knn = { PERI_OP_KNN, op.metric,  op.queries, op.rows, op.lengths,
+        peri_op_knn knn = { PERI_OP_KNN, op.metric, op.queries, op.rows,     op.lengths,
                             op.filter,   search->k, op.ids,     op.distances };
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
@@ -312,8 +319,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));
-    for (size_t i = 0; i < p->group_count; i++)
-        PERI_TRY(run_group(search, p, &p->groups[i]));
+    for (size_t i = 0; i < p->group_count; i++) PERI_TRY(run_group(search, p, &p->groups[i]));
     return PERI_OK;
 }
 
@@ -440,8 +446,11 @@ peri_status peri_index_score(peri_searcher *self, peri_search *search, const int
     PERI_TRY(prepare_queries(index, lane, &search->queries, &p.queries));
     PERI_TRY(peri_lane_take_host(lane, items, sizeof *rows, &rows));
     for (size_t i = 0; i < items; i++) PERI_TRY(find_row(index, ids[i], &rows[i]));
-    peri_op_refine op = { .kind = PERI_OP_REFINE, .metric = self->metric, .rows = p.walk.rows,
-                          .lengths = p.walk.lengths, .columns = columns };
+    peri_op_refine op = { .kind = PERI_OP_REFINE,
+                          .metric = self->metric,
+                          .rows = p.walk.rows,
+                          .lengths = p.walk.lengths,
+                          .columns = columns };
     PERI_TRY(peri_lane_upload_view(lane, &p.queries, &op.queries));
     PERI_TRY(peri_lane_upload(lane, rows, items, sizeof *rows, &op.candidates));
     PERI_TRY(peri_lane_out(lane, distances, items, sizeof *distances, &op.distances));

@@ -90,16 +90,18 @@ peri_status peri_recall(const peri_view *found_ids, const peri_view *found_value
     if (by_value) PERI_TRY(check_values(truth_values, truth_ids, "truth distances"));
     size_t k = found_ids->cols;
     if (found_ids->rows != truth_ids->rows || truth_ids->cols < k)
-        return peri_fail(PERI_E_ARGUMENT, "truth: %zu x %zu given, allowed: %zu rows of at least "
-                         "%zu", truth_ids->rows, truth_ids->cols, found_ids->rows, k);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "truth: %zu x %zu given, allowed: %zu rows of at least "
+                         "%zu",
+                         truth_ids->rows, truth_ids->cols, found_ids->rows, k);
     size_t right = 0, total = 0;
     for (size_t row = 0; row < found_ids->rows; row++) {
         size_t wanted = true_count(truth_ids, row, k);
         if (wanted == 0) continue;
         total += wanted;
-        right += by_value ? right_by_value(found_ids, found_values, truth_values, metric, row, k,
-                                           wanted)
-                          : right_by_id(found_ids, truth_ids, row, k, wanted);
+        right += by_value
+                     ? right_by_value(found_ids, found_values, truth_values, metric, row, k, wanted)
+                     : right_by_id(found_ids, truth_ids, row, k, wanted);
     }
     *out = total == 0 ? 1.0 : (double)right / (double)total;
     return PERI_OK;

@@ -1,6 +1,6 @@
-/* refined.c: asks the inner searcher for more and re-ranks on better rows: a graph walked on f16 or i8 with
- * the originals beside it. The rows may be at another place; they belong to row numbers 0..n-1 of the inner
- * searcher, and its ids must be row numbers. */
+/* refined.c: asks the inner searcher for more and re-ranks on better rows: a graph walked on f16
+ * or i8 with the originals beside it. The rows may be at another place; they belong to row
+ * numbers 0..n-1 of the inner searcher, and its ids must be row numbers. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,8 +11,8 @@
 #include "index/combinators.h"
 #include "index/index.h"
 
-#define REFINED_PARAMS(X, S)                                                                          \
-    X(S, REAL, ratio, 4, 1, 1024, NULL, NULL,                                                         \
+#define REFINED_PARAMS(X, S)                                                                       \
+    X(S, REAL, ratio, 4, 1, 1024, NULL, NULL,                                                      \
       "candidates asked of the inner searcher, as a multiple of k")
 
 PERI_PARAMS_STRUCT(refined_params, REFINED_PARAMS)
@@ -155,7 +155,7 @@ static const peri_searcher_ops refined_ops = {
     .abandon = refined_abandon,
     .describe = refined_describe,
     .line = refined_line,
-    .free = refined_free,
+    .release = refined_free,
 };
 
 static peri_status check_refined(peri_searcher *inner, peri_matrix *rows) {
@@ -163,14 +163,17 @@ static peri_status check_refined(peri_searcher *inner, peri_matrix *rows) {
     for (peri_searcher *s = inner; s != NULL; s = s->inner) {
         peri_index *index = peri_index_of(s);
         if (s->ops == &refined_ops)
-            return peri_fail(PERI_E_ARGUMENT, "option 'ratio' would belong to two layers: the inner "
+            return peri_fail(PERI_E_ARGUMENT,
+                             "option 'ratio' would belong to two layers: the inner "
                              "searcher is refined already");
         if (index != NULL && index->ids != NULL)
             return peri_fail(PERI_E_UNSUPPORTED, "refined: the inner index has ids of its own");
     }
     if (view.dtype > PERI_U8 || view.rows != inner->rows || view.cols != inner->dim)
-        return peri_fail(PERI_E_ARGUMENT, "rows: %zu x %zu %s given, allowed: %zu x %u of f32 f16 "
-                         "i8 u8", view.rows, view.cols, peri_dtype_name(view.dtype), inner->rows,
+        return peri_fail(PERI_E_ARGUMENT,
+                         "rows: %zu x %zu %s given, allowed: %zu x %u of f32 f16 "
+                         "i8 u8",
+                         view.rows, view.cols, peri_dtype_name(view.dtype), inner->rows,
                          inner->dim);
     return peri_matrix_check(rows, inner->metric == PERI_COSINE, "rows", 0, NULL);
 }
@@ -181,8 +184,8 @@ static peri_status make_lengths(refined *self) {
     peri_device *device;
     peri_lane *lane = NULL;
     peri_status status;
-    PERI_GO(peri_matrix_create(self->base.context, rows.rows, 1, PERI_F32, rows.place,
-                               &self->lengths));
+    PERI_GO(
+        peri_matrix_create(self->base.context, rows.rows, 1, PERI_F32, rows.place, &self->lengths));
     PERI_GO(peri_context_device(self->base.context, rows.place, &device));
     PERI_GO(peri_lane_acquire(device, &lane));
     peri_op_lengths op = { PERI_OP_LENGTHS, rows, peri_matrix_view(self->lengths).data };

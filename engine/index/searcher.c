@@ -1,4 +1,5 @@
-/* searcher.c: the edge of every search: checks, the two halves, reporting; and the tree of searchers. */
+/* searcher.c: the edge of every search: checks, the two halves, reporting; and the tree of
+ * searchers. */
 #include "index/searcher.h"
 
 #include <stdio.h>
@@ -32,7 +33,7 @@ void peri_searcher_release(peri_searcher *searcher) {
     while (searcher != NULL && atomic_fetch_sub(&searcher->references, 1) == 1) {
         peri_searcher *inner = searcher->inner;
         peri_context *context = searcher->context;
-        searcher->ops->free(searcher);
+        searcher->ops->release(searcher);
         peri_context_release(context);
         searcher = inner;
     }
@@ -74,8 +75,10 @@ static peri_status check_request(const peri_searcher *self, const peri_request *
         return peri_fail(PERI_E_ARGUMENT, "k: %zu given, allowed: 1..%u", request->k, PERI_K_MAX);
     size_t count = request->filter_count;
     if (count > 1 && count != request->queries.rows)
-        return peri_fail(PERI_E_ARGUMENT, "filter: %zu given for %zu queries, allowed: one for the "
-                         "batch, or one for each query", count, request->queries.rows);
+        return peri_fail(PERI_E_ARGUMENT,
+                         "filter: %zu given for %zu queries, allowed: one for the "
+                         "batch, or one for each query",
+                         count, request->queries.rows);
     size_t items;
     if (!peri_mul_fits(request->queries.rows, request->k, &items) || items > SIZE_MAX / 64)
         return peri_fail(PERI_E_ARGUMENT, "k: %zu for %zu queries is more than memory can hold",

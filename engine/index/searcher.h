@@ -1,12 +1,13 @@
 /* searcher.h: what every searcher is: a table of slots, and a search in two halves.
  *
- * submit() enqueues on the lane of the searcher's device and returns; when the lane's stream is done,
- * finish() looks at the answer on the caller's thread: it translates slots to ids, repairs short rows,
- * re-ranks. A synchronous search is submit, wait, finish; a batcher puts its own waiting between them.
- * A wrapper hands its inner searcher a peri_search of its own, made in the lane's host arena.
+ * submit() enqueues on the lane of the searcher's device and returns; when the lane's stream is
+ * done, finish() looks at the answer on the caller's thread: it translates slots to ids, repairs
+ * short rows, re-ranks. A synchronous search is submit, wait, finish; a batcher puts its own
+ * waiting between them. A wrapper hands its inner searcher a peri_search of its own, made in the
+ * lane's host arena.
  *
- * Inside, distances are "smaller is nearer" values; peri_searcher_search turns them into what the metric
- * reports, once, at the edge. */
+ * Inside, distances are "smaller is nearer" values; peri_searcher_search turns them into what
+ * the metric reports, once, at the edge. */
 #ifndef PERI_INDEX_SEARCHER_H
 #define PERI_INDEX_SEARCHER_H
 
@@ -30,11 +31,11 @@ typedef struct peri_search {
     const peri_options *options;
     size_t threads;
     const peri_control *control;
-    peri_lane *lane;     /* on the device of the tree's innermost searcher */
-    int64_t *ids;        /* [q, k] host, out */
-    float *distances;    /* [q, k] host, out: inside values */
+    peri_lane *lane;  /* on the device of the tree's innermost searcher */
+    int64_t *ids;     /* [q, k] host, out */
+    float *distances; /* [q, k] host, out: inside values */
     peri_hits_info info;
-    void *state;         /* the layer's own, between submit and finish; in the lane's host arena */
+    void *state; /* the layer's own, between submit and finish; in the lane's host arena */
 } peri_search;
 
 typedef struct peri_searcher_ops {
@@ -42,14 +43,15 @@ typedef struct peri_searcher_ops {
     const peri_param_table *search_table;
     peri_status (*submit)(peri_searcher *self, peri_search *search);
     peri_status (*finish)(peri_searcher *self, peri_search *search);
-    /* Called when finish() will not be: gives back what submit() holds. `search->state` may be NULL. */
+    /* Called when finish() will not be: gives back what submit() holds. `search->state` may be
+     * NULL. */
     void (*abandon)(peri_searcher *self, peri_search *search);
     /* (optional) Inside values of given rows, [q, columns] in the order given; host pointers. */
     peri_status (*score)(peri_searcher *self, peri_search *search, const int64_t *ids,
                          size_t columns, float *distances);
     void (*describe)(const peri_searcher *self, peri_field_fn field, void *ud);
     void (*line)(const peri_searcher *self, char *text, size_t size); /* one line of explain() */
-    void (*free)(peri_searcher *self);
+    void (*release)(peri_searcher *self); /* the last reference is gone */
 } peri_searcher_ops;
 
 /* The head of every searcher. */

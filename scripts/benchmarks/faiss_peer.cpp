@@ -25,8 +25,7 @@ int main(int argc, char **argv) {
             });
             peer::tell(task, "flat", "faiss", "IndexFlat", threads, peer::recall(task, found),
                        "qps", queries_s);
-            if (task.threads == 1)
-                break;
+            if (task.threads == 1) break;
         }
     } catch (const std::exception &e) {
         std::fprintf(stderr, "faiss_peer: %s\n", e.what());

@@ -57,8 +57,7 @@ template <typename Element, typename Distance> void Peer<Element, Distance>::run
         const double queries_s = peer::rate(task, [&] { search(ef, threads); });
         peer::tell(task, "graph", "hnswlib", parameters, threads, peer::recall(task, found), "qps",
                    queries_s);
-        if (task.threads == 1)
-            break;
+        if (task.threads == 1) break;
     }
 }
 
@@ -100,8 +99,7 @@ void Peer<Element, Distance>::search(size_t ef, int threads) {
 /* The smallest ef that reaches the target, or the most that is tried. */
 template <typename Element, typename Distance> size_t Peer<Element, Distance>::smallest_ef() {
     size_t high = peer::K;
-    while (high < EF_MAX && !reaches(high))
-        high *= 2;
+    while (high < EF_MAX && !reaches(high)) high *= 2;
     size_t low = high == peer::K ? high : high / 2 + 1;
     while (low < high) {
         const size_t middle = (low + high) / 2;
@@ -113,7 +111,7 @@ template <typename Element, typename Distance> size_t Peer<Element, Distance>::s
     return high;
 }
 
-}
+} // namespace
 
 int main(int argc, char **argv) {
     try {

@@ -32,7 +32,7 @@ static inline const char *sample_path(const char *name) {
     static char paths[4][256];
     static unsigned turn;
     char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%.160s", sample_folder, name);
+    snprintf(path, sizeof paths[0], "%.60s/%.160s", sample_folder, name);
     return path;
 }
 

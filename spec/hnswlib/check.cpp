@@ -52,8 +52,7 @@ bool ends_with(const std::string &text, const std::string &end) {
 /* .fvecs and .bvecs: before each row its length, as a little-endian int32. */
 template <typename T> Rows read_vecs(const std::string &path) {
     std::ifstream in(path, std::ios::binary);
-    if (!in)
-        throw std::runtime_error("cannot read " + path);
+    if (!in) throw std::runtime_error("cannot read " + path);
     Rows rows;
     int32_t dim = 0;
     std::vector<T> row;
@@ -93,8 +92,7 @@ template <typename Found> size_t count_right(const Task &task, size_t query, con
     std::set<hnswlib::labeltype> seen;
     size_t right = 0;
     for (const auto &[distance, label] : found) {
-        if (!seen.insert(label).second)
-            continue;
+        if (!seen.insert(label).second) continue;
         const double value = products ? 1.0 - static_cast<double>(distance) : distance;
         right += products ? value >= worst - slack : value <= worst + slack;
     }
@@ -118,11 +116,9 @@ void search(const Task &task, hnswlib::SpaceInterface<Distance> &space) {
     for (size_t q = 0; q < task.queries.count; q++) {
         const auto found = index.searchKnnCloserFirst(queries.data() + q * task.dim, task.k);
         right += count_right(task, q, found);
-        if (q >= QUERIES_SHOWN)
-            continue;
+        if (q >= QUERIES_SHOWN) continue;
         shown += "ids " + std::to_string(q) + ":";
-        for (const auto &one : found)
-            shown += " " + std::to_string(one.second);
+        for (const auto &one : found) shown += " " + std::to_string(one.second);
         shown += "\n";
     }
     const auto wanted = static_cast<double>(task.queries.count * task.k);
@@ -155,7 +151,7 @@ void run(const Task &task) {
     }
 }
 
-}
+} // namespace
 
 int main(int argc, char **argv) {
     try {

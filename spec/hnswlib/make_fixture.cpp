@@ -30,8 +30,7 @@ struct Rows {
 
 Rows read_fvecs(const std::string &path) {
     std::ifstream in(path, std::ios::binary);
-    if (!in)
-        throw std::runtime_error("cannot read " + path);
+    if (!in) throw std::runtime_error("cannot read " + path);
     Rows rows;
     int32_t dim = 0;
     while (in.read(reinterpret_cast<char *>(&dim), sizeof dim)) {
@@ -46,17 +45,13 @@ Rows read_fvecs(const std::string &path) {
     return rows;
 }
 
-hnswlib::labeltype label_of(size_t row) {
-    return 1000 + 3 * row;
-}
+hnswlib::labeltype label_of(size_t row) { return 1000 + 3 * row; }
 
 void write_index(hnswlib::SpaceInterface<float> &space, const Rows &rows, bool with_deleted,
                  const std::string &path) {
     hnswlib::HierarchicalNSW<float> index(&space, rows.count, 8, 100);
-    for (size_t row = 0; row < rows.count; row++)
-        index.addPoint(rows.at(row), label_of(row));
-    if (with_deleted)
-        index.markDelete(label_of(DELETED_ROW));
+    for (size_t row = 0; row < rows.count; row++) index.addPoint(rows.at(row), label_of(row));
+    if (with_deleted) index.markDelete(label_of(DELETED_ROW));
     index.saveIndex(path);
     std::cout << path << ": " << rows.count << " rows, top level " << index.maxlevel_ << "\n";
 }
@@ -68,15 +63,14 @@ void check_index(hnswlib::SpaceInterface<float> &space, const Rows &rows, bool w
     index.setEf(rows.count);
     for (size_t row = 0; row < rows.count; row++) {
         auto found = index.searchKnn(rows.at(row), 10);
-        if (found.size() != 10)
-            throw std::runtime_error(path + ": a search found fewer than 10");
+        if (found.size() != 10) throw std::runtime_error(path + ": a search found fewer than 10");
         for (; !found.empty(); found.pop())
             if (with_deleted && found.top().second == label_of(DELETED_ROW))
                 throw std::runtime_error(path + ": a search found the deleted element");
     }
 }
 
-}
+} // namespace
 
 int main(int argc, char **argv) {
     if (argc != 2) {

@@ -16,8 +16,8 @@ peri_isa peri_isa_chosen(void);
 /* For tests: forces one; PERI_ISA_COUNT = automatic again. False when the CPU lacks it. */
 bool peri_isa_force(peri_isa isa);
 
-/* sums[i] = canonical sum (squared L2 or dot) of the query and row slots[i] (or row i when slots is NULL).
- * Rows are at `rows + slot * stride`; the kernel prefetches ahead. */
+/* sums[i] = canonical sum (squared L2 or dot) of the query and row slots[i] (or row i when slots
+ * is NULL). Rows are at `rows + slot * stride`; the kernel prefetches ahead. */
 typedef void (*peri_sums_fn)(const void *query, const void *rows, size_t stride,
                              const uint32_t *slots, size_t count, uint32_t dim, float *sums);
 
@@ -38,7 +38,8 @@ void peri_distances_init(peri_distances *d, peri_metric metric, const peri_view 
 /* Length of a query: 0 unless the metric is cosine. */
 float peri_distances_query_length(const peri_distances *d, const void *query);
 
-/* Values inside (smaller is nearer) of the query to the rows named, or to rows first..first+count-1. */
+/* Values inside (smaller is nearer) of the query to the rows named, or to rows
+ * first..first+count-1. */
 void peri_distances_slots(const peri_distances *d, const void *query, float query_length,
                           const uint32_t *slots, size_t count, float *out);
 void peri_distances_range(const peri_distances *d, const void *query, float query_length,

@@ -6,9 +6,9 @@
 
 #include "perigee_backend.h"
 
-#define PERI_CPU_OP_DECLARE(NAME, name)                                                             \
-    peri_status peri_cpu_##name(peri_stream *stream, const peri_op_##name *op, void *scratch,       \
-                               size_t scratch_bytes);                                              \
+#define PERI_CPU_OP_DECLARE(NAME, name)                                                            \
+    peri_status peri_cpu_##name(peri_stream *stream, const peri_op_##name *op, void *scratch,      \
+                                size_t scratch_bytes);                                             \
     size_t peri_cpu_##name##_scratch(const peri_device *device, const peri_op_##name *op);
 PERI_OP_MAP(PERI_CPU_OP_DECLARE)
 #undef PERI_CPU_OP_DECLARE

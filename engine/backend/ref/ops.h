@@ -6,9 +6,9 @@
 
 #include "perigee_backend.h"
 
-#define PERI_REF_OP_DECLARE(NAME, name)                                                             \
-    peri_status peri_ref_##name(peri_stream *stream, const peri_op_##name *op, void *scratch,       \
-                               size_t scratch_bytes);                                              \
+#define PERI_REF_OP_DECLARE(NAME, name)                                                            \
+    peri_status peri_ref_##name(peri_stream *stream, const peri_op_##name *op, void *scratch,      \
+                                size_t scratch_bytes);                                             \
     size_t peri_ref_##name##_scratch(const peri_device *device, const peri_op_##name *op);
 PERI_OP_MAP(PERI_REF_OP_DECLARE)
 #undef PERI_REF_OP_DECLARE
