@@ -185,7 +185,7 @@ describe("progress", function()
     local out, status = support.child [[
       local pg = require "perigee"
       local rows = assert(pg.load "spec/data/packages.fvecs")
-      local a = assert(pg.cagra.build(rows, { progress = true }))
+      local a = assert(pg.cagra.build(rows, { progress = true, threads = 1 }))
       local b = assert(pg.cagra.build(rows))
       local q = rows:slice(0, 50)
       print(a:search(q, 5).neighbors:equals(b:search(q, 5, { progress = true }).neighbors))

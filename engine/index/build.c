@@ -36,6 +36,7 @@ peri_status peri_searcher_build(const peri_build *build, peri_searcher **out) {
     if (build->ids != NULL) PERI_GO(peri_index_set_ids(index, build->ids));
     PERI_GO(peri_index_add_lengths(index));
     PERI_GO(kind->build(index, build->threads, build->control));
+    PERI_GO(peri_index_check_place(index));
     *out = &index->base;
     return PERI_OK;
 done:

@@ -118,7 +118,8 @@ static peri_status fill(peri_index *index, const peri_hnswlib_graph *graph, peri
         PERI_TRY(add_matrix(index, "links", graph->links));
     }
     PERI_TRY(peri_index_add_lengths(index));
-    return index->kind->adopt(index);
+    PERI_TRY(index->kind->adopt(index));
+    return peri_index_check_place(index);
 }
 
 peri_status peri_hnswlib_open(peri_context *context, const char *path,

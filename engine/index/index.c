@@ -210,6 +210,7 @@ peri_status peri_searcher_move(peri_searcher *searcher, peri_place place, peri_s
         }
     }
     PERI_GO(to->kind->adopt(to));
+    PERI_GO(peri_index_check_place(to));
     *out = &to->base;
     return PERI_OK;
 done:

@@ -113,7 +113,8 @@ static peri_status adopt(peri_index *index, peri_container *container,
     PERI_TRY(
         peri_matrix_check(rows, index->base.metric == PERI_COSINE, "rows", 0, options->control));
     PERI_TRY(check_lengths(index));
-    return index->kind->adopt(index);
+    PERI_TRY(index->kind->adopt(index));
+    return peri_index_check_place(index);
 }
 
 static peri_status open_container(peri_context *context, const char *path,

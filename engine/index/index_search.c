@@ -408,6 +408,28 @@ peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
     return status;
 }
 
+/* ---- places ------------------------------------------------------------------------------- */
+
+peri_status peri_index_check_place(const peri_index *index) {
+    static const peri_options none;
+    peri_device *device = index->base.device;
+    char reason[256] = "", place[32];
+    plan p;
+    memset(&p, 0, sizeof p);
+    if (index->kind->walk == NULL || index->base.rows == 0) return PERI_OK;
+    peri_search search = { .k = 1 };
+    PERI_TRY(fill_rows(index, &search, &p));
+    PERI_TRY(index->kind->walk(index, &none, search.k, &p.walk));
+    p.walk.queries = p.walk.rows;
+    p.walk.queries.rows = 0;
+    p.walk.queries.dtype = peri_query_dtype(index->dtype);
+    p.walk.queries.stride_bytes = p.walk.rows.cols * peri_dtype_bytes(p.walk.queries.dtype);
+    if (device->driver->supports(device, (const peri_op *)&p.walk, reason, sizeof reason))
+        return PERI_OK;
+    return peri_fail(PERI_E_UNSUPPORTED, "%s: %s",
+                     peri_place_format(device->place, place, sizeof place), reason);
+}
+
 /* ---- scoring ------------------------------------------------------------------------------ */
 
 static peri_status find_row(const peri_index *index, int64_t id, int64_t *row) {

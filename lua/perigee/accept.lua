@@ -105,41 +105,49 @@ local function ask(round, open, ask_k, beyond)
   return round.searcher:search(round.queries:gather(rows), ask_k, options)
 end
 
+-- Takes an answer over and asks about what is new; returns the queries that still lack rows.
+local function judge_round(round, open, hits, verdicts)
+  local fresh, waiting, news = {}, {}, {}
+  for i, state in ipairs(open) do
+    news[i] = take(state, hits, i - 1, fresh)
+  end
+  local unknown, listed = {}, {}
+  for _, id in ipairs(fresh) do
+    if verdicts.known[id] == nil and not listed[id] then
+      listed[id] = true
+      unknown[#unknown + 1] = id
+    end
+  end
+  judge(verdicts, unknown)
+  for i, state in ipairs(open) do
+    -- A short answer means that nothing else passes the filters.
+    local left = round.beyond and news[i] >= round.ask_k
+      or not round.beyond and state.asked >= round.ask_k
+    if rank(state, verdicts, round.descending) < round.k and left then
+      waiting[#waiting + 1] = state
+    end
+  end
+  return waiting
+end
+
 -- Rounds until every query has k, or nothing is left for it. Returns the last answer, for its info.
-local function gather_accepted(round, states, k, verdicts)
-  local open, visited, last = states, 0, nil
-  local ask_k = math.min(math.max(2 * k, k + 16), K_MAX)
-  local beyond = false
+-- A place that takes a smaller k than others says so; its last k is the ceiling then.
+local function gather_accepted(round, states, verdicts)
+  local open, visited, last, worked = states, 0, nil, nil
+  local ceiling = K_MAX
+  round.ask_k = math.min(math.max(2 * round.k, round.k + 16), ceiling)
   while #open > 0 do
-    local hits, message, code = ask(round, open, ask_k, beyond)
-    if not hits then
+    local hits, message, code = ask(round, open, round.ask_k, round.beyond)
+    if hits then
+      last, worked, visited = hits, round.ask_k, visited + hits.info.visited * #open
+      open = judge_round(round, open, hits, verdicts)
+      round.beyond = round.ask_k >= ceiling
+      round.ask_k = math.min(round.ask_k * GROWTH, ceiling)
+    elseif code == "unsupported" and worked and round.ask_k > worked then
+      ceiling, round.ask_k, round.beyond = worked, worked, true
+    else
       return nil, message, code
     end
-    last, visited = hits, visited + hits.info.visited * #open
-    local fresh, waiting, news = {}, {}, {}
-    for i, state in ipairs(open) do
-      news[i] = take(state, hits, i - 1, fresh)
-    end
-    local unknown, listed = {}, {}
-    for _, id in ipairs(fresh) do
-      if verdicts.known[id] == nil and not listed[id] then
-        listed[id] = true
-        unknown[#unknown + 1] = id
-      end
-    end
-    judge(verdicts, unknown)
-    for i, state in ipairs(open) do
-      -- A short answer means that nothing else passes the filters.
-      local left = beyond and news[i] >= ask_k or not beyond and state.asked >= ask_k
-      if rank(state, verdicts, round.descending) < k and left then
-        waiting[#waiting + 1] = state
-      end
-    end
-    open = waiting
-    if ask_k >= K_MAX then
-      beyond = true
-    end
-    ask_k = math.min(ask_k * GROWTH, K_MAX)
   end
   return last, visited
 end
@@ -188,10 +196,11 @@ function M.search(searcher, queries, k, options)
     states[row + 1] = new_state(row)
   end
   local descending = searcher.metric == "inner_product"
-  local round = { searcher = searcher, queries = queries, options = options }
+  local round = { searcher = searcher, queries = queries, options = options, k = k,
+    beyond = false }
   round.descending = descending
   local verdicts = { accept = options.accept, known = {} }
-  local last, visited, code = gather_accepted(round, states, k, verdicts)
+  local last, visited, code = gather_accepted(round, states, verdicts)
   if not last then
     return nil, visited, code
   end

@@ -2,6 +2,9 @@
 
 local pg = require "perigee"
 
+-- In a module the global of that name is not busted's.
+local pending = require "busted.core"().pending
+
 local M = {}
 
 -- The place where indexes are built when a test does not say.
