@@ -60,8 +60,8 @@ peri_status peri_index_set_ids(peri_index *index, peri_matrix *ids);
 peri_status peri_index_add_lengths(peri_index *index);
 const float *peri_index_lengths(const peri_index *index);
 
-/* Whether the index's place does what a search of it needs: an index that can't be searched where it
- * is is refused when it is built, opened or moved. PERI_E_UNSUPPORTED with the reason. */
+/* Whether the index's place does what a search of it needs: an index that can't be searched
+ * where it is is refused when it is built, opened or moved. PERI_E_UNSUPPORTED with the reason. */
 peri_status peri_index_check_place(const peri_index *index);
 
 /* Shared slots of peri_searcher_ops for indexes (index.c, index_search.c). */
