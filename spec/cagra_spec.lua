@@ -118,6 +118,22 @@ describe("pg.cagra", function()
     end
   end)
 
+  it("finds the right bunch among many that lie far apart", function()
+    local rows = support.clustered(6000, 12, 150, 21, 400)
+    local queries = rows:slice(0, 300)
+    local index = support.build("cagra", rows, { graph_degree = 16, intermediate_graph_degree = 32 })
+    local recall = assert(pg.recall(assert(index:search(queries, k)),
+      assert(pg.ground_truth(rows, queries, k))))
+    assert.is_true(recall >= 0.99, ("recall %.4f"):format(recall))
+    assert.is_true(index:info().sections.landmarks >= 4 * 140)
+    local path = support.path ".perigee"
+    assert(index:save(path))
+    local back = assert(pg.open(path, { place = support.place }))
+    assert.is_true(assert(back:search(queries, k)).neighbors
+      :equals(assert(index:search(queries, k)).neighbors))
+    support.clean()
+  end)
+
   it("reaches every row", function()
     local rows = support.clustered(500, 4, 40, 14) -- clusters far apart, of a dozen rows each
     local index = support.build("cagra", rows, { graph_degree = 4, intermediate_graph_degree = 8 })

@@ -16,6 +16,7 @@
 #include "graph/connect.h"
 #include "graph/equal_rows.h"
 #include "graph/knn_graph.h"
+#include "graph/landmarks.h"
 #include "graph/progress.h"
 
 /* Above, NN-descent is cheaper than n^2 distances: on one core with AVX-512 they meet at 176 000
@@ -31,7 +32,9 @@ typedef struct making {
     peri_graph_build part; /* of one row a group: rows and lengths are its own */
     peri_matrix *pruned;   /* [groups, pruned_degree] at the place, later on the host */
     size_t pruned_degree;
-    uint32_t entry; /* number of a group */
+    uint32_t entry;      /* number of a group */
+    uint32_t *landmarks; /* numbers of groups */
+    size_t landmark_count;
 } making;
 
 peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows) {
@@ -66,6 +69,16 @@ done:
     return status;
 }
 
+static peri_status find_landmarks(making *m, peri_matrix *knn) {
+    if (m->build->landmarks == NULL) return PERI_OK;
+    peri_matrix *host;
+    PERI_TRY(peri_matrix_move(knn, PERI_CPU, &host));
+    peri_view view = peri_matrix_view(host);
+    peri_status status = peri_landmarks_find(m->context, &view, &m->landmarks, &m->landmark_count);
+    peri_matrix_release(host);
+    return status;
+}
+
 /* ---- pruning and connectivity ------------------------------------------------------------- */
 
 static peri_status prune(making *m) {
@@ -77,6 +90,7 @@ static peri_status prune(making *m) {
     peri_place place = peri_matrix_view(m->part.rows).place;
     peri_status status;
     PERI_GO(peri_knn_graph_make(&m->part, knn_degree, &knn));
+    PERI_GO(find_landmarks(m, knn));
     PERI_GO(peri_matrix_create(m->context, groups, m->pruned_degree, PERI_U32, place, &m->pruned));
     peri_op_graph_prune op = { .kind = PERI_OP_GRAPH_PRUNE,
                                .rows = groups,
@@ -205,6 +219,20 @@ done:
     return status;
 }
 
+/* The landmarks as slots, at the place of the rows. */
+static peri_status place_landmarks(making *m) {
+    if (m->landmark_count == 0) return PERI_OK;
+    peri_matrix *host;
+    PERI_TRY(peri_matrix_create(m->context, m->landmark_count, 1, PERI_U32, PERI_CPU, &host));
+    uint32_t *slots = peri_matrix_view(host).data;
+    for (size_t i = 0; i < m->landmark_count; i++)
+        slots[i] = m->equal.order[m->equal.starts[m->landmarks[i]]];
+    peri_status status = peri_matrix_move(host, peri_matrix_view(m->build->rows).place,
+                                          m->build->landmarks);
+    peri_matrix_release(host);
+    return status;
+}
+
 static peri_status make_empty(peri_graph_build *build, peri_matrix **graph, uint32_t *entry) {
     *entry = PERI_SLOT_NONE;
     return peri_matrix_create(peri_matrix_context(build->rows), 0, build->graph_degree, PERI_U32,
@@ -215,6 +243,7 @@ peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32
     making m = { .build = build, .context = peri_matrix_context(build->rows) };
     peri_view rows = peri_matrix_view(build->rows);
     *graph = NULL;
+    if (build->landmarks != NULL) *build->landmarks = NULL;
     build->algo = peri_graph_algo_for(build->algo, rows.rows);
     build->groups = build->bridges = 0;
     if (rows.rows == 0) return make_empty(build, graph, entry);
@@ -229,6 +258,7 @@ peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32
     build->groups = m.equal.groups;
     PERI_GO(take_part(&m));
     PERI_GO(connect(&m));
+    PERI_GO(place_landmarks(&m));
     PERI_GO(finish(&m, graph, entry));
 done:
     peri_matrix_release(m.pruned);
@@ -236,5 +266,10 @@ done:
     peri_matrix_release(m.part.lengths);
     peri_equal_rows_reset(&m.equal);
     peri_matrix_release(m.host);
+    peri_memory_release(m.context, m.landmarks, m.landmark_count, sizeof *m.landmarks);
+    if (status != PERI_OK && build->landmarks != NULL) {
+        peri_matrix_release(*build->landmarks);
+        *build->landmarks = NULL;
+    }
     return status;
 }

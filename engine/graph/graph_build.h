@@ -28,8 +28,10 @@ typedef struct peri_graph_build {
     size_t threads; /* 0 = the context's */
     const peri_control *control;
     /* out */
-    size_t groups;  /* rows that differ */
-    size_t bridges; /* edges that connectivity replaced */
+    peri_matrix **landmarks; /* [m, 1] u32, ascending: rows where walks should begin too, NULL when
+                                all rows are one bunch (landmarks.h). NULL here: not wanted */
+    size_t groups;           /* rows that differ */
+    size_t bridges;          /* edges that connectivity replaced */
 } peri_graph_build;
 
 /* Makes the graph: u32 [n, graph_degree] at the rows' place, and the row where a walk begins. A

@@ -237,7 +237,7 @@ typedef struct peri_hierarchy {
 /* Best-first walk over a graph, exactly: L = the itopk_size best of `taken` by (distance, slot),
  *   each open or not. `taken` = rows that were offered; every one of them that passes the filter is
  *   offered to the k results too. Begin: the entry after the descent of the hierarchy, if there is
- *   one; then `seeds` rows: all rows if n <= seeds, else row peri_random_mix(rand_xor_mask ^
+ *   one; then the landmarks, in order; then `seeds` rows: all rows if n <= seeds, else row peri_random_mix(rand_xor_mask ^
  *   peri_random_bytes(query), i) % n for i = 0..seeds-1. A row is offered once. Descent, on each
  *   level from level_max to 1: while the best of the row's links, in (distance, slot) order, is
  *   nearer than the row, move there. Only the row where it ends is offered. Repeat, at most
@@ -256,6 +256,8 @@ typedef struct peri_op_graph_search {
     const uint32_t *graph; /* [n, degree]; PERI_SLOT_NONE ends a short row */
     size_t degree;
     peri_hierarchy hierarchy;
+    const uint32_t *landmarks; /* [landmark_count] rows where every walk begins too */
+    size_t landmark_count;
     peri_filter_view filter;
     size_t itopk_size; /* >= k */
     size_t search_width;

@@ -5,7 +5,8 @@
  * under the field's names and defaults, and what the automatic ones become. Different from the
  * reference implementation: the walk on a CPU ends when nothing nearer is left to open, not
  * after a number of iterations that grows with itopk_size; every walk also begins at one fixed
- * row from which all rows are reachable, so clustered data needs no luck. */
+ * row from which all rows are reachable, and at one row of each bunch of near rows
+ * (landmarks.h), so clustered data needs no luck. */
 #include <string.h>
 
 #include "graph/graph_build.h"
@@ -69,12 +70,34 @@ static peri_status cagra_build(peri_index *index, size_t threads, const peri_con
         .threads = threads,
         .control = control,
     };
-    peri_matrix *graph;
+    peri_matrix *graph, *landmarks;
     uint32_t entry = 0;
+    build.landmarks = &landmarks;
     PERI_TRY(peri_graph_make(&build, &graph, &entry));
     params->entry = entry;
     params->build_algo = (int64_t)build.algo;
-    return peri_index_add(index, "graph", graph);
+    PERI_TRY(peri_index_add(index, "graph", graph));
+    return landmarks == NULL ? PERI_OK : peri_index_add(index, "landmarks", landmarks);
+}
+
+static peri_status check_landmarks(const peri_index *index) {
+    peri_matrix *landmarks = peri_index_section(index, "landmarks"), *host;
+    if (landmarks == NULL) return PERI_OK;
+    peri_view view = peri_matrix_view(landmarks);
+    if (view.dtype != PERI_U32 || view.cols != 1)
+        return peri_fail(PERI_E_CORRUPT, "section 'landmarks' is %zu x %zu %s, expected u32 of 1",
+                         view.rows, view.cols, peri_dtype_name(view.dtype));
+    PERI_TRY(peri_matrix_move(landmarks, PERI_CPU, &host));
+    view = peri_matrix_view(host);
+    peri_status status = PERI_OK;
+    for (size_t i = 0; i < view.rows && status == PERI_OK; i++) {
+        uint32_t row = *(const uint32_t *)peri_view_row(&view, i);
+        if (row >= index->base.rows)
+            status = peri_fail(PERI_E_CORRUPT, "landmark %zu is row %u of %zu", i, row,
+                               index->base.rows);
+    }
+    peri_matrix_release(host);
+    return status;
 }
 
 static peri_status cagra_adopt(peri_index *index) {
@@ -82,6 +105,7 @@ static peri_status cagra_adopt(peri_index *index) {
     if (index->base.rows > 0 && (uint64_t)params->entry >= index->base.rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
                          index->base.rows);
+    PERI_TRY(check_landmarks(index));
     return peri_graph_check(peri_index_section(index, "graph"), index->base.rows);
 }
 
@@ -119,6 +143,11 @@ static peri_status cagra_walk(const peri_index *index, const peri_options *optio
     op->graph = graph.data;
     op->degree = graph.cols;
     op->hierarchy = (peri_hierarchy){ .entry = (uint32_t)built->entry };
+    peri_matrix *landmarks = peri_index_section(index, "landmarks");
+    if (landmarks != NULL) {
+        op->landmarks = peri_matrix_view(landmarks).data;
+        op->landmark_count = peri_matrix_view(landmarks).rows;
+    }
     op->itopk_size = (size_t)params.itopk_size < k ? k : (size_t)params.itopk_size;
     op->search_width = (size_t)params.search_width;
     op->max_iterations = (size_t)params.max_iterations;

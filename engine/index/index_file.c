@@ -99,7 +99,7 @@ static peri_status check_lengths(peri_index *index) {
 static peri_status adopt(peri_index *index, peri_container *container,
                          const peri_file_options *options) {
     static const char *const names[] = { "rows",  "ids",   "lengths", "graph",
-                                         "first", "links", "deleted" };
+                                         "first", "links", "deleted", "landmarks" };
     peri_options params = peri_container_params(container);
     peri_status status = peri_params_read(index->kind->saved_table, &params, index->params);
     if (status != PERI_OK) return status == PERI_E_ARGUMENT ? PERI_E_CORRUPT : status;

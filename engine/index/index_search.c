@@ -170,7 +170,8 @@ static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
 /* Rows that a walk looks at, by its list and degree: what was measured on the real sets, rounded
  * up. */
 static double walk_cost(const peri_op_graph_search *walk, size_t list) {
-    return (double)list * (double)walk->degree * 0.35 + (double)walk->seeds;
+    return (double)list * (double)walk->degree * 0.35 +
+           (double)(walk->seeds + walk->landmark_count);
 }
 
 /* The class of a query from the share of rows that pass. A row of the scan costs less than one

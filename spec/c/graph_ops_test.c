@@ -229,6 +229,19 @@ static void compare_hierarchy(peri_op_graph_search *op, const char *what) {
     free(level);
 }
 
+/* Every third row, more than a batch of them when there are so many, the entry among them. */
+static void compare_landmarks(peri_op_graph_search *op, const char *what) {
+    size_t count = (op->rows.rows + 2) / 3;
+    uint32_t *landmarks = test_new(count, 4);
+    for (size_t i = 0; i < count; i++) landmarks[i] = (uint32_t)(3 * i);
+    op->landmarks = landmarks;
+    op->landmark_count = count;
+    compare_search(op, what);
+    op->landmarks = NULL;
+    op->landmark_count = 0;
+    free(landmarks);
+}
+
 static void compare_searches(peri_op_graph_search *op, const char *what) {
     static const struct {
         size_t itopk, width, most, least, seeds, k;
@@ -245,6 +258,7 @@ static void compare_searches(peri_op_graph_search *op, const char *what) {
         op->k = plans[i].k;
         op->hierarchy = (peri_hierarchy){ .entry = i % 2 == 0 ? PERI_SLOT_NONE : 0 };
         compare_search(op, what);
+        compare_landmarks(op, what);
         if (i < 3) compare_filtered(op, what);
         if (i < 2) compare_hierarchy(op, what);
     }

@@ -62,14 +62,16 @@ function M.small(name)
   return loaded[name]
 end
 
----A matrix of `rows` x `cols` numbers from `clusters` bunches; the same for the same seed.
-function M.clustered(rows, cols, clusters, seed)
+---A matrix of `rows` x `cols` numbers from `clusters` bunches in a box of width 8, or `width`; the
+---same for the same seed.
+function M.clustered(rows, cols, clusters, seed, width)
+  width = width or 8
   math.randomseed(seed)
   local centres, list = {}, {}
   for c = 1, clusters do
     centres[c] = {}
     for d = 1, cols do
-      centres[c][d] = math.random() * 8 - 4
+      centres[c][d] = (math.random() - 0.5) * width
     end
   end
   for r = 1, rows do

@@ -253,6 +253,7 @@ static peri_status search_query(void *ud, size_t query, size_t worker_number) {
         w.passing = filter->bits[filter->which == NULL ? 0 : filter->which[query]];
     peri_topk_init(&w.top, op->distances + query * op->k, op->ids + query * op->k, op->k);
     descend(&w);
+    offer_links(&w, op->landmarks, op->landmark_count);
     plant_seeds(&w);
     size_t limit = op->max_iterations == 0 ? SIZE_MAX
                                            : peri_max_size(op->max_iterations, op->min_iterations);

@@ -117,6 +117,8 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
         add(p, "hierarchy.links", op->hierarchy.links, op->hierarchy.degree, 1,
             sizeof *op->hierarchy.links);
     }
+    if (op->landmark_count > 0)
+        add(p, "landmarks", op->landmarks, op->landmark_count, 1, sizeof *op->landmarks);
     add_filter(p, &op->filter, q);
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, q, op->k, sizeof *op->distances);

@@ -86,6 +86,7 @@ static void descend(walk *w) {
 static void plant_seeds(walk *w) {
     const peri_op_graph_search *op = w->op;
     size_t n = op->rows.rows;
+    for (size_t i = 0; i < op->landmark_count; i++) offer(w, op->landmarks[i]);
     if (n <= op->seeds) {
         for (size_t i = 0; i < n; i++) offer(w, (uint32_t)i);
         return;
