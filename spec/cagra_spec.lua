@@ -121,7 +121,8 @@ describe("pg.cagra", function()
   it("finds the right bunch among many that lie far apart", function()
     local rows = support.clustered(6000, 12, 150, 21, 400)
     local queries = rows:slice(0, 300)
-    local index = support.build("cagra", rows, { graph_degree = 16, intermediate_graph_degree = 32 })
+    local degrees = { graph_degree = 16, intermediate_graph_degree = 32 }
+    local index = support.build("cagra", rows, degrees)
     local recall = assert(pg.recall(assert(index:search(queries, k)),
       assert(pg.ground_truth(rows, queries, k))))
     assert.is_true(recall >= 0.99, ("recall %.4f"):format(recall))

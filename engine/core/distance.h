@@ -2,8 +2,8 @@
  *
  * For rows of f32 and f16 (f16 widened to f32, exactly) and an f32 query: 32 partial sums; element
  * j goes to sum j % 32, in ascending j, by one fused multiply-add:
- *     squared L2: t = q[j] - x[j];  sum = fma(t, t, sum)        inner product: sum = fma(q[j],
- *     x[j], sum)
+ *     squared L2:     t = q[j] - x[j];  sum = fma(t, t, sum)
+ *     inner product:  sum = fma(q[j], x[j], sum)
  * then the sums fold: s[i] += s[i + 16], then + 8, + 4, + 2, + 1. 32 lanes are two AVX-512
  * registers, four AVX2 ones, or one warp with its butterfly, so every backend reaches this order at
  * full speed.

@@ -1,8 +1,8 @@
 /* params.h: one X-macro list a kind and verb gives the parameter struct, its table, its defaults.
  *
- *   #define CAGRA_SEARCH_PARAMS(X, S)  X(S, INT, name, fallback, min, max, choices, rule, meaning)
- *   ... PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS) static const peri_param rows[]
- *   = { PERI_PARAMS_ROWS(cagra_search_params, CAGRA_SEARCH_PARAMS) };
+ *   #define LIST(X, S)  X(S, INT, name, fallback, min, max, choices, rule, meaning) ...
+ *   PERI_PARAMS_STRUCT(cagra_search_params, LIST)
+ *   static const peri_param rows[] = { PERI_PARAMS_ROWS(cagra_search_params, LIST) };
  *
  * TYPE is INT, REAL, FLAG or CHOICE. A field is int64_t (a choice holds its number in `choices`,
  * a flag 0 or 1) or double. When a parameter is automatic its fallback is what the struct holds

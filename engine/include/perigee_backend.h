@@ -210,12 +210,14 @@ typedef struct peri_op_graph_descent {
 /* From sorted kNN lists to a graph of fixed degree (CAGRA: Ootomo et al., arXiv 2308.15136, section
  * IV; with the detour count as the reference implementation has it: any rank of the second leg
  * counts).
- * 1. detours of edge A->L[j]: indices i < j with L[j] in the list of L[i]; keep `degree` edges
- *    of fewest detours, ties by rank in L. 2. reverse edges of the kept ones, in the order of
- *    their position among the source's kept edges, then source slot. 3. merge: the first half
- *    (rounded up) of the kept ones, then reverse edges not yet there, then the remaining kept
- *    ones, up to `degree`. No self, no repeats; PERI_SLOT_NONE ends a short row. (No more than
- *    `degree` reverse edges a row can matter.) */
+ *
+ * 1. detours of edge A->L[j]: indices i < j with L[j] in the list of L[i]; keep `degree` edges of
+ *    fewest detours, ties by rank in L.
+ * 2. reverse edges of the kept ones, in the order of their position among the source's kept edges,
+ *    then source slot. (No more than `degree` reverse edges a row can matter.)
+ * 3. merge: the first half (rounded up) of the kept ones, then reverse edges not yet there, then
+ *    the remaining kept ones, up to `degree`. No self, no repeats; PERI_SLOT_NONE ends a short
+ *    row. */
 typedef struct peri_op_graph_prune {
     peri_op_kind kind;
     size_t rows;
@@ -234,16 +236,21 @@ typedef struct peri_hierarchy {
     const uint32_t *links; /* [., degree] PERI_SLOT_NONE ends a short row */
 } peri_hierarchy;
 
-/* Best-first walk over a graph, exactly: L = the itopk_size best of `taken` by (distance, slot),
- *   each open or not. `taken` = rows that were offered; every one of them that passes the filter is
- *   offered to the k results too. Begin: the entry after the descent of the hierarchy, if there is
- *   one; then the landmarks, in order; then `seeds` rows: all rows if n <= seeds, else row peri_random_mix(rand_xor_mask ^
- *   peri_random_bytes(query), i) % n for i = 0..seeds-1. A row is offered once. Descent, on each
- *   level from level_max to 1: while the best of the row's links, in (distance, slot) order, is
- *   nearer than the row, move there. Only the row where it ends is offered. Repeat, at most
- *   max(max_iterations, min_iterations) times (max_iterations 0 = no bound), while L has open
- *   entries: close the first search_width of them (or all), then offer each link of each that is
- *   not in `taken`. A row that leaves L does not come back.
+/* Best-first walk over a graph, exactly:
+ *
+ * `taken` = rows that were offered, each once; every one of them that passes the filter is offered
+ * to the k results too. L = the itopk_size best of `taken` by (distance, slot), each open or not.
+ *
+ * Begin: the entry after the descent of the hierarchy, if there is one; then the landmarks, in
+ * order; then `seeds` rows: all rows if n <= seeds, else row
+ *     peri_random_mix(rand_xor_mask ^ peri_random_bytes(query), i) % n, i = 0..seeds-1.
+ * Descent, on each level from level_max to 1: while the best of the row's links, in (distance,
+ * slot) order, is nearer than the row, move there. Only the row where it ends is offered.
+ *
+ * Repeat, at most max(max_iterations, min_iterations) times (max_iterations 0 = no bound), while L
+ * has open entries: close the first search_width of them (or all), then offer each link of each
+ * that is not in `taken`. A row that leaves L does not come back.
+ *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
  * at. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
  * and the parameters only, never on its place in the batch. */
