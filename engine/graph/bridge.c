@@ -18,6 +18,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 #include "graph/connect.h"
+#include "graph/union_find.h"
 
 #define PIECES_A_SEARCH 32u /* each has a bitset of all rows */
 #define MEMBERS_MAX 8u      /* rows of a piece that look outside */
@@ -39,30 +40,13 @@ typedef struct pieces {
     int64_t *ids;
 } pieces;
 
-static uint32_t find_root(uint32_t *roots, uint32_t row) {
-    while (roots[row] != row) {
-        roots[row] = roots[roots[row]];
-        row = roots[row];
-    }
-    return row;
-}
-
-static void join(uint32_t *roots, uint32_t a, uint32_t b) {
-    a = find_root(roots, a);
-    b = find_root(roots, b);
-    if (a < b)
-        roots[b] = a;
-    else
-        roots[a] = b;
-}
-
 static void join_edges(pieces *p) {
     const peri_links *links = p->links;
-    for (size_t row = 0; row < links->rows; row++) p->roots[row] = (uint32_t)row;
+    peri_union_init(p->roots, links->rows);
     for (size_t row = 0; row < links->rows; row++) {
         const uint32_t *edges = peri_links_row(links, row);
         for (size_t i = 0; i < links->degree && edges[i] != PERI_SLOT_NONE; i++)
-            join(p->roots, (uint32_t)row, edges[i]);
+            peri_union_join(p->roots, (uint32_t)row, edges[i]);
     }
 }
 
@@ -71,16 +55,17 @@ static void list_pieces(pieces *p) {
     size_t n = p->links->rows;
     p->count = 0;
     for (uint32_t row = 0; row < n; row++)
-        if (find_root(p->roots, row) == row) p->numbers[row] = (uint32_t)p->count++;
+        if (peri_union_root(p->roots, row) == row) p->numbers[row] = (uint32_t)p->count++;
     memset(p->starts, 0, (p->count + 1) * sizeof *p->starts);
-    for (uint32_t row = 0; row < n; row++) p->starts[p->numbers[find_root(p->roots, row)] + 1]++;
+    for (uint32_t row = 0; row < n; row++)
+        p->starts[p->numbers[peri_union_root(p->roots, row)] + 1]++;
     p->largest = 0;
     for (size_t i = 0; i < p->count; i++) {
         if (p->starts[i + 1] > p->starts[p->largest + 1]) p->largest = i;
     }
     for (size_t i = 0; i < p->count; i++) p->starts[i + 1] += p->starts[i];
     for (uint32_t row = 0; row < n; row++)
-        p->order[p->starts[p->numbers[find_root(p->roots, row)]]++] = row;
+        p->order[p->starts[p->numbers[peri_union_root(p->roots, row)]]++] = row;
     for (size_t i = p->count; i > 0; i--) p->starts[i] = p->starts[i - 1];
     p->starts[0] = 0;
 }
@@ -119,7 +104,7 @@ static peri_status join_pieces(pieces *p, size_t first, size_t stop) {
         uint32_t other = (uint32_t)p->ids[i];
         (void)peri_links_add(p->links, p->slots[i], other);
         (void)peri_links_add(p->links, other, p->slots[i]);
-        join(p->roots, p->slots[i], other);
+        peri_union_join(p->roots, p->slots[i], other);
     }
     return PERI_OK;
 }
@@ -149,7 +134,7 @@ static void link_hub(pieces *p, uint32_t hub, const int64_t *ids, size_t count) 
         p->links->incoming[ids[i]]++;
         p->links->added++;
         row[at++] = (uint32_t)ids[i];
-        join(p->roots, hub, (uint32_t)ids[i]);
+        peri_union_join(p->roots, hub, (uint32_t)ids[i]);
     }
 }
 

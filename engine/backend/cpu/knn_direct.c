@@ -2,7 +2,7 @@
  * and the rows that pass a filter, in order.
  *
  * A bitset is read by words of 64 rows: none set costs a comparison, many set takes the values of
- * all 64 in one run (and drops some), few set gathers slots, so a filter never costs more than
+ * all 64 in one run (and drops some), few set gathers slots, so a filter costs hardly more than
  * none. */
 #include "backend/cpu/knn_plan.h"
 #include "core/checked.h"
