@@ -79,24 +79,23 @@ describe("a saved index", function()
       :equals(assert(index:search(set.queries, k)).neighbors))
   end)
 
-  it("without its rows is smaller, and says so when they are needed", function()
+  it("without its rows is smaller, and opens with them", function()
     local with, without = support.path ".perigee", support.path ".perigee"
     local index = build "cagra"
     assert(index:save(with))
-    local ok, _, code = index:save(without, { dataset = false })
-    if not ok then
-      assert.equal("unsupported", code)
-      return
-    end
+    assert(index:save(without, { dataset = false }))
     assert.is_true(#support.read(without) < #support.read(with) - set.rows:info().bytes // 2)
-    local back, message, why = pg.open(without)
-    if back then
-      local hits
-      hits, message, why = back:search(set.queries, k)
-      assert.is_nil(hits)
-    end
-    assert.is_string(message)
-    assert.is_string(why)
+    local back, message, why = pg.open(without, { place = place })
+    assert.is_nil(back)
+    assert.matches("without its rows", message)
+    assert.equal("unsupported", why)
+    back = assert(pg.open(without, { rows = set.rows, place = place }))
+    assert.is_true(assert(back:search(set.queries, k)).neighbors
+      :equals(assert(index:search(set.queries, k)).neighbors))
+    assert.error_matches(function()
+      pg.open(without, { rows = set.rows:slice(0, 100), place = place })
+    end, "rows: 100 given, the index was saved with 4000")
+    assert.error_matches(function() pg.open(without, { rows = 3 }) end, "option 'rows': a number")
   end)
 
   it("replaces a file only when it is whole", function()

@@ -13,6 +13,7 @@
 
 #define ARENA_BLOCKS 24
 #define ARENA_BYTES_MIN 65536u
+#define ARENA_BYTES_KEPT ((size_t)256 << 20)
 
 typedef struct arena {
     struct {
@@ -65,9 +66,11 @@ static void arena_clear(peri_lane *lane, arena *a) {
     *a = (arena){ .count = 0 };
 }
 
-/* One block in place of several; none when memory is short, which is no failure here. */
+/* One block in place of several; none when memory is short, which is no failure here. What one
+ * very large search took is given back rather than kept. */
 static void arena_settle(peri_lane *lane, arena *a) {
     a->used = 0;
+    if (a->bytes > ARENA_BYTES_KEPT) arena_clear(lane, a);
     if (a->count < 2) return;
     size_t bytes = a->bytes;
     arena_clear(lane, a);

@@ -1,7 +1,7 @@
 /* lane.h: what a search borrows: a stream of a device and two arenas, one at the place, one on the
  * host.
  *
- * Lanes are pooled with their device, and an arena remembers the most it ever held, so that a
+ * Lanes are pooled with their device, and an arena keeps what it held (up to 256 MiB), so that a
  * search allocates nothing once one of its shape has run. A lane belongs to one thread at a
  * time. When a device shares the host's memory, both arenas are the same kind of memory and
  * nothing is copied. */

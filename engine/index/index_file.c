@@ -96,6 +96,15 @@ static peri_status check_lengths(peri_index *index) {
     return PERI_OK;
 }
 
+/* Rows that the caller gave must be as many as the graph has; more of them the file does not say. */
+static peri_status check_given_rows(const peri_index *index, peri_matrix *given) {
+    peri_matrix *graph = peri_index_section(index, "graph");
+    if (given == NULL || graph == NULL) return PERI_OK;
+    size_t saved = peri_matrix_view(graph).rows, rows = peri_matrix_view(given).rows;
+    if (rows == saved) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "rows: %zu given, the index was saved with %zu", rows, saved);
+}
+
 static peri_status adopt(peri_index *index, peri_container *container,
                          const peri_file_options *options) {
     static const char *const names[] = { "rows",  "ids",   "lengths", "graph",
@@ -106,6 +115,7 @@ static peri_status adopt(peri_index *index, peri_container *container,
     if (options->rows != NULL) PERI_TRY(peri_index_set_rows(index, options->rows));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         PERI_TRY(add_section(index, container, names[i]));
+    PERI_TRY(check_given_rows(index, options->rows));
     peri_matrix *rows = peri_index_section(index, "rows");
     if (rows == NULL)
         return peri_fail(PERI_E_UNSUPPORTED,

@@ -155,11 +155,19 @@ int lperi_searcher_save(lua_State *L) {
     return lperi_result(L, status, 1);
 }
 
-/* open(path[, { place, map, format, metric, dtype, progress }]) */
+/* Option "rows": the rows of an index that was saved without. Leaves the option on the stack. */
+static peri_matrix *read_rows(lua_State *L, int options) {
+    int type = lperi_pushoption(L, options, "rows");
+    if (type == LUA_TNIL) return NULL;
+    if (type != LUA_TUSERDATA)
+        luaL_error(L, "option 'rows': a %s given, allowed: a matrix", lua_typename(L, type));
+    return lperi_checkmatrix(L, -1);
+}
+
+/* open(path[, { place, map, format, metric, dtype, rows, progress }]) */
 int lperi_open(lua_State *L) {
-    static const char *const own[] = {
-        "place", "map", "format", "metric", "dtype", "progress", NULL
-    };
+    static const char *const own[] = { "place", "map",  "format",   "metric",
+                                       "dtype", "rows", "progress", NULL };
     const char *path = luaL_checkstring(L, 1);
     lua_settop(L, 2);
     int options = lperi_checkoptions(L, 2, own, NULL);
@@ -169,13 +177,16 @@ int lperi_open(lua_State *L) {
     file.format = lperi_optiontext(L, options, "format");
     file.metric = lperi_optiontext(L, options, "metric");
     file.dtype = lperi_optiontext(L, options, "dtype");
+    file.rows = read_rows(L, options);
     lperi_control control;
     lperi_control_begin(L, options, &control);
     file.control = &control.control;
     peri_context *context;
     lperi_searcher *box = lperi_newsearcher(L);
     peri_status status = lperi_context(L, &context);
+    if (file.rows != NULL) peri_matrix_retain(file.rows); /* progress may close it */
     if (status == PERI_OK) status = peri_searcher_open(context, path, &file, &box->handle);
+    peri_matrix_release(file.rows);
     lperi_control_end(L, &control);
     return made(L, status, box);
 }

@@ -72,7 +72,8 @@ M.entries = {
     options = { PLACE, { "map", "true: map the file instead of reading it" },
       { "format", [["perigee" (default) or "hnswlib"]] },
       { "metric", "of an hnswlib file, which does not say" },
-      { "dtype", "of an hnswlib file: f32 (default) or u8" }, PROGRESS } },
+      { "dtype", "of an hnswlib file: f32 (default) or u8" },
+      { "rows", "the matrix of an index that was saved with dataset = false" }, PROGRESS } },
   -- filters
   { name = "pg.filter.ids", call = "pg.filter.ids(list[, n]) -> Filter",
     text = "Rows whose id is in a list or a matrix; n rows in all, if it is known already. "

@@ -106,6 +106,7 @@ function pg.unpack(packed, dtype, cols) end
 ---@field format string?
 ---@field metric perigee.Metric?
 ---@field dtype string?
+---@field rows perigee.Matrix?
 ---@field progress perigee.Progress?
 
 ---@param path string
