@@ -96,7 +96,7 @@ static peri_status check_lengths(peri_index *index) {
     return PERI_OK;
 }
 
-/* Rows that the caller gave must be as many as the graph has; more of them the file does not say. */
+/* Rows that the caller gave must be as many as the graph has; the file says no more of them. */
 static peri_status check_given_rows(const peri_index *index, peri_matrix *given) {
     peri_matrix *graph = peri_index_section(index, "graph");
     if (given == NULL || graph == NULL) return PERI_OK;
