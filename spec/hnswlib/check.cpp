@@ -99,6 +99,14 @@ template <typename Found> size_t count_right(const Task &task, size_t query, con
     return std::min(right, task.k);
 }
 
+/* Counted here: the library's own number is not initialized when an index is loaded (0.6.2). */
+template <typename Index> size_t count_deleted(const Index &index) {
+    size_t count = 0;
+    for (size_t i = 0; i < index.cur_element_count; i++)
+        count += index.isMarkedDeleted((hnswlib::tableint)i);
+    return count;
+}
+
 /* Element: of a vector. Distance: what the space computes. */
 template <typename Element, typename Distance>
 void search(const Task &task, hnswlib::SpaceInterface<Distance> &space) {
@@ -109,7 +117,7 @@ void search(const Task &task, hnswlib::SpaceInterface<Distance> &space) {
                                  " bytes, not " + std::to_string(space.get_data_size()));
     index.setEf(task.ef);
     std::cout << "rows " << index.cur_element_count << "\ntop_level " << index.maxlevel_ << "\nm "
-              << index.M_ << "\ndeleted " << index.num_deleted_ << "\n";
+              << index.M_ << "\ndeleted " << count_deleted(index) << "\n";
     const std::vector<Element> queries = elements_of<Element>(task.queries);
     std::string shown;
     size_t right = 0;
