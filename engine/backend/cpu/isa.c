@@ -4,6 +4,9 @@
  * that a call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is
  * atomic. */
 #include <stdatomic.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "backend/cpu/distances.h"
 
@@ -15,10 +18,16 @@ const char *peri_isa_name(peri_isa isa) {
 }
 
 #if defined(__x86_64__)
+/* clang 14's __builtin_cpu_supports() does not know this one. The registers that it uses are
+ * those of avx, which avx2 has made sure of. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("popcnt");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
 
 static bool has_avx512(void) {
