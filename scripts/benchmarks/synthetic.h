@@ -13,7 +13,7 @@
  * product that a compiler may fuse with an addition, no state that one row would leave for the
  * next. So rows are made by range, by any number of threads, in any order, or where they are used.
  *
- * Streams are sets of rows of the same clusters that share nothing else: the base and the queries. */
+ * Streams are sets of rows of the same clusters that share nothing else: base and queries. */
 #ifndef PERI_BENCHMARKS_SYNTHETIC_H
 #define PERI_BENCHMARKS_SYNTHETIC_H
 
