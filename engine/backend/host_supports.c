@@ -119,6 +119,8 @@ static bool link_taken(const peri_op_graph_link *op, reason why) {
     if (op->degree == 0) return refuse(why, "degree: 0 given, 1 and more are taken");
     if (!(op->alpha >= 1.0f && op->alpha <= 1024.0f))
         return refuse(why, "alpha: %g given, 1..1024 is taken", (double)op->alpha);
+    if (op->metric == PERI_INNER_PRODUCT && op->alpha > 1.0f && op->lengths == NULL)
+        return refuse(why, "alpha above 1 under inner_product needs the lengths of the rows");
     return true;
 }
 

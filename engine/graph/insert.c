@@ -17,6 +17,7 @@
 
 #define BATCH_MAX 2048u
 #define FIRST_ROWS 512u /* the first batch: exact among themselves */
+#define NEAR_ROWS 16u   /* of a batch that a row of it meets */
 
 typedef struct inserting {
     const peri_insert *insert;
@@ -24,10 +25,10 @@ typedef struct inserting {
     peri_linking linking;
     peri_reverse reverse;
     peri_progress progress;
-    size_t batch, near, columns;    /* rows, candidates of the batch, candidates in all */
-    int64_t *slots;                 /* [batch] */
-    uint32_t *targets;              /* [batch] the same */
-    int64_t *walk_ids, *near_ids;   /* [batch, ef], [batch, near] */
+    size_t batch, near, columns;  /* rows, candidates of the batch, candidates in all */
+    int64_t *slots;               /* [batch] */
+    uint32_t *targets;            /* [batch] the same */
+    int64_t *walk_ids, *near_ids; /* [batch, ef], [batch, near] */
     float *walk_distances, *near_distances;
     uint32_t *candidates; /* [batch, columns] */
     float *distances;     /* [batch, columns] */
@@ -94,8 +95,8 @@ static peri_status walk(inserting *s, const peri_view *queries) {
                                 .search_width = 1,
                                 .k = insert->ef };
     PERI_TRY(place_hierarchy(s, &op.hierarchy));
-    PERI_TRY(peri_lane_upload(lane, insert->graph, n * insert->degree, sizeof *op.graph,
-                              &op.graph));
+    PERI_TRY(
+        peri_lane_upload(lane, insert->graph, n * insert->degree, sizeof *op.graph, &op.graph));
     PERI_TRY(peri_lane_out(lane, s->walk_ids, items, sizeof *op.ids, &op.ids));
     PERI_TRY(peri_lane_out(lane, s->walk_distances, items, sizeof *op.distances, &op.distances));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
@@ -163,8 +164,7 @@ static peri_status insert_batch(inserting *s, size_t first, size_t count, bool w
     if (walked) PERI_TRY(walk(s, &queries));
     PERI_TRY(search_batch(s, &rows, &queries, lengths, near));
     PERI_TRY(peri_lane_wait(s->linking.lane, NULL));
-    for (size_t i = 0; i < count; i++)
-        join_candidates(s, i, walked ? insert->ef : 0, near);
+    for (size_t i = 0; i < count; i++) join_candidates(s, i, walked ? insert->ef : 0, near);
     PERI_TRY(peri_links_choose(&s->linking, s->targets, count, s->candidates,
                                insert->again ? NULL : s->distances, s->columns, s->links,
                                s->link_distances, m));
@@ -245,7 +245,7 @@ peri_status peri_graph_insert(const peri_insert *insert) {
                                 .degree = insert->degree };
     if (insert->lengths != NULL) s.linking.lengths = peri_matrix_view(insert->lengths).data;
     s.batch = peri_min_size(BATCH_MAX, insert->count);
-    s.near = 2 * insert->m + 1;
+    s.near = NEAR_ROWS;
     s.columns = insert->ef + (insert->again ? insert->degree : s.near);
     peri_progress_init(&s.progress, insert->control, "insert", insert->count);
     PERI_GO(peri_context_device(s.context, s.linking.rows.place, &device));

@@ -14,13 +14,13 @@ typedef struct peri_insert {
     size_t m;  /* links chosen for a new row, <= degree */
     size_t ef; /* rows that a walk keeps: the candidates */
     float alpha;
-    const uint32_t *order;     /* host [count] rows to insert, in this order */
-    size_t count, linked;      /* linked: rows in the graph before */
-    bool again;                /* the rows are in the graph: they choose anew among what a walk
+    const uint32_t *order;    /* host [count] rows to insert, in this order */
+    size_t count, linked;     /* linked: rows in the graph before */
+    bool again;               /* the rows are in the graph: they choose anew among what a walk
                                   finds and the links they have */
-    peri_hierarchy hierarchy;  /* host; where walks begin: rows that are in the graph. When linked
+    peri_hierarchy hierarchy; /* host; where walks begin: rows that are in the graph. When linked
                                   is 0, `entry` must be among the first rows of the order */
-    size_t hierarchy_rows;     /* rows of hierarchy.links */
+    size_t hierarchy_rows;    /* rows of hierarchy.links */
     size_t threads;
     const peri_control *control;
 } peri_insert;

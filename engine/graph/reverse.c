@@ -12,8 +12,6 @@
 #include "core/checked.h"
 #include "core/memory.h"
 
-#define PRUNED_A_ROUND 4096u /* bounds the memory of their candidates */
-
 typedef struct edge {
     float distance;
     uint32_t source;
@@ -58,38 +56,6 @@ static peri_status make_room(peri_reverse *r, size_t edges) {
     return status;
 }
 
-/* ---- the operation ------------------------------------------------------------------------ */
-
-peri_status peri_links_choose(const peri_linking *linking, const uint32_t *slots, size_t count,
-                              const uint32_t *candidates, const float *distances, size_t columns,
-                              uint32_t *links, float *link_distances, size_t degree) {
-    peri_lane *lane = linking->lane;
-    size_t items = count * columns, chosen = count * degree;
-    peri_op_graph_link op = { .kind = PERI_OP_GRAPH_LINK,
-                              .metric = linking->metric,
-                              .rows = linking->rows,
-                              .lengths = linking->lengths,
-                              .alpha = linking->alpha,
-                              .count = count,
-                              .columns = columns,
-                              .degree = degree };
-    peri_lane_rewind(lane);
-    PERI_TRY(peri_lane_upload(lane, slots, count, sizeof *slots, &op.slots));
-    PERI_TRY(peri_lane_upload(lane, candidates, items, sizeof *candidates, &op.candidates));
-    if (distances != NULL)
-        PERI_TRY(peri_lane_upload(lane, distances, items, sizeof *distances, &op.distances));
-    PERI_TRY(peri_lane_out(lane, links, chosen, sizeof *links, &op.links));
-    if (link_distances != NULL)
-        PERI_TRY(peri_lane_out(lane, link_distances, chosen, sizeof *link_distances,
-                               &op.link_distances));
-    PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
-    PERI_TRY(peri_lane_fetch(lane, links, op.links, chosen, sizeof *links));
-    if (link_distances != NULL)
-        PERI_TRY(peri_lane_fetch(lane, link_distances, op.link_distances, chosen,
-                                 sizeof *link_distances));
-    return peri_lane_wait(lane, NULL);
-}
-
 /* ---- grouping ----------------------------------------------------------------------------- */
 
 /* Edges by target; returns how many targets there are. */
@@ -113,18 +79,6 @@ static size_t group_edges(peri_reverse *r, const uint32_t *slots, const uint32_t
     return targets;
 }
 
-static size_t link_count(const uint32_t *links, size_t degree) {
-    size_t count = 0;
-    while (count < degree && links[count] != PERI_SLOT_NONE) count++;
-    return count;
-}
-
-static bool contains(const uint32_t *list, size_t count, uint32_t value) {
-    uint32_t found = 0;
-    for (size_t i = 0; i < count; i++) found |= list[i] == value;
-    return found != 0;
-}
-
 static int compare_edges(const void *a, const void *b) {
     const edge *x = a, *y = b;
     if (x->distance != y->distance) return x->distance < y->distance ? -1 : 1;
@@ -145,68 +99,41 @@ static peri_status cut_edges(peri_context *context, uint32_t *sources, const flo
 
 /* ---- adding ------------------------------------------------------------------------------- */
 
-/* Targets that overflow, gathered until a round is full. */
-typedef struct round {
-    const peri_linking *linking;
-    uint32_t *slots;      /* [PRUNED_A_ROUND] */
-    uint32_t *candidates; /* [PRUNED_A_ROUND, columns] */
-    uint32_t *links;      /* [PRUNED_A_ROUND, degree] */
-    size_t columns, count;
-} round;
-
-static peri_status run_round(round *p) {
-    size_t degree = p->linking->degree;
-    if (p->count == 0) return PERI_OK;
-    PERI_TRY(peri_links_choose(p->linking, p->slots, p->count, p->candidates, NULL, p->columns,
-                               p->links, NULL, degree));
-    for (size_t i = 0; i < p->count; i++)
-        memcpy(p->linking->graph + p->slots[i] * degree, p->links + i * degree,
-               degree * sizeof *p->links);
-    p->count = 0;
-    return PERI_OK;
-}
-
-/* The edges into one target: appended where there is room, else left for a round. */
-static peri_status add_edges(peri_reverse *r, round *p, uint32_t target) {
-    size_t degree = p->linking->degree, count = r->counts[target];
+/* The edges into one target: appended where there is room, else chosen among. */
+static peri_status add_edges(peri_reverse *r, peri_choices *choices, uint32_t target) {
+    const peri_linking *linking = choices->linking;
+    size_t degree = linking->degree, count = r->counts[target];
     uint32_t *sources = r->sources + r->starts[target] - count;
-    uint32_t *row = p->linking->graph + target * degree;
-    size_t have = link_count(row, degree), fresh = 0;
     const float *distances = r->distances + r->starts[target] - count;
+    uint32_t *row = peri_linking_row(linking, target);
+    size_t have = peri_links_length(row, degree), fresh = 0;
     r->counts[target] = 0;
-    for (size_t i = 0; i < count; i++) fresh += !contains(row, have, sources[i]);
+    for (size_t i = 0; i < count; i++) fresh += !peri_links_contain(row, have, sources[i]);
     if (have + fresh <= degree) {
         for (size_t i = 0; i < count; i++)
-            if (!contains(row, have, sources[i])) row[have++] = sources[i];
+            if (!peri_links_contain(row, have, sources[i])) row[have++] = sources[i];
         return PERI_OK;
     }
-    size_t room = p->columns - have;
+    size_t room = choices->columns - have;
     if (count > room) PERI_TRY(cut_edges(r->context, sources, distances, count, room));
-    uint32_t *list = p->candidates + p->count * p->columns;
-    memset(list, 0xFF, p->columns * sizeof *list);
+    uint32_t *list = peri_choices_next(choices, target);
     memcpy(list, row, have * sizeof *list);
     memcpy(list + have, sources, peri_min_size(count, room) * sizeof *list);
-    p->slots[p->count++] = target;
-    return p->count == PRUNED_A_ROUND ? run_round(p) : PERI_OK;
+    return peri_choices_run(choices, false);
 }
 
 peri_status peri_reverse_add(peri_reverse *reverse, const peri_linking *linking,
                              const uint32_t *slots, const uint32_t *links,
                              const float *link_distances, size_t count, size_t m) {
-    round p = { .linking = linking, .columns = 2 * linking->degree + 16 };
-    peri_context *context = reverse->context;
+    peri_choices choices = { .linking = NULL };
+    size_t columns = 2 * linking->degree + 16; /* a hub's nearest as many again, and some */
     peri_status status;
-    size_t room = peri_min_size(PRUNED_A_ROUND, peri_min_size(reverse->rows, count * m));
-    PERI_TRY(make_room(reverse, count * m));
-    PERI_GO(peri_memory_acquire(context, room, sizeof *p.slots, &p.slots));
-    PERI_GO(peri_memory_acquire(context, room * p.columns, sizeof *p.candidates, &p.candidates));
-    PERI_GO(peri_memory_acquire(context, room * linking->degree, sizeof *p.links, &p.links));
+    PERI_GO(make_room(reverse, count * m));
+    PERI_GO(peri_choices_open(&choices, linking, columns, peri_min_size(reverse->rows, count * m)));
     size_t targets = group_edges(reverse, slots, links, link_distances, count, m);
-    for (size_t i = 0; i < targets; i++) PERI_GO(add_edges(reverse, &p, reverse->touched[i]));
-    PERI_GO(run_round(&p));
+    for (size_t i = 0; i < targets; i++) PERI_GO(add_edges(reverse, &choices, reverse->touched[i]));
+    PERI_GO(peri_choices_run(&choices, true));
 done:
-    peri_memory_release(context, p.links, room * linking->degree, sizeof *p.links);
-    peri_memory_release(context, p.candidates, room * p.columns, sizeof *p.candidates);
-    peri_memory_release(context, p.slots, room, sizeof *p.slots);
+    peri_choices_reset(&choices);
     return status;
 }

@@ -2,19 +2,7 @@
 #ifndef PERI_GRAPH_REVERSE_H
 #define PERI_GRAPH_REVERSE_H
 
-#include "core/lane.h"
-
-/* A graph on the host that is being linked; the rows are at the lane's place. */
-typedef struct peri_linking {
-    peri_context *context;
-    peri_lane *lane;      /* a build's own: it is rewound between operations */
-    peri_metric metric;
-    peri_view rows;       /* [n, d] */
-    const float *lengths; /* [n] at the place; cosine */
-    float alpha;
-    uint32_t *graph; /* host [n, degree] PERI_SLOT_NONE ends a short row */
-    size_t degree;
-} peri_linking;
+#include "graph/choose.h"
 
 /* What grouping by target needs; sized for n rows. */
 typedef struct peri_reverse {
@@ -37,11 +25,5 @@ void peri_reverse_reset(peri_reverse *reverse);
 peri_status peri_reverse_add(peri_reverse *reverse, const peri_linking *linking,
                              const uint32_t *slots, const uint32_t *links,
                              const float *link_distances, size_t count, size_t m);
-
-/* Chooses the links of rows among candidates (the operation on a lane): host arrays, see
- * peri_op_graph_link. `distances` and `link_distances` may be NULL. */
-peri_status peri_links_choose(const peri_linking *linking, const uint32_t *slots, size_t count,
-                              const uint32_t *candidates, const float *distances, size_t columns,
-                              uint32_t *links, float *link_distances, size_t degree);
 
 #endif

@@ -235,16 +235,18 @@ typedef struct peri_op_graph_prune {
  * Its candidates, without PERI_SLOT_NONE, t itself and repeats, are gone through by (v(t, c), c),
  * where v is the value inside (smaller is nearer). Candidate c is dropped when for some link r
  * kept before
- *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r),
- *     limit = v(t, c) >= 0 ? v(t, c) / alpha : v(t, c) * alpha
+ *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r)
  * and else kept, until `degree` are. (The second case: a link r equal to t is at the distance of t
- * from every c, and would drop them all. It drops only what is equal to it.) A v that overflowed
- * to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
+ * from every c, and would drop them all. It drops only what is equal to it.) With alpha 1, limit =
+ * v(t, c); above, v(t, c) / alpha, and under the inner product, whose values are negative,
+ *     limit = fma(1 / alpha - 1, fma(|t|, |c|, v(t, c)), v(t, c)):
+ * what is divided is how far v is from the least it can be, which for rows of length 1 is the rule
+ * of cosine. A v that overflowed to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
 typedef struct peri_op_graph_link {
     peri_op_kind kind;
     peri_metric metric;
     peri_view rows;       /* [n, d] */
-    const float *lengths; /* [n]; cosine */
+    const float *lengths; /* [n]; cosine, and inner product with alpha above 1 */
     float alpha;          /* >= 1 */
     size_t count;
     const uint32_t *slots;      /* [count] */

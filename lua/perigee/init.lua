@@ -21,6 +21,7 @@ local pg = {
   flat = core.flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  vamana = core.vamana,
 }
 
 ---Recall of what was found against the truth.

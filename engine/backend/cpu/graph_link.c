@@ -118,8 +118,7 @@ static size_t take_candidates(const linking *run, const worker *w, size_t i) {
     if (values == NULL && count > 0)
         peri_distances_slots(&run->measure, as_query(run, w, t), length_of(run, t), w->slots, count,
                              w->distances);
-    for (size_t j = 0; j < count; j++)
-        w->keys[j] = peri_near_key(w->distances[j], w->slots[j]);
+    for (size_t j = 0; j < count; j++) w->keys[j] = peri_near_key(w->distances[j], w->slots[j]);
     sort_keys(w->keys, w->spare, count);
     for (size_t j = 0; j < count; j++)
         if (kept == 0 || w->keys[j] != w->keys[kept - 1]) w->keys[kept++] = w->keys[j];
@@ -134,10 +133,17 @@ static void prefetch_candidate(const linking *run, uint64_t key) {
                        rows->cols * peri_dtype_bytes(rows->dtype));
 }
 
-static bool dropped(const linking *run, const worker *w, uint64_t key, size_t kept) {
-    float distance = peri_near_distance(key), alpha = run->op->alpha;
-    float limit = distance >= 0 ? distance / alpha : distance * alpha, found[GROUP];
+static float limit_of(const linking *run, uint32_t t, uint32_t slot, float distance) {
+    const peri_op_graph_link *op = run->op;
+    if (op->alpha == 1.0f) return distance;
+    if (op->metric != PERI_INNER_PRODUCT) return distance / op->alpha;
+    float gap = fmaf(op->lengths[t], op->lengths[slot], distance);
+    return fmaf(1.0f / op->alpha - 1.0f, gap, distance);
+}
+
+static bool dropped(const linking *run, const worker *w, uint32_t t, uint64_t key, size_t kept) {
     uint32_t slot = peri_near_slot(key);
+    float limit = limit_of(run, t, slot, peri_near_distance(key)), found[GROUP];
     const void *query = as_query(run, w, slot);
     float length = length_of(run, slot);
     for (size_t i = 0; i < kept; i += GROUP) {
@@ -154,14 +160,15 @@ static void choose_links(const linking *run, const worker *w, size_t i) {
     uint32_t *links = run->op->links + i * degree;
     for (size_t j = 0; j < count && kept < degree; j++) {
         if (j + 1 < count) prefetch_candidate(run, w->keys[j + 1]);
-        if (dropped(run, w, w->keys[j], kept)) continue;
+        if (dropped(run, w, run->op->slots[i], w->keys[j], kept)) continue;
         w->kept[kept] = peri_near_slot(w->keys[j]);
         w->near[kept++] = peri_near_distance(w->keys[j]);
     }
     for (size_t j = 0; j < degree; j++) links[j] = j < kept ? w->kept[j] : PERI_SLOT_NONE;
     float *distances = run->op->link_distances;
     if (distances == NULL) return;
-    for (size_t j = 0; j < degree; j++) distances[i * degree + j] = j < kept ? w->near[j] : INFINITY;
+    for (size_t j = 0; j < degree; j++)
+        distances[i * degree + j] = j < kept ? w->near[j] : INFINITY;
 }
 
 static peri_status link_rows(void *ud, size_t task, size_t worker_number) {

@@ -60,9 +60,16 @@ static size_t sort_candidates(linking *run, size_t i) {
     return count;
 }
 
-static bool dropped(const linking *run, const entry *c, size_t kept) {
-    float alpha = run->op->alpha;
-    float limit = c->distance >= 0 ? c->distance / alpha : c->distance * alpha;
+static float limit_of(const linking *run, uint32_t t, const entry *c) {
+    const peri_op_graph_link *op = run->op;
+    if (op->alpha == 1.0f) return c->distance;
+    if (op->metric != PERI_INNER_PRODUCT) return c->distance / op->alpha;
+    float gap = fmaf(op->lengths[t], op->lengths[c->slot], c->distance);
+    return fmaf(1.0f / op->alpha - 1.0f, gap, c->distance);
+}
+
+static bool dropped(const linking *run, uint32_t t, const entry *c, size_t kept) {
+    float limit = limit_of(run, t, c);
     for (size_t i = 0; i < kept; i++) {
         float v = value(run, run->list[i].slot, c->slot);
         if (v < limit || (v == limit && v <= run->list[i].distance)) return true;
@@ -80,7 +87,7 @@ peri_status peri_ref_graph_link(peri_stream *stream, const peri_op_graph_link *o
         size_t count = sort_candidates(&run, i), kept = 0;
         uint32_t *links = op->links + i * op->degree;
         for (size_t j = 0; j < count && kept < op->degree; j++)
-            if (!dropped(&run, &run.list[j], kept)) run.list[kept++] = run.list[j];
+            if (!dropped(&run, op->slots[i], &run.list[j], kept)) run.list[kept++] = run.list[j];
         for (size_t j = 0; j < op->degree; j++) {
             links[j] = j < kept ? run.list[j].slot : PERI_SLOT_NONE;
             if (op->link_distances != NULL)
