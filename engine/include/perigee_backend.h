@@ -254,7 +254,8 @@ typedef struct peri_op_graph_link {
     const float *distances;     /* [count, columns] v(t, c), no NaN; NULL = not known yet */
     size_t columns;
     uint32_t *links;       /* [count, degree] out */
-    float *link_distances; /* [count, degree] out: v(t, link), +inf past the end; may be NULL */
+    float *link_distances; /* [count, degree] out: v(t, link), a zero without its sign, +inf past
+                              the end; may be NULL */
     size_t degree;
 } peri_op_graph_link;
 
