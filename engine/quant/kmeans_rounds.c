@@ -137,6 +137,7 @@ static peri_status run_rounds(peri_kmeans_rounds *r, const peri_kmeans_plan *pla
     double before = 0;
     for (uint32_t i = 0; i < plan->n_iters + peri_min_size(earned / plan->pull_back, most); i++) {
         peri_progress_step(progress, peri_min_size(i, progress->total - 1), 1);
+        PERI_TRY(peri_progress_tell(progress, progress->base));
         if (i > 0) PERI_TRY(move_and_repair(r, plan->threshold, sizes, &moved));
         if (moved > 0 && i > 0 && plan->threshold > 0) earned++;
         PERI_TRY(peri_kmeans_rounds_assign(r));

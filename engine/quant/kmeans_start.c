@@ -154,6 +154,7 @@ static peri_status choose(seeding *s, size_t clusters, peri_progress *progress) 
         double left = sum_up(s);
         size_t count = s->count == 0 ? 1 : peri_min_size(each, clusters - s->count);
         peri_progress_step(progress, s->count, count);
+        PERI_TRY(peri_progress_tell(progress, s->count));
         if (left == 0) /* fewer different rows than clusters: any will do */
             s->chosen[s->count++] = draw(s);
         else if (count == 1)
