@@ -1,9 +1,9 @@
 /* distances_neon.c: the sum kernels with NEON, which every 64-bit Arm CPU has.
  *
  * f32 and f16: the 32 lanes are eight registers a row; two rows at a time fill sixteen
- * accumulators of the thirty-two registers. A ragged tail goes through a padded copy, and lanes past
- * the end keep their sum (adding a product of zeros would turn -0 into +0). i8 and u8: products in
- * 16 bits, added in pairs to 32; integers, so their order is free. */
+ * accumulators of the thirty-two registers. A ragged tail goes through a padded copy, and lanes
+ * past the end keep their sum (adding a product of zeros would turn -0 into +0). i8 and u8:
+ * products in 16 bits, added in pairs to 32; integers, so their order is free. */
 #include <arm_neon.h>
 #include <string.h>
 
