@@ -22,7 +22,7 @@
 #define ENTRY_BYTES_MAX (UINT64_C(64) << 20)  /* of a batch, on all workers */
 #define TILE_BYTES_MAX (UINT64_C(16) << 20)   /* transposed queries of a batch */
 #define BLOCK_BYTES_MAX (UINT64_C(768) << 10) /* transposed queries of a block: most of an L2 */
-#define BLOCK_QUERIES_MAX 480u
+#define BLOCK_QUERIES_MAX 1020u
 #define BATCH_QUERIES_MAX 4096u
 #define DIRECT_BLOCK_QUERIES 64u
 #define DIRECT_SEGMENT_BYTES 262144u /* rows that stay in L2 while a block of queries passes */
@@ -137,7 +137,8 @@ static void plan_batch(peri_knn_job *job, size_t first, size_t running) {
     job->coarse = first < job->coarse_count;
     job->count = peri_min_size(job->batch_limit, stop - first);
     job->block_queries = job->coarse ? job->block_limit : DIRECT_BLOCK_QUERIES;
-    job->block_queries = peri_min_size(job->block_queries, job->count);
+    job->blocks = peri_ceil_div(job->count, job->block_queries);
+    job->block_queries = peri_ceil_div(job->count, job->blocks);
     if (job->coarse) /* whole tiles */
         job->block_queries = peri_ceil_div(job->block_queries, job->kernels->queries) *
                              job->kernels->queries;

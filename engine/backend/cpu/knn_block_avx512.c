@@ -66,30 +66,37 @@ INLINE void transpose(__m512 r[16]) {
     }
 }
 
+/* `columns` of sixteen rows, from column j on, into sixteen lanes of the panel. Four sums of
+ * squares, so that none waits for the other. */
+INLINE void pack16_columns(peri_dtype dtype, const char *const *rows, size_t j, size_t columns,
+                           const float *centre, const float *scale, float *panel, __m512 norms[4]) {
+    __mmask16 mask = (__mmask16)((1u << columns) - 1);
+    __m512 r[16], middle = _mm512_setzero_ps();
+    if (centre != NULL) middle = _mm512_maskz_loadu_ps(mask, centre + j);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+        r[i] = load(dtype, rows[i], j, mask);
+        if (centre != NULL) r[i] = _mm512_sub_ps(r[i], middle);
+        if (scale != NULL) r[i] = _mm512_mul_ps(r[i], _mm512_set1_ps(scale[i]));
+    }
+    transpose(r);
+#pragma GCC unroll 16
+    for (size_t c = 0; c < 16; c++) {
+        if (c >= columns) continue;
+        _mm512_storeu_ps(panel + (j + c) * ROWS, r[c]);
+        norms[c % 4] = _mm512_fmadd_ps(r[c], r[c], norms[c % 4]);
+    }
+}
+
 /* Sixteen rows into sixteen lanes of the panel. */
 INLINE void pack16(peri_dtype dtype, const char *const *rows, uint32_t dim, const float *centre,
                    const float *scale, float *panel, float *norms) {
-    __m512 norm = _mm512_setzero_ps(), r[16];
-    for (size_t j = 0; j < dim; j += 16) {
-        size_t columns = dim - j < 16 ? dim - j : 16;
-        __mmask16 mask = (__mmask16)((1u << columns) - 1);
-        __m512 middle = centre == NULL ? _mm512_setzero_ps()
-                                       : _mm512_maskz_loadu_ps(mask, centre + j);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            r[i] = load(dtype, rows[i], j, mask);
-            if (centre != NULL) r[i] = _mm512_sub_ps(r[i], middle);
-            if (scale != NULL) r[i] = _mm512_mul_ps(r[i], _mm512_set1_ps(scale[i]));
-        }
-        transpose(r);
-#pragma GCC unroll 16
-        for (size_t c = 0; c < 16; c++) {
-            if (c >= columns) continue;
-            _mm512_storeu_ps(panel + (j + c) * ROWS, r[c]);
-            norm = _mm512_fmadd_ps(r[c], r[c], norm);
-        }
-    }
-    _mm512_storeu_ps(norms, norm);
+    __m512 n[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                    _mm512_setzero_ps() };
+    size_t j = 0;
+    for (; j + 16 <= dim; j += 16) pack16_columns(dtype, rows, j, 16, centre, scale, panel, n);
+    if (j < dim) pack16_columns(dtype, rows, j, dim - j, centre, scale, panel, n);
+    _mm512_storeu_ps(norms, _mm512_add_ps(_mm512_add_ps(n[0], n[1]), _mm512_add_ps(n[2], n[3])));
 }
 
 #define PACK_BOTH(dtype)                                                                           \

@@ -9,6 +9,7 @@
 #include "core/matrix.h"
 
 #define ROOM_LEAST 16u /* entries beyond k: with fewer the reductions come too often (taste) */
+#define MOST_SHARE 8u  /* of the entries beyond k, what a reduction may leave to be quick (taste) */
 #define WORKERS_MAX 1024u
 
 size_t peri_keep_room(size_t k) {
@@ -63,17 +64,18 @@ static size_t drop_ties(float *values, uint32_t *slots, size_t count, float valu
     return kept;
 }
 
-/* Of exact entries, the k best by (value, slot); returns the largest value, +inf with fewer. */
-static float choose_exact(const peri_knn_job *job, size_t worker, size_t query) {
+/* Of exact entries, the k best by (value, slot), or up to `most` of the best, without an order;
+ * returns the largest value, +inf when there are fewer than k. */
+static float choose_exact(const peri_knn_job *job, size_t worker, size_t query, size_t most) {
     peri_kept *kept = peri_kept_of(job, worker, query);
     float *values = peri_kept_values(job, worker, query);
     uint32_t *slots = peri_kept_slots(job, worker, query);
     size_t k = job->op->k, count = kept->count;
     if (count < k) return INFINITY;
     peri_span span = { values, count };
-    float kth = job->select->kth(&span, 1, k);
+    float kth = job->select->kth(&span, 1, k, most);
     count = job->select->filter(values, slots, count, kth);
-    if (count > k) {
+    if (count > most) {
         size_t ties = 0;
         for (size_t i = 0; i < count; i++) ties += values[i] == kth;
         count = drop_ties(values, slots, count, kth, k - (count - ties));
@@ -97,16 +99,16 @@ static void drop_by_bound(const peri_knn_job *job, size_t worker, size_t query, 
 
 void peri_keep_reduce(const peri_knn_job *job, size_t worker, size_t query) {
     peri_kept *kept = peri_kept_of(job, worker, query);
-    size_t k = job->op->k;
+    size_t k = job->op->k, most = k + (job->room - PERI_BLOCK_ROWS_MAX - k) / MOST_SHARE;
     if (!job->exact && kept->exact == 0 && !job->brings[query].unbounded) {
         peri_span span = { peri_kept_values(job, worker, query), kept->count };
-        float kth = job->select->kth(&span, 1, k);
+        float kth = job->select->kth(&span, 1, k, most);
         float bound = share_bound(job, query, peri_knn_most(job, &job->brings[query], kth));
         drop_by_bound(job, worker, query, bound, job->longest[worker]);
         if (kept->count <= k + (job->room - PERI_BLOCK_ROWS_MAX - k) / 2) return;
     }
     rescore(job, worker, query);
-    share_bound(job, query, choose_exact(job, worker, query));
+    share_bound(job, query, choose_exact(job, worker, query, most));
 }
 
 /* Exact entries go before the coarse ones. */
@@ -149,7 +151,7 @@ static void reduce_coarse(const peri_knn_job *job, size_t query) {
         longest = fmaxf(longest, job->longest[w]);
     }
     if (total <= job->op->k || job->brings[query].unbounded) return;
-    float kth = job->select->kth(spans, count, job->op->k);
+    float kth = job->select->kth(spans, count, job->op->k, job->op->k);
     float bound = share_bound(job, query, peri_knn_most(job, &job->brings[query], kth));
     for (size_t w = 0; w < job->workers; w++) drop_by_bound(job, w, query, bound, longest);
 }
@@ -184,6 +186,6 @@ void peri_keep_finish(const peri_knn_job *job, size_t worker, size_t query) {
         for (size_t w = 0; w < job->workers; w++) rescore(job, w, query);
     }
     for (size_t w = 1; w < job->workers; w++) move_entries(job, w, query);
-    choose_exact(job, 0, query);
+    choose_exact(job, 0, query, job->op->k);
     write_result(job, worker, query);
 }

@@ -7,8 +7,8 @@
 
 #define INSERTION_MOST 24u /* entries: below, counting digits costs more than comparing (taste) */
 
-static float kth(const peri_span *spans, size_t span_count, size_t k) {
-    return select_kth(spans, span_count, k);
+static float kth(const peri_span *spans, size_t span_count, size_t k, size_t most) {
+    return select_kth(&select_plain_loops, spans, span_count, k, most);
 }
 
 /* Without a branch that depends on the values. */

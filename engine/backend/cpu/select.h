@@ -2,8 +2,8 @@
  *
  * The k-th smallest of many values is found by bisection over the order of floats: each step counts
  * the values up to a middle, a vector comparison for each register of them. About fifteen steps
- * suffice for values that differ, 32 always, and no element moves; a quickselect of the same array
- * is bound by branches that nothing predicts. */
+ * suffice for values that differ, five when the rank may be a little larger, 32 always, and no
+ * element moves; a quickselect of the same array is bound by branches that nothing predicts. */
 #ifndef PERI_BACKEND_CPU_SELECT_H
 #define PERI_BACKEND_CPU_SELECT_H
 
@@ -17,8 +17,10 @@ typedef struct peri_span {
 } peri_span;
 
 typedef struct peri_select_kernels {
-    /* The k-th smallest of all spans' values; 1 <= k <= their number. No NaN; -0 is 0. */
-    float (*kth)(const peri_span *spans, size_t span_count, size_t k);
+    /* A value that k to `most` of all spans' values don't exceed, or the k-th smallest where ties
+     * let no such number be; the k-th smallest with most = k. 1 <= k <= their number, k <= most. No
+     * NaN; -0 is 0. */
+    float (*kth)(const peri_span *spans, size_t span_count, size_t k, size_t most);
     /* Moves the entries whose value is at most `most` to the front, in their order; returns how
      * many there are. */
     size_t (*filter)(float *values, uint32_t *slots, size_t count, float most);

@@ -2,8 +2,8 @@
  * so entries move one by one. */
 #include "backend/cpu/select_body.h"
 
-static float kth(const peri_span *spans, size_t span_count, size_t k) {
-    return select_kth(spans, span_count, k);
+static float kth(const peri_span *spans, size_t span_count, size_t k, size_t most) {
+    return select_kth(&select_plain_loops, spans, span_count, k, most);
 }
 
 static size_t filter(float *values, uint32_t *slots, size_t count, float most) {

@@ -47,17 +47,30 @@ static inline void select_ends(const peri_span *span, int32_t *least, int32_t *m
     *most = high;
 }
 
-static inline float select_kth(const peri_span *spans, size_t span_count, size_t k) {
+/* How an instruction set does the loops. */
+typedef struct select_loops {
+    size_t (*count)(const peri_span *span, float most);
+    int32_t (*largest)(const peri_span *span, float most, int32_t largest);
+    void (*ends)(const peri_span *span, int32_t *least, int32_t *most);
+} select_loops;
+
+static const select_loops select_plain_loops = { select_count, select_largest, select_ends };
+
+/* `loops` is a constant of the caller: the calls are inlined. */
+__attribute__((always_inline)) static inline float select_kth(const select_loops *loops,
+                                                              const peri_span *spans,
+                                                              size_t span_count, size_t k,
+                                                              size_t most) {
     int32_t low = INT32_MAX, high = INT32_MIN, largest = INT32_MIN;
-    for (size_t s = 0; s < span_count; s++) select_ends(&spans[s], &low, &high);
+    for (size_t s = 0; s < span_count; s++) loops->ends(&spans[s], &low, &high);
     while (low < high) {
         int32_t middle = (int32_t)(((int64_t)low + high) >> 1);
-        float most = select_value(middle);
+        float limit = select_value(middle);
         size_t count = 0;
-        for (size_t s = 0; s < span_count; s++) count += select_count(&spans[s], most);
-        if (count == k) {
+        for (size_t s = 0; s < span_count; s++) count += loops->count(&spans[s], limit);
+        if (count >= k && count <= most) {
             for (size_t s = 0; s < span_count; s++)
-                largest = select_largest(&spans[s], most, largest);
+                largest = loops->largest(&spans[s], limit, largest);
             return select_value(largest);
         }
         if (count > k)
