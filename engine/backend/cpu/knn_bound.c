@@ -16,7 +16,8 @@
  * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow
  * is covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave
  * the normal range are rescored always: their start is +inf, their threshold -inf, and a NaN counts
- * as near.
+ * as near. A length below the root of PERI_COARSE_NORM_LEAST counts as that root, for its square
+ * may have lost its digits.
  *
  * The other way, a row with score P' has a canonical value of at most
  *   squared L2: (1 + 12 a) (|q|^2 (1 + 10 a) - 2 P'). From P >= P' - s - g (|s| + |q||x|) and the
@@ -33,18 +34,9 @@
 
 #include <math.h>
 
-#include "core/checked.h"
-#include "core/distance.h"
+#include "backend/cpu/coarse_bound.h"
 
-#define U 0x1p-24
-#define NORM_MAX 1e37      /* of a squared length: products of two stay finite */
-#define LENGTH_LEAST 1e-12 /* cosine: above, underflow is far below u |q||x| */
-#define LENGTH_MOST 1e12
-
-/* Terms of one lane of a canonical sum. */
-static double lanes_of(const peri_knn_job *job) {
-    return (double)peri_ceil_div(job->distances.dim, PERI_LANES);
-}
+#define U PERI_COARSE_U
 
 /* a of the bound of squared L2. */
 static double doubt(const peri_knn_job *job) { return 2 * ((double)job->distances.dim + 8) * U; }
@@ -54,49 +46,33 @@ static double underflow(const peri_knn_job *job) {
     return (4 * (double)job->distances.dim + 64) * 0x1p-149;
 }
 
-double peri_knn_start_factor(const peri_knn_job *job) { return 0.5 - doubt(job); }
-
-bool peri_knn_norm_usable(float norm) { return norm <= (float)NORM_MAX; }
-
-bool peri_knn_length_usable(float length) {
-    return length >= (float)LENGTH_LEAST && length <= (float)LENGTH_MOST;
-}
-
 void peri_knn_describe(const peri_knn_job *job, const void *query, double squares,
                        peri_knn_query *out) {
-    double dim = job->distances.dim, lanes = lanes_of(job);
-    *out = (peri_knn_query){ .norm = squares, .unbounded = !(squares <= NORM_MAX) };
+    *out = (peri_knn_query){ .norm = squares, .unbounded = !(squares <= PERI_COARSE_NORM_MAX) };
     if (job->op->metric == PERI_INNER_PRODUCT) {
         out->norm = sqrt(squares);
-        out->slack = (float)(2 * (dim + lanes + 16) * U * out->norm);
+        out->slack = (float)(peri_coarse_slack(job->distances.dim) * out->norm);
     } else if (job->op->metric == PERI_COSINE) {
         out->length = peri_distances_query_length(&job->distances, query);
         out->norm = out->length;
-        out->unbounded = !(out->norm >= LENGTH_LEAST && out->norm <= LENGTH_MOST);
+        out->unbounded = !peri_knn_length_usable(out->length);
     }
     if (job->whole) out->unbounded = false;
 }
 
-/* The nearest float that is not above, or not below. */
-static float float_below(double value) {
-    float near = (float)value;
-    return (double)near > value ? nextafterf(near, -INFINITY) : near;
+bool peri_knn_norm_usable(float norm) { return norm <= (float)PERI_COARSE_NORM_MAX; }
+
+bool peri_knn_length_usable(float length) {
+    return length >= (float)PERI_COARSE_LENGTH_LEAST && length <= (float)PERI_COARSE_LENGTH_MOST;
 }
 
-static float float_above(double value) { return -float_below(-value); }
+static float float_above(double value) { return -peri_coarse_float_below(-value); }
 
 /* ---- from a bound to scores ---------------------------------------------------------------- */
 
 float peri_knn_least(const peri_knn_job *job, const peri_knn_query *query, float bound) {
-    double dim = job->distances.dim, lanes = lanes_of(job), t = bound;
     if (query->unbounded || isinf(bound)) return -INFINITY;
-    if (peri_knn_is_squared(job)) {
-        double c = (lanes + 8) * U;
-        return float_below(query->norm * (0.5 - doubt(job)) - t * (0.5 + 2 * c) - underflow(job));
-    }
-    if (job->op->metric == PERI_INNER_PRODUCT)
-        return float_below(-t - 8 * U * fabs(t) - underflow(job));
-    return float_below((1 - t) * query->norm - 2 * (dim + lanes + 24) * U * query->norm);
+    return peri_coarse_least(job->op->metric, job->distances.dim, query->norm, bound);
 }
 
 /* Twice a score is |Q|^2 - value or one less, so an even step of the value may be let in too. */
@@ -113,7 +89,7 @@ int32_t peri_knn_least_whole(const peri_knn_job *job, const peri_knn_query *quer
 /* ---- from entries to a bound, and back ------------------------------------------------------ */
 
 float peri_knn_most(const peri_knn_job *job, const peri_knn_query *query, float value) {
-    double dim = job->distances.dim, lanes = lanes_of(job), v = value;
+    double dim = job->distances.dim, lanes = peri_coarse_lanes(job->distances.dim), v = value;
     if (peri_knn_is_squared(job)) {
         double a = doubt(job);
         double most = (1 + 12 * a) * (query->norm * (1 + 10 * a) + 2 * v) + underflow(job);

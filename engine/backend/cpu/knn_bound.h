@@ -8,9 +8,6 @@
 void peri_knn_describe(const peri_knn_job *job, const void *query, double squares,
                        peri_knn_query *out);
 
-/* Squared L2 in f32: the score of a row starts at -norm times this. */
-double peri_knn_start_factor(const peri_knn_job *job);
-
 /* Whether a squared length, or a length under cosine, is in the range of the bound. */
 bool peri_knn_norm_usable(float norm);
 bool peri_knn_length_usable(float length);

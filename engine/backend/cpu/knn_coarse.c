@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "backend/convert_element.h"
+#include "backend/cpu/coarse_bound.h"
 #include "backend/cpu/knn_bound.h"
 #include "backend/cpu/knn_keep.h"
 #include "core/checked.h"
@@ -176,8 +177,8 @@ static void scale_rows(const peri_knn_job *job, panel *p) {
 
 /* From the squared lengths of the packed rows to the start of their products. */
 static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
-    double factor = peri_knn_is_squared(job) ? peri_knn_start_factor(job) : 0;
-    float most = 0;
+    double factor = peri_knn_is_squared(job) ? peri_coarse_start(job->distances.dim) : 0;
+    float most = PERI_COARSE_NORM_LEAST;
     for (size_t r = 0; r < job->kernels->rows; r++) {
         bool usable = peri_knn_norm_usable(norms[r]);
         p->wild = p->wild || !usable;
