@@ -26,7 +26,7 @@
 #define BATCH_QUERIES_MAX 4096u
 #define DIRECT_BLOCK_QUERIES 64u
 #define DIRECT_SEGMENT_BYTES 262144u /* rows that stay in L2 while a block of queries passes */
-#define TASK_PRODUCTS 100000000u     /* multiply-adds of a coarse task: a few ms, for polling */
+#define TASK_PRODUCTS 250000000u     /* multiply-adds of a coarse task: a few ms, for polling */
 #define ALONE_PRODUCTS 200000u       /* below, waking workers costs more than it saves */
 
 typedef struct layout {

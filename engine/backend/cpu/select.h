@@ -22,7 +22,8 @@ typedef struct peri_select_kernels {
      * NaN; -0 is 0. */
     float (*kth)(const peri_span *spans, size_t span_count, size_t k, size_t most);
     /* Moves the entries whose value is at most `most` to the front, in their order; returns how
-     * many there are. */
+     * many there are. Both arrays have room for `count` rounded up to a multiple of 16; what is
+     * behind the entries is read and overwritten. */
     size_t (*filter)(float *values, uint32_t *slots, size_t count, float most);
 } peri_select_kernels;
 

@@ -56,20 +56,17 @@ static float kth(const peri_span *spans, size_t span_count, size_t k, size_t mos
     return select_kth(&loops, spans, span_count, k, most);
 }
 
-/* What is written lies at or before what was read. */
+/* Whole registers are written, at or before what was read. */
 static size_t filter(float *values, uint32_t *slots, size_t count, float most) {
     __m512 bar = _mm512_set1_ps(most);
     size_t kept = 0;
     for (size_t i = 0; i < count; i += 16) {
-        __mmask16 valid = front(count - i);
-        __m512 value = _mm512_maskz_loadu_ps(valid, values + i);
-        __m512i slot = _mm512_maskz_loadu_epi32(valid, slots + i);
-        __mmask16 chosen = _mm512_mask_cmp_ps_mask(valid, value, bar, _CMP_LE_OQ);
-        size_t found = (size_t)__builtin_popcount(chosen);
-        _mm512_mask_storeu_ps(values + kept, front(found), _mm512_maskz_compress_ps(chosen, value));
-        _mm512_mask_storeu_epi32(slots + kept, front(found),
-                                 _mm512_maskz_compress_epi32(chosen, slot));
-        kept += found;
+        __m512 value = _mm512_loadu_ps(values + i);
+        __m512i slot = _mm512_loadu_si512(slots + i);
+        __mmask16 found = _mm512_mask_cmp_ps_mask(front(count - i), value, bar, _CMP_LE_OQ);
+        _mm512_storeu_ps(values + kept, _mm512_maskz_compress_ps(found, value));
+        _mm512_storeu_si512(slots + kept, _mm512_maskz_compress_epi32(found, slot));
+        kept += (size_t)__builtin_popcount(found);
     }
     return kept;
 }
