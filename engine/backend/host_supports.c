@@ -85,7 +85,8 @@ static bool gather_taken(const peri_op_gather *op, reason why) {
 }
 
 static bool knn_taken(const peri_op_knn *op, reason why) {
-    return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
+    return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
+           metric_taken(op->metric, &op->rows, op->lengths, why) &&
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
 }
 
