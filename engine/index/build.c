@@ -3,6 +3,7 @@
 
 #include "index/combinators.h"
 #include "index/index.h"
+#include "quant/quantizer.h"
 
 static peri_status check_build(const peri_build *build, const peri_kind **kind) {
     if (build->size != sizeof *build)
@@ -51,5 +52,7 @@ const peri_param_table *peri_params_find(const char *kind, const char *verb) {
     if (found != NULL && strcmp(verb, "search") == 0) return found->ops.search_table;
     if (strcmp(kind, "cagra") == 0 && strcmp(verb, "to_hnsw") == 0) return &peri_to_hnsw_table;
     if (strcmp(kind, "refined") == 0) return &peri_refined_table;
+    const peri_quantizer_kind *quantizer = peri_quantizer_kind_find(kind);
+    if (quantizer != NULL && strcmp(verb, "train") == 0) return quantizer->train_table;
     return NULL;
 }
