@@ -325,6 +325,11 @@ typedef struct peri_param_table {
  * there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
+/* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
+ * n, dim, bytes (of one element) and the resolved parameters, before what every kind adds: 8 n
+ * with ids, 4 n under cosine where rows are kept, n once rows were removed. NULL: none. */
+PERI_API const char *peri_kind_memory(const char *kind);
+
 /* Receives the fields of a description, in order. `text` values live during the call. */
 typedef void (*peri_field_fn)(void *ud, const char *key, const peri_value *value);
 
@@ -378,6 +383,41 @@ typedef struct peri_build {
 /* Builds an index. PERI_E_ARGUMENT (options, shapes), PERI_E_INVALID (NaN, Inf, zero vector under
  * cosine, with row and column), PERI_E_MEMORY, PERI_E_CANCELLED, PERI_E_UNSUPPORTED (place). */
 PERI_API peri_status peri_searcher_build(const peri_build *build, peri_searcher **out);
+
+typedef struct peri_extension {
+    uint32_t size;
+    peri_matrix *rows; /* [m, dim] in the index's dtype */
+    peri_matrix *ids;  /* [m, 1] i64, >= 0, of no row alive; NULL = row numbers, which go on */
+    size_t threads;    /* 0 = the context's */
+    const peri_control *control;
+} peri_extension;
+
+#define PERI_EXTENSION_INIT                                                                        \
+    { (uint32_t)sizeof(peri_extension), NULL, NULL, 0, NULL }
+
+/* Adds rows behind those of an index. The next state is made aside and takes the place of the one
+ * there is: searches under way finish on what they began with, a failure changes nothing. Writers
+ * of one index wait for each other. Cost: O(m) for the rows, and the kind's. PERI_E_ARGUMENT
+ * (shape, dtype, ids missing where the index has ids), PERI_E_INVALID (NaN, ids taken),
+ * PERI_E_UNSUPPORTED (the kind), PERI_E_MEMORY, PERI_E_CANCELLED. */
+PERI_API peri_status peri_searcher_extend(peri_searcher *searcher, const peri_extension *more);
+
+typedef struct peri_removal {
+    uint32_t size;
+    const int64_t *ids; /* [count]; those that no row has are passed over */
+    size_t count;
+    size_t threads;
+    const peri_control *control;
+} peri_removal;
+
+#define PERI_REMOVAL_INIT                                                                          \
+    { (uint32_t)sizeof(peri_removal), NULL, 0, 0, NULL }
+
+/* Removes rows by id, in the way of peri_searcher_extend; `removed` receives how many there were.
+ * Their slots stay as holes: row numbers and the ids of other rows never change, filters go on
+ * counting by slot. O(rows). */
+PERI_API peri_status peri_searcher_remove(peri_searcher *searcher, const peri_removal *less,
+                                          size_t *removed);
 
 typedef struct peri_request {
     uint32_t size;
@@ -459,7 +499,7 @@ PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth,
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);
-/* Rows that it searches. */
+/* Rows that it searches; the slots of removed ones are counted. */
 PERI_API size_t peri_searcher_rows(const peri_searcher *searcher);
 /* Columns that a query must have. */
 PERI_API uint32_t peri_searcher_dim(const peri_searcher *searcher);

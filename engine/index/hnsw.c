@@ -15,6 +15,7 @@
 #include "graph/graph_check.h"
 #include "graph/hierarchy.h"
 #include "index/combinators.h"
+#include "index/handle.h"
 
 static const peri_param hnsw_saved_rows[] = { PERI_PARAMS_ROWS(peri_hnsw_params,
                                                                PERI_HNSW_PARAMS) };
@@ -46,39 +47,16 @@ peri_hnsw_params *peri_hnsw_params_of(peri_index *index) { return (void *)index-
 
 /* ---- opening and searching ---------------------------------------------------------------- */
 
-static peri_status make_alive(peri_index *index) {
-    peri_matrix *deleted = peri_index_section(index, "deleted"), *host;
-    if (deleted == NULL) return PERI_OK;
-    peri_view view = peri_matrix_view(deleted);
-    if (view.dtype != PERI_U8 || view.cols != 1 || view.rows != index->base.rows)
-        return peri_fail(PERI_E_CORRUPT, "section 'deleted' is %zu x %zu %s, expected %zu x 1 u8",
-                         view.rows, view.cols, peri_dtype_name(view.dtype), index->base.rows);
-    peri_context *context = index->base.context;
-    PERI_TRY(peri_matrix_move(deleted, PERI_CPU, &host));
-    size_t bytes = peri_ceil_div(view.rows, 8);
-    unsigned char *bits = NULL;
-    peri_status status = peri_memory_acquire_zeroed(context, bytes, 1, &bits);
-    view = peri_matrix_view(host);
-    for (size_t r = 0; r < view.rows && status == PERI_OK; r++)
-        if (*(const uint8_t *)peri_view_row(&view, r) == 0)
-            bits[r / 8] = (unsigned char)(bits[r / 8] | 1u << (r % 8));
-    if (status == PERI_OK) status = peri_filter_bits(context, bits, view.rows, &index->alive);
-    peri_memory_release(context, bits, bytes, 1);
-    peri_matrix_release(host);
-    return status;
-}
-
 static peri_status hnsw_adopt(peri_index *index) {
     const peri_hnsw_params *params = peri_hnsw_params_of(index);
-    if ((uint64_t)params->entry >= index->base.rows)
+    if ((uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
-                         index->base.rows);
-    PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->base.rows));
-    if (params->level_max > 0)
-        PERI_TRY(peri_hierarchy_check(peri_index_section(index, "first"),
-                                      peri_index_section(index, "links"), index->base.rows,
-                                      (uint32_t)params->entry, (uint32_t)params->level_max));
-    return make_alive(index);
+                         index->rows);
+    PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->rows));
+    if (params->level_max == 0) return PERI_OK;
+    return peri_hierarchy_check(peri_index_section(index, "first"),
+                                peri_index_section(index, "links"), index->rows,
+                                (uint32_t)params->entry, (uint32_t)params->level_max);
 }
 
 static peri_status hnsw_walk(const peri_index *index, const peri_options *options, size_t k,
@@ -102,10 +80,14 @@ static peri_status hnsw_walk(const peri_index *index, const peri_options *option
     return PERI_OK;
 }
 
+static const char *const hnsw_sections[] = { "graph", "first", "links", NULL };
+
 const peri_kind peri_hnsw_kind = {
     .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
     .build_table = &hnsw_saved_table,
     .saved_table = &hnsw_saved_table,
+    .sections = hnsw_sections,
+    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1))",
     .adopt = hnsw_adopt,
     .walk = hnsw_walk,
 };
@@ -139,27 +121,19 @@ static peri_status even_graph(peri_matrix *graph, size_t cols, peri_matrix **out
 
 /* Sections that both indexes share. */
 static peri_status share_sections(const peri_index *from, peri_index *to) {
-    static const char *const shared[] = { "rows", "ids", "lengths" };
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
-        peri_matrix *matrix = peri_index_section(from, shared[i]);
-        if (matrix == NULL) continue;
-        if (strcmp(shared[i], "rows") == 0) {
-            PERI_TRY(peri_index_set_rows(to, matrix));
-        } else if (strcmp(shared[i], "ids") == 0) {
-            PERI_TRY(peri_index_set_ids(to, matrix));
-        } else {
-            peri_matrix_retain(matrix);
-            PERI_TRY(peri_index_add(to, shared[i], matrix));
-        }
-    }
-    return PERI_OK;
+    peri_matrix *ids = peri_index_section(from, "ids");
+    peri_matrix *deleted = peri_index_section(from, "deleted");
+    PERI_TRY(peri_index_set_rows(to, peri_index_section(from, "rows")));
+    if (deleted != NULL) PERI_TRY(peri_index_set_deleted(to, deleted));
+    if (ids != NULL) PERI_TRY(peri_index_set_ids(to, ids));
+    return peri_index_share(to, from, "lengths");
 }
 
 static peri_status add_hierarchy(peri_index *index, uint64_t seed, const peri_control *control) {
     peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_hierarchy_build build = { .rows = peri_index_section(index, "rows"),
                                    .lengths = peri_index_section(index, "lengths"),
-                                   .metric = index->base.metric,
+                                   .metric = index->metric,
                                    .m = (size_t)params->m,
                                    .seed = seed,
                                    .control = control };
@@ -183,7 +157,7 @@ static peri_status fill(const peri_index *from, peri_index *index, const to_hnsw
     peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_matrix *source = peri_index_section(from, "graph"), *graph;
     size_t degree = peri_matrix_view(source).cols;
-    params->metric = (int64_t)from->base.metric;
+    params->metric = (int64_t)from->metric;
     params->m = (int64_t)peri_max_size(2, (degree + 1) / 2);
     params->ef_construction = asked->ef_construction;
     params->entry = peri_cagra_entry(from);
@@ -205,13 +179,14 @@ peri_status peri_searcher_to_hnsw(peri_searcher *cagra, peri_options options,
     PERI_TRY(peri_options_check(&options, tables, 1));
     peri_params_default(&peri_to_hnsw_table, &params);
     PERI_TRY(peri_params_read(&peri_to_hnsw_table, &options, &params));
-    peri_index *index;
-    PERI_TRY(peri_index_create(cagra->context, &peri_hnsw_kind, cagra->device->place, &index));
-    peri_status status = fill((const peri_index *)cagra, index, &params, control);
-    if (status != PERI_OK) {
-        peri_searcher_release(&index->base);
-        return status;
-    }
-    *out = &index->base;
-    return PERI_OK;
+    peri_index *from = peri_handle_take(cagra), *index = NULL;
+    peri_status status;
+    PERI_GO(peri_index_create(cagra->context, &peri_hnsw_kind, cagra->device->place, &index));
+    PERI_GO(fill(from, index, &params, control));
+    status = peri_handle_create(index, out);
+    index = NULL;
+done:
+    peri_index_release(index);
+    peri_index_release(from);
+    return status;
 }

@@ -121,6 +121,13 @@ M.entries = {
   { name = "Searcher:dataset", call = "s:dataset() -> Matrix", text = "The rows that it holds." },
   { name = "Searcher:filtered", call = "s:filtered(filter) -> Searcher",
     text = "A searcher whose every search also obeys the filter." },
+  { name = "Searcher:extend", call = "index:extend(rows[, options]) -> index",
+    text = "Adds rows behind those there are. Searches under way finish on what they began with.",
+    options = { { "ids", "one for each row; required where the index has ids of its own" },
+      { "threads", "at most this many" }, PROGRESS } },
+  { name = "Searcher:remove", call = "index:remove(ids[, options]) -> integer",
+    text = "Removes rows and says how many there were. Other rows keep their numbers and ids.",
+    options = { { "threads", "at most this many" }, PROGRESS } },
   { name = "Searcher:refined", call = "s:refined(rows[, { ratio = }]) -> Searcher",
     text = "A searcher that asks this one for more and ranks them again on rows.",
     params = { "refined", "search" } },
@@ -195,6 +202,8 @@ local function add_params(lines, kind, verb)
   end
 end
 
+local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
+  .. "rows are kept)"
 local SEARCHED <const> = { "cagra", "hnsw", "refined" }
 
 local function entry_text(entry)
@@ -214,6 +223,8 @@ local function entry_text(entry)
   elseif kind then
     lines[#lines + 1] = ("%-30s %-12s %s"):format("parameters", "default", "meaning and range")
     add_params(lines, kind, verb)
+    local memory = (core.params(kind, verb) or {}).memory
+    lines[#lines + 1] = memory and "memory in bytes: " .. memory .. MEMORY_MORE
   end
   return table.concat(lines, "\n")
 end

@@ -320,6 +320,21 @@ function Searcher:score(queries, ids) end
 ---@nodiscard
 function Searcher:dataset() end
 
+---@class perigee.Extend
+---@field ids perigee.Ids?  one for each row; required where the index has ids of its own
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Extend?
+---@return perigee.Searcher?, string?, perigee.Code?
+function Searcher:extend(rows, options) end
+
+---@param ids perigee.Ids
+---@param options { threads: integer?, progress: perigee.Progress? }?
+---@return integer?, string?, perigee.Code?
+function Searcher:remove(ids, options) end
+
 ---@param f perigee.Filter
 ---@return perigee.Searcher?, string?, perigee.Code?
 ---@nodiscard

@@ -20,7 +20,8 @@
  * The factors 2 are more than what the roundings of norms, lengths and thresholds need; underflow
  * is covered by 2^-149 a term. Rows and queries so large or small that this arithmetic would leave
  * the normal range are rescored always: their start is +inf, their threshold -inf, and a NaN counts
- * as near.
+ * as near. A length below the root of PERI_COARSE_NORM_LEAST counts as that root, for its square
+ * may have lost its digits.
  *
  * i8 and u8: the products are exact integers, rounded once to f32, so the same bounds hold a
  * fortiori. */
@@ -30,15 +31,15 @@
 #include <string.h>
 
 #include "backend/convert_element.h"
+#include "backend/cpu/coarse_bound.h"
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
-#define U 0x1p-24
-#define NORM_MAX 1e37      /* of a squared length: products of two stay finite */
-#define LENGTH_LEAST 1e-12 /* cosine: above, underflow is far below u |q||x| */
-#define LENGTH_MOST 1e12
+#define NORM_MAX PERI_COARSE_NORM_MAX
+#define LENGTH_LEAST PERI_COARSE_LENGTH_LEAST
+#define LENGTH_MOST PERI_COARSE_LENGTH_MOST
 #define CENTRE_SAMPLES 256u
 #define CENTRE_MOST 1e18f
 #define AHEAD_BYTES 4096u /* of a row: longer ones are streams that the hardware follows */
@@ -97,11 +98,6 @@ static bool is_squared(const peri_knn_job *job) {
     return job->op->metric == PERI_SQEUCLIDEAN || job->op->metric == PERI_EUCLIDEAN;
 }
 
-/* Terms of one lane of a canonical sum. */
-static double lanes_of(const peri_knn_job *job) {
-    return (double)peri_ceil_div(job->distances.dim, PERI_LANES);
-}
-
 /* ---- once an operation -------------------------------------------------------------------- */
 
 void peri_knn_coarse_centre(peri_knn_job *job) {
@@ -125,11 +121,10 @@ void peri_knn_coarse_centre(peri_knn_job *job) {
 
 static void describe_query(const peri_knn_job *job, const void *query, double squares,
                            peri_knn_query *out) {
-    double dim = job->distances.dim, lanes = lanes_of(job);
     *out = (peri_knn_query){ .norm = squares, .unbounded = !(squares <= NORM_MAX) };
     if (job->op->metric == PERI_INNER_PRODUCT) {
         out->norm = sqrt(squares);
-        out->slack = (float)(2 * (dim + lanes + 16) * U * out->norm);
+        out->slack = (float)(peri_coarse_slack(job->distances.dim) * out->norm);
     } else if (job->op->metric == PERI_COSINE) {
         out->length = peri_distances_query_length(&job->distances, query);
         out->norm = out->length;
@@ -173,23 +168,10 @@ void peri_knn_coarse_tile(const peri_knn_job *job, size_t number) {
 
 /* ---- thresholds --------------------------------------------------------------------------- */
 
-/* The nearest float that is not above. */
-static float float_below(double value) {
-    float near = (float)value;
-    return (double)near > value ? nextafterf(near, -INFINITY) : near;
-}
-
 /* What a product must not be below for the row to be rescored, with no k-th value above `bound`. */
 static float least_product(const peri_knn_job *job, const peri_knn_query *query, float bound) {
-    double dim = job->distances.dim, lanes = lanes_of(job);
-    double t = bound, under = (4 * dim + 64) * 0x1p-149;
     if (query->unbounded || isinf(bound)) return -INFINITY;
-    if (is_squared(job)) {
-        double a = 2 * (dim + 8) * U, c = (lanes + 8) * U;
-        return float_below(query->norm * (0.5 - a) - t * (0.5 + 2 * c) - under);
-    }
-    if (job->op->metric == PERI_INNER_PRODUCT) return float_below(-t - 8 * U * fabs(t) - under);
-    return float_below((1 - t) * query->norm - 2 * (dim + lanes + 24) * U * query->norm);
+    return peri_coarse_least(job->op->metric, job->distances.dim, query->norm, bound);
 }
 
 /* Lowers the shared bound of a query. */
@@ -213,11 +195,11 @@ static void scale_rows(const peri_distances *rows, panel *p, size_t wide) {
 
 /* From the squared lengths of the packed rows to the start of their products. */
 static void start_rows(const peri_knn_job *job, panel *p, const float *norms) {
-    double a = 2 * ((double)job->distances.dim + 8) * U;
-    float most = 0;
+    double share = peri_coarse_start(job->distances.dim);
+    float most = PERI_COARSE_NORM_LEAST;
     for (size_t r = 0; r < job->kernels->rows; r++) {
         bool usable = norms[r] <= (float)NORM_MAX;
-        p->start[r] = !usable ? INFINITY : is_squared(job) ? (float)(-norms[r] * (0.5 - a)) : 0;
+        p->start[r] = !usable ? INFINITY : is_squared(job) ? (float)(-norms[r] * share) : 0;
         p->scale[r] = 1;
         if (usable && norms[r] > most) most = norms[r];
     }
