@@ -144,6 +144,28 @@ static bool search_taken(const peri_op_graph_search *op, reason why) {
     return true;
 }
 
+static bool rotate_taken(const peri_op_rotate *op, reason why) {
+    if (!rows_taken(&op->rows, why)) return false;
+    if (op->out.dtype != PERI_F32 || op->out.rows != op->rows.rows || op->out.cols == 0 ||
+        (op->rotation == NULL && op->out.cols < op->rows.cols))
+        return refuse(why, "%zu x %zu rows are not rotated into %zu x %zu %s", op->rows.rows,
+                      op->rows.cols, op->out.rows, op->out.cols, peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool pq_encode_taken(const peri_op_pq_encode *op, reason why) {
+    if (op->rows.dtype != PERI_F32)
+        return refuse(why, "rows of %s are not coded, only f32", peri_dtype_name(op->rows.dtype));
+    if (op->pq_bits < 1 || op->pq_bits > 8)
+        return refuse(why, "pq_bits: %u given, 1..8 are taken", op->pq_bits);
+    if (op->pq_dim == 0 || op->pq_len == 0 || op->rows.cols != (size_t)op->pq_dim * op->pq_len)
+        return refuse(why, "%zu columns are not %u pieces of %u", op->rows.cols, op->pq_dim,
+                      op->pq_len);
+    if (op->labels == NULL && op->books != op->pq_dim)
+        return refuse(why, "%zu codebooks for %u pieces without labels", op->books, op->pq_dim);
+    return true;
+}
+
 bool peri_host_supports(const peri_device *device, const peri_op *op, char *text, size_t size) {
     (void)device;
     reason why = { text, size };
@@ -158,6 +180,8 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
     case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
+    case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
+    case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);
     case PERI_OP_COUNT: break;
     }
     return refuse(why, "operation %d is not known", op->kind);
