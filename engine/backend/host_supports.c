@@ -84,6 +84,19 @@ static bool gather_taken(const peri_op_gather *op, reason why) {
     return true;
 }
 
+static bool scatter_taken(const peri_op_scatter *op, reason why) {
+    if (op->rows.cols != op->out.cols || op->rows.dtype != op->out.dtype)
+        return refuse(why, "%zu columns of %s are not scattered into %zu of %s", op->rows.cols,
+                      peri_dtype_name(op->rows.dtype), op->out.cols,
+                      peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool list_scan_taken(const peri_op_list_scan *op, reason why) {
+    return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
+           queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
+}
+
 static bool knn_taken(const peri_op_knn *op, reason why) {
     return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
            metric_taken(op->metric, &op->rows, op->lengths, why) &&
@@ -173,6 +186,8 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_CONVERT: return convert_taken((const peri_op_convert *)op, why);
     case PERI_OP_LENGTHS: return rows_taken(&((const peri_op_lengths *)op)->rows, why);
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
+    case PERI_OP_SCATTER: return scatter_taken((const peri_op_scatter *)op, why);
+    case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);

@@ -87,9 +87,11 @@ struct peri_stream {
     X(CONVERT, convert)             /* dtype to dtype, rounding to nearest even, saturating */     \
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
+    X(SCATTER, scatter)             /* rows to slots */                                            \
     X(KNN, knn)                     /* exact nearest rows */                                       \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
+    X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
@@ -141,6 +143,17 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
+ * is named by no entry of `to` stays as it is. */
+typedef struct peri_op_scatter {
+    peri_op_kind kind;
+    peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
+    const int64_t *from; /* [m]; NULL = 0, 1, 2 .. */
+    const int64_t *to;   /* [m] */
+    size_t count;        /* m */
+    peri_view out;       /* [., d] same dtype */
+} peri_op_scatter;
+
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
 typedef struct peri_op_knn {
@@ -154,6 +167,37 @@ typedef struct peri_op_knn {
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
 } peri_op_knn;
+
+/* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
+ * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
+ * follow. What an entry holds (a row, a code, a length) is row `position` of a matrix beside the
+ * lists. */
+typedef struct peri_lists_view {
+    size_t n_lists;
+    size_t capacity;        /* positions of the arena */
+    const int64_t *offsets; /* [n_lists + 1] ascending, the last is the capacity */
+    const uint32_t *sizes;  /* [n_lists] */
+    const uint32_t *slots;  /* [capacity] slot of the entry: what filters and answers name */
+} peri_lists_view;
+
+/* The k nearest entries of each query in the lists that it probes, exact: canonical distances, ties
+ * to the lower slot, as if KNN were asked with a filter of the slots in these lists.
+ * visited[i] = entries in them that pass the filter. Queries as in KNN. */
+typedef struct peri_op_list_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* [q, n_probes] lists, distinct in a row, or PERI_ID_NONE; NULL = all */
+    size_t n_probes;       /* not read without probes */
+    peri_lists_view lists;
+    peri_view rows;       /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths; /* [capacity] of rows; cosine only, else may be NULL */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_list_scan;
 
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,

@@ -65,6 +65,33 @@ static void of_gather(pointers *p, const peri_op_gather *op) {
     add_view(p, "out", &op->out);
 }
 
+static void of_scatter(pointers *p, const peri_op_scatter *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "from", op->from, op->count, 1, sizeof *op->from);
+    add(p, "to", op->to, op->count, 1, sizeof *op->to);
+    add_view(p, "out", &op->out);
+}
+
+static void add_lists(pointers *p, const peri_lists_view *lists) {
+    add(p, "lists.offsets", lists->offsets, lists->n_lists + 1, 1, sizeof *lists->offsets);
+    add(p, "lists.sizes", lists->sizes, lists->n_lists, 1, sizeof *lists->sizes);
+    add(p, "lists.slots", lists->slots, lists->capacity, 1, sizeof *lists->slots);
+}
+
+static void of_list_scan(pointers *p, const peri_op_list_scan *op) {
+    size_t q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
 static void of_knn(pointers *p, const peri_op_knn *op) {
     add_view(p, "queries", &op->queries);
     add_view(p, "rows", &op->rows);
@@ -193,6 +220,7 @@ static peri_status check_one(peri_fake_device *device, const char *what, uint32_
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
     const peri_filter_view *filter = NULL;
     if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
     if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
     if (filter == NULL || filter->count == 0) return PERI_OK;
     for (uint32_t i = 0; i < filter->count; i++) {
