@@ -95,6 +95,7 @@ struct peri_stream {
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
+    X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
     X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
@@ -311,6 +312,37 @@ typedef struct peri_op_graph_prune {
     uint32_t *graph; /* [rows, degree] out */
     size_t degree;   /* <= knn_degree */
 } peri_op_graph_prune;
+
+/* Links of rows, chosen among candidates by distances: the neighbour selection heuristic of HNSW
+ * (Malkov & Yashunin 2018, algorithm 4); with alpha above 1, RobustPrune of Vamana (Subramanya et
+ * al.: DiskANN, NeurIPS 2019, algorithm 2). Row i of the output is that of row t = slots[i].
+ *
+ * Its candidates, without PERI_SLOT_NONE, t itself and repeats, are gone through by (v(t, c), c),
+ * where v is the value inside (smaller is nearer). Candidate c is dropped when for some link r
+ * kept before
+ *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r)
+ * and else kept, until `degree` are. (The second case: a link r equal to t is at the distance of t
+ * from every c, and would drop them all. It drops only what is equal to it.) With alpha 1, limit =
+ * v(t, c); above, v(t, c) / alpha, and under the inner product, whose values are negative,
+ *     limit = fma(1 / alpha - 1, fma(|t|, |c|, v(t, c)), v(t, c)):
+ * what is divided is how far v is from the least it can be, which for rows of length 1 is the rule
+ * of cosine. A v that overflowed to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
+typedef struct peri_op_graph_link {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n]; cosine, and inner product with alpha above 1 */
+    float alpha;          /* >= 1 */
+    size_t count;
+    const uint32_t *slots;      /* [count] */
+    const uint32_t *candidates; /* [count, columns] PERI_SLOT_NONE is passed over */
+    const float *distances;     /* [count, columns] v(t, c), no NaN; NULL = not known yet */
+    size_t columns;
+    uint32_t *links;       /* [count, degree] out */
+    float *link_distances; /* [count, degree] out: v(t, link), a zero without its sign, +inf past
+                              the end; may be NULL */
+    size_t degree;
+} peri_op_graph_link;
 
 /* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
 typedef struct peri_hierarchy {
