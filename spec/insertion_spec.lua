@@ -256,6 +256,37 @@ for _, kind in ipairs(KINDS) do
   end)
 end
 
+describe("a CAGRA index", function()
+  local set = support.small "packages"
+  local options = { metric = set.metric, graph_degree = 32, intermediate_graph_degree = 64 }
+
+  it("extended is within 0.01 of one built of all", function()
+    local half = #set.rows // 2
+    local whole, grown = support.build("cagra", set.rows, options),
+      support.build("cagra", set.rows:slice(0, half), options)
+    assert(grown:extend(set.rows:slice(half, #set.rows)))
+    local a, b = recall(whole, set.queries, set.truth, 32), recall(grown, set.queries, set.truth, 32)
+    assert.is_true(b >= a - 0.01, ("%.4f, whole %.4f"):format(b, a))
+  end)
+
+  it("walks around holes, and finds all rows that are left", function()
+    local index = support.build("cagra", set.rows, options)
+    local gone = numbers(0, #set.rows, 2)
+    assert.equal(#gone, assert(index:remove(gone)))
+    local truth = assert(pg.ground_truth(set.rows, set.queries, K,
+      { metric = set.metric, filter = ~pg.filter.ids(gone) }))
+    local found = recall(index, set.queries, truth, 64)
+    assert.is_true(found >= 0.97, ("recall %.4f"):format(found))
+    local hits = assert(index:search(set.queries, K))
+    assert.same({ "graph", 0 }, { hits.info.path, hits.info.missing })
+    for q = 0, #set.queries - 1 do
+      for id in hits:each(q) do
+        assert.equal(1, id % 2)
+      end
+    end
+  end)
+end)
+
 describe("an HNSW index made of a CAGRA graph", function()
   it("extends and mends as one that was built", function()
     local set = support.small "packages"

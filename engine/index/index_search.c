@@ -333,7 +333,9 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
-    bool filtered = search->filter_count > 0 || search->also != NULL;
+    /* A walk may begin at a hole (an entry when no row is left, a random row), and the scan that
+     * repairs its answer meets them all. */
+    bool filtered = search->filter_count > 0 || search->also != NULL || index->kind->walk != NULL;
     if (index->alive != NULL && (filtered || index->holes < index->removed)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
