@@ -158,7 +158,8 @@ for _, kind in ipairs(KINDS) do
       local whole = support.build(kind, set.rows, { metric = set.metric })
       local grown = support.build(kind, set.rows:slice(0, half), { metric = set.metric })
       assert(grown:extend(set.rows:slice(half, #set.rows)))
-      local a, b = recall(whole, set.queries, set.truth, 32), recall(grown, set.queries, set.truth, 32)
+      local a = recall(whole, set.queries, set.truth, 32)
+    local b = recall(grown, set.queries, set.truth, 32)
       assert.is_true(b >= a - 0.01, ("%.4f, whole %.4f"):format(b, a))
     end)
 
@@ -175,7 +176,8 @@ for _, kind in ipairs(KINDS) do
         assert.equal(#gone, assert(index:remove(gone)))
         local rest = assert(set.rows:gather(left))
         local fresh = support.build(kind, rest, { metric = set.metric, ids = left })
-        local truth = assert(pg.ground_truth(rest, set.queries, K, { metric = set.metric, ids = left }))
+        local truth = assert(pg.ground_truth(rest, set.queries, K,
+          { metric = set.metric, ids = left }))
         local a, b = recall(fresh, set.queries, truth, 32), recall(index, set.queries, truth, 32)
         assert.is_true(b >= a - 0.01, ("1 of %d left: %.4f, fresh %.4f"):format(step, b, a))
         assert(index:extend(assert(set.rows:gather(gone))))
@@ -265,7 +267,8 @@ describe("a CAGRA index", function()
     local whole, grown = support.build("cagra", set.rows, options),
       support.build("cagra", set.rows:slice(0, half), options)
     assert(grown:extend(set.rows:slice(half, #set.rows)))
-    local a, b = recall(whole, set.queries, set.truth, 32), recall(grown, set.queries, set.truth, 32)
+    local a = recall(whole, set.queries, set.truth, 32)
+    local b = recall(grown, set.queries, set.truth, 32)
     assert.is_true(b >= a - 0.01, ("%.4f, whole %.4f"):format(b, a))
   end)
 
