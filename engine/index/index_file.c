@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "index/handle.h"
 #include "index/hnswlib_convert.h"
+#include "quant/quantizer.h"
 
 #define OPTIONS_MAX 40
 #define WORD_MAX 48
@@ -179,6 +180,11 @@ static peri_status open_container(peri_context *context, const char *path,
     peri_status status;
     PERI_GO(peri_container_open(context, path, options->map, options->control, &container));
     const peri_kind *kind = peri_kind_find(peri_container_kind(container));
+    if (kind == NULL && peri_quantizer_kind_find(peri_container_kind(container)) != NULL) {
+        status = peri_fail(PERI_E_UNSUPPORTED, "'%s' holds a quantizer: open it as %s", path,
+                           peri_container_kind(container));
+        goto done;
+    }
     if (kind == NULL) {
         status = peri_fail(PERI_E_UNSUPPORTED,
                            "'%s' holds an index of kind '%.40s', which this "

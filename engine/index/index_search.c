@@ -182,9 +182,9 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
  * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
     static const double SCAN_GAIN = 4.0;
-    size_t rows = index->rows;
+    size_t rows = index->rows - index->holes; /* those that a walk may come to */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
-    if (passing == rows || p->filter_count == 0) return 1;
+    if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
     if (index->kind->scan != NULL)
         return (double)passing <= p->reach * (double)rows ? CLASS_EXACT : 1;
     if (passing <= k) return CLASS_EXACT;

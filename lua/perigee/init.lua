@@ -22,6 +22,7 @@ local pg = {
   ivf_flat = core.ivf_flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  vamana = core.vamana,
 }
 
 ---Recall of what was found against the truth.

@@ -773,6 +773,84 @@ static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t k
     return status;
 }
 
+/* A choice of links: every third row, among lists with gaps, repeats and the row itself. */
+typedef struct link_case {
+    float alpha;
+    size_t count, columns, degree;
+    uint32_t *slots, *candidates;
+    float *distances; /* NULL: the operation finds them */
+} link_case;
+
+static peri_status link_at(place *p, const knn_case *c, const link_case *l, uint32_t *links,
+                           float *distances) {
+    size_t items = l->count * l->columns, chosen = l->count * l->degree;
+    peri_op_graph_link op = { .kind = PERI_OP_GRAPH_LINK,
+                              .metric = c->metric,
+                              .alpha = l->alpha,
+                              .count = l->count,
+                              .columns = l->columns,
+                              .degree = l->degree };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.slots = place_put(p, l->slots, l->count * sizeof *l->slots);
+    op.candidates = place_put(p, l->candidates, items * sizeof *l->candidates);
+    op.distances = place_put(p, l->distances, items * sizeof *l->distances);
+    op.links = place_room(p, chosen * sizeof *links);
+    op.link_distances = place_room(p, chosen * sizeof *distances);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, links, op.links, chosen * sizeof *links);
+    place_fetch(p, distances, op.link_distances, chosen * sizeof *distances);
+    return PERI_OK;
+}
+
+static void compare_links(pair *t, const knn_case *c, const link_case *l) {
+    size_t chosen = l->count * l->degree, at = 0;
+    uint32_t *wanted = test_new(chosen, sizeof *wanted), *found = test_new(chosen, sizeof *found);
+    float *wanted_values = test_new(chosen, sizeof *wanted_values);
+    float *found_values = test_new(chosen, sizeof *found_values);
+    place_must(link_at(&t->ref, c, l, wanted, wanted_values), "ref graph_link");
+    if (went(t, PERI_OP_GRAPH_LINK, "graph_link", link_at(&t->tested, c, l, found, found_values)))
+        CHECK(memcmp(wanted, found, chosen * sizeof *found) == 0 &&
+                  test_same_bits(wanted_values, found_values, chosen, &at),
+              "graph_link %s %s, alpha %g, %zu candidates, distances %s",
+              peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), (double)l->alpha,
+              l->columns, l->distances == NULL ? "not given" : "given");
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+static void check_links(pair *t, const knn_case *c, const lists *knn, size_t columns,
+                        size_t degree) {
+    size_t rows = c->rows.rows;
+    link_case l = { .count = (rows + 2) / 3, .columns = columns, .degree = degree };
+    l.slots = test_new(l.count, sizeof *l.slots);
+    l.candidates = test_new(l.count * columns, sizeof *l.candidates);
+    float *distances = test_new(l.count * columns, sizeof *distances);
+    for (size_t i = 0; i < l.count; i++) {
+        l.slots[i] = (uint32_t)(3 * i);
+        for (size_t j = 0; j < columns; j++) {
+            uint32_t pick = peri_random_below(51, i * columns + j, (uint32_t)columns + 2);
+            l.candidates[i * columns + j] = pick >= columns ? PERI_SLOT_NONE
+                                                            : knn->slots[3 * i * columns + pick];
+            distances[i * columns + j] = pick >= columns ? INFINITY
+                                                         : knn->distances[3 * i * columns + pick];
+        }
+    }
+    for (int given = 0; given < 2; given++)
+        for (int far = 0; far < 2; far++) {
+            l.alpha = far ? 1.3f : 1.0f;
+            l.distances = given ? distances : NULL;
+            compare_links(t, c, &l);
+        }
+    free(l.slots);
+    free(l.candidates);
+    free(distances);
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
                              int64_t *ids, float *distances, uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
@@ -843,6 +921,8 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
         CHECK(memcmp(wanted, found, rows * kept * sizeof *found) == 0, "graph_prune, %zu rows",
               rows);
     clear(t);
+    check_links(t, &c, &knn, degree, kept);
+    check_links(t, &c, &knn, degree, degree);
     check_search(t, &c, wanted, kept);
     filters_free(&c.filters);
     lists_free(&knn);

@@ -5,6 +5,7 @@
  * over its whole length. */
 #include "backend/fake/fake.h"
 #include "core/checked.h"
+#include "core/codes.h"
 
 #define POINTERS_MAX 16
 
@@ -151,6 +152,17 @@ static void of_graph_prune(pointers *p, const peri_op_graph_prune *op) {
     add(p, "graph", op->graph, op->rows, op->degree, sizeof *op->graph);
 }
 
+static void of_graph_link(pointers *p, const peri_op_graph_link *op) {
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE || op->metric == PERI_INNER_PRODUCT)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add(p, "slots", op->slots, op->count, 1, sizeof *op->slots);
+    add(p, "candidates", op->candidates, op->count, op->columns, sizeof *op->candidates);
+    add(p, "distances", op->distances, op->count, op->columns, sizeof *op->distances);
+    add(p, "links", op->links, op->count, op->degree, sizeof *op->links);
+    add(p, "link_distances", op->link_distances, op->count, op->degree, sizeof *op->link_distances);
+}
+
 static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     size_t n = op->rows.rows, q = op->queries.rows;
     add_view(p, "queries", &op->queries);
@@ -169,6 +181,22 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
     add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
+static void of_rotate(pointers *p, const peri_op_rotate *op) {
+    add_view(p, "rows", &op->rows);
+    /* how many centroids there are is not told; one at least */
+    add(p, "centroids", op->centroids, 1, op->rows.cols, sizeof *op->centroids);
+    add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
+    add(p, "rotation", op->rotation, op->out.cols, op->rows.cols, sizeof *op->rotation);
+    add_view(p, "out", &op->out);
+}
+
+static void of_pq_encode(pointers *p, const peri_op_pq_encode *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "codebooks", op->codebooks, op->books << op->pq_bits, op->pq_len, sizeof *op->codebooks);
+    add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
+    add(p, "codes", op->codes, op->rows.rows, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
 }
 
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {
