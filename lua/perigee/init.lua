@@ -21,6 +21,7 @@ local pg = {
   flat = core.flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  kmeans = core.kmeans,
 }
 
 ---Recall of what was found against the truth.
@@ -51,6 +52,9 @@ end
 -- What the core asks of the Lua side.
 core.hooks.progress = function()
   return require "perigee.progress".bar()
+end
+core.hooks.clusters = function(fields)
+  return require "perigee.kmeans".object(fields)
 end
 core.hooks.accept = function(searcher, queries, k, options)
   return require "perigee.accept".search(searcher, queries, k, options)
