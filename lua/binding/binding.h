@@ -205,6 +205,9 @@ int lperi_searcher_to_hnsw(lua_State *L);
 int lperi_searcher_to(lua_State *L);
 int lperi_searcher_save(lua_State *L);
 
+/* kmeans.c */
+int lperi_kmeans(lua_State *L);
+
 /* params.c */
 int lperi_params(lua_State *L);
 int lperi_defaults(lua_State *L); /* upvalue 1: the kind */
