@@ -21,6 +21,11 @@ local pg = {
   flat = core.flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  pq = core.pq,
+  opq = core.opq,
+  sq = core.sq,
+  binary = core.binary,
+  rabitq = core.rabitq,
 }
 
 ---Recall of what was found against the truth.
