@@ -531,9 +531,9 @@ PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
 
 /* ---- quantizers --------------------------------------------------------------------------- */
 
-/* An optional library that is opened on first use: "lapack", which learns rotations for opq. Its file
- * name in `file` (static text), or PERI_E_UNSUPPORTED and, in the detail, what is missing and which
- * package has it. */
+/* An optional library that is opened on first use: "lapack", which learns rotations for opq. Its
+ * file name in `file` (static text), or PERI_E_UNSUPPORTED and, in the detail, what is missing and
+ * which package has it. */
 PERI_API peri_status peri_library_find(const char *name, const char **file);
 
 /* Turns rows into short codes and back. Kinds: "pq", "opq" (product quantization, with a learned

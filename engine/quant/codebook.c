@@ -184,8 +184,8 @@ static void sum_book(const lloyd *run, size_t book) {
     }
 }
 
-/* Gives an empty code the piece that lies farthest, within the code of the most error; that code gives
- * no other in this iteration. Nothing happens when no code has any. */
+/* Gives an empty code the piece that lies farthest, within the code of the most error; that code
+ * gives no other in this iteration. Nothing happens when no code has any. */
 static void move_empty(const lloyd *run, size_t book, size_t empty) {
     peri_view rows = peri_matrix_view(run->host);
     crowd *crowds = run->crowds + book * run->codes, *worst = crowds;

@@ -11,7 +11,7 @@
 #include "core/checked.h"
 #include "core/memory.h"
 
-/* Fortran's calling convention: everything by address; 32-bit integers, the length of a text last. */
+/* Fortran's calling convention: everything by address, 32-bit integers, a text's length last. */
 typedef void (*dgesdd_fn)(const char *jobz, const int *m, const int *n, double *a, const int *lda,
                           double *s, double *u, const int *ldu, double *vt, const int *ldvt,
                           double *work, const int *lwork, int *iwork, int *info,

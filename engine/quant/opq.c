@@ -90,8 +90,8 @@ done:
     return status;
 }
 
-/* Columns of one piece of the product: the rows of each code are summed first, in order, so that the
- * codeword is multiplied once. */
+/* Columns of one piece of the product: the rows of each code are summed first, in order, so that
+ * the codeword is multiplied once. */
 static peri_status product_task(void *ud, size_t task, size_t worker) {
     const opq *run = ud;
     const peri_pq *pq = run->pq;
@@ -164,9 +164,9 @@ static peri_status turn_often(opq *run, uint32_t count, double *error) {
     return PERI_OK;
 }
 
-/* A few rotations from the columns as they are, and from a random rotation; what has the smaller error
- * goes on. Columns that belong together (neighbouring cells of a SIFT descriptor) are lost by the one,
- * columns of falling variance by the other. */
+/* A few rotations from the columns as they are, and from a random rotation; what has the smaller
+ * error goes on. Columns that belong together (neighbouring cells of a SIFT descriptor) are lost by
+ * the one, columns of falling variance by the other. */
 static peri_status choose_start(opq *run, uint32_t count) {
     peri_pq *pq = run->pq, plain = *pq;
     peri_place place = peri_matrix_view(run->training->sample).place;

@@ -278,7 +278,7 @@ static void add_quantizer(lua_State *L, const char *kind) {
     lua_setfield(L, -2, kind);
 }
 
-/* libraries() -> a list of { name, file } and of { name, reason }: what is loaded when it is needed */
+/* libraries() -> a list of { name, file } and of { name, reason }: what is loaded when needed */
 static int libraries(lua_State *L) {
     const char *file;
     peri_status status = peri_library_find("lapack", &file);
