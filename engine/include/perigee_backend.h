@@ -87,12 +87,15 @@ struct peri_stream {
     X(CONVERT, convert)             /* dtype to dtype, rounding to nearest even, saturating */     \
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
+    X(SCATTER, scatter)             /* rows to slots */                                            \
     X(KNN, knn)                     /* exact nearest rows */                                       \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
+    X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
+    X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
     X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
@@ -141,6 +144,17 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
+ * is named by no entry of `to` stays as it is. */
+typedef struct peri_op_scatter {
+    peri_op_kind kind;
+    peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
+    const int64_t *from; /* [m]; NULL = 0, 1, 2 .. */
+    const int64_t *to;   /* [m] */
+    size_t count;        /* m */
+    peri_view out;       /* [., d] same dtype */
+} peri_op_scatter;
+
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
 typedef struct peri_op_knn {
@@ -154,6 +168,37 @@ typedef struct peri_op_knn {
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
 } peri_op_knn;
+
+/* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
+ * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
+ * follow. What an entry holds (a row, a code, a length) is row `position` of a matrix beside the
+ * lists. */
+typedef struct peri_lists_view {
+    size_t n_lists;
+    size_t capacity;        /* positions of the arena */
+    const int64_t *offsets; /* [n_lists + 1] ascending, the last is the capacity */
+    const uint32_t *sizes;  /* [n_lists] */
+    const uint32_t *slots;  /* [capacity] slot of the entry: what filters and answers name */
+} peri_lists_view;
+
+/* The k nearest entries of each query in the lists that it probes, exact: canonical distances, ties
+ * to the lower slot, as if KNN were asked with a filter of the slots in these lists.
+ * visited[i] = entries in them that pass the filter. Queries as in KNN. */
+typedef struct peri_op_list_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* [q, n_probes] lists, distinct in a row, or PERI_ID_NONE; NULL = all */
+    size_t n_probes;       /* not read without probes */
+    peri_lists_view lists;
+    peri_view rows;       /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths; /* [capacity] of rows; cosine only, else may be NULL */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_list_scan;
 
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
@@ -267,6 +312,37 @@ typedef struct peri_op_graph_prune {
     uint32_t *graph; /* [rows, degree] out */
     size_t degree;   /* <= knn_degree */
 } peri_op_graph_prune;
+
+/* Links of rows, chosen among candidates by distances: the neighbour selection heuristic of HNSW
+ * (Malkov & Yashunin 2018, algorithm 4); with alpha above 1, RobustPrune of Vamana (Subramanya et
+ * al.: DiskANN, NeurIPS 2019, algorithm 2). Row i of the output is that of row t = slots[i].
+ *
+ * Its candidates, without PERI_SLOT_NONE, t itself and repeats, are gone through by (v(t, c), c),
+ * where v is the value inside (smaller is nearer). Candidate c is dropped when for some link r
+ * kept before
+ *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r)
+ * and else kept, until `degree` are. (The second case: a link r equal to t is at the distance of t
+ * from every c, and would drop them all. It drops only what is equal to it.) With alpha 1, limit =
+ * v(t, c); above, v(t, c) / alpha, and under the inner product, whose values are negative,
+ *     limit = fma(1 / alpha - 1, fma(|t|, |c|, v(t, c)), v(t, c)):
+ * what is divided is how far v is from the least it can be, which for rows of length 1 is the rule
+ * of cosine. A v that overflowed to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
+typedef struct peri_op_graph_link {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n]; cosine, and inner product with alpha above 1 */
+    float alpha;          /* >= 1 */
+    size_t count;
+    const uint32_t *slots;      /* [count] */
+    const uint32_t *candidates; /* [count, columns] PERI_SLOT_NONE is passed over */
+    const float *distances;     /* [count, columns] v(t, c), no NaN; NULL = not known yet */
+    size_t columns;
+    uint32_t *links;       /* [count, degree] out */
+    float *link_distances; /* [count, degree] out: v(t, link), a zero without its sign, +inf past
+                              the end; may be NULL */
+    size_t degree;
+} peri_op_graph_link;
 
 /* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
 typedef struct peri_hierarchy {

@@ -73,8 +73,12 @@ peri_status peri_searcher_save(peri_searcher *searcher, const char *path,
     if (index == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s is not saved: save the index that it wraps",
                          searcher->ops->kind);
-    peri_status status = is_hnswlib(options) ? peri_hnswlib_save(index, path, options)
-                                             : save_container(index, path, options);
+    peri_index *packed = NULL;
+    peri_status status = peri_index_pack(index, &packed);
+    if (status == PERI_OK)
+        status = is_hnswlib(options) ? peri_hnswlib_save(packed, path, options)
+                                     : save_container(packed, path, options);
+    peri_index_release(packed);
     peri_index_release(index);
     return status;
 }

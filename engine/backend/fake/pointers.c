@@ -65,6 +65,33 @@ static void of_gather(pointers *p, const peri_op_gather *op) {
     add_view(p, "out", &op->out);
 }
 
+static void of_scatter(pointers *p, const peri_op_scatter *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "from", op->from, op->count, 1, sizeof *op->from);
+    add(p, "to", op->to, op->count, 1, sizeof *op->to);
+    add_view(p, "out", &op->out);
+}
+
+static void add_lists(pointers *p, const peri_lists_view *lists) {
+    add(p, "lists.offsets", lists->offsets, lists->n_lists + 1, 1, sizeof *lists->offsets);
+    add(p, "lists.sizes", lists->sizes, lists->n_lists, 1, sizeof *lists->sizes);
+    add(p, "lists.slots", lists->slots, lists->capacity, 1, sizeof *lists->slots);
+}
+
+static void of_list_scan(pointers *p, const peri_op_list_scan *op) {
+    size_t q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
 static void of_knn(pointers *p, const peri_op_knn *op) {
     add_view(p, "queries", &op->queries);
     add_view(p, "rows", &op->rows);
@@ -123,6 +150,17 @@ static void of_graph_descent(pointers *p, const peri_op_graph_descent *op) {
 static void of_graph_prune(pointers *p, const peri_op_graph_prune *op) {
     add(p, "knn", op->knn, op->rows, op->knn_degree, sizeof *op->knn);
     add(p, "graph", op->graph, op->rows, op->degree, sizeof *op->graph);
+}
+
+static void of_graph_link(pointers *p, const peri_op_graph_link *op) {
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE || op->metric == PERI_INNER_PRODUCT)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add(p, "slots", op->slots, op->count, 1, sizeof *op->slots);
+    add(p, "candidates", op->candidates, op->count, op->columns, sizeof *op->candidates);
+    add(p, "distances", op->distances, op->count, op->columns, sizeof *op->distances);
+    add(p, "links", op->links, op->count, op->degree, sizeof *op->links);
+    add(p, "link_distances", op->link_distances, op->count, op->degree, sizeof *op->link_distances);
 }
 
 static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
@@ -193,6 +231,7 @@ static peri_status check_one(peri_fake_device *device, const char *what, uint32_
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
     const peri_filter_view *filter = NULL;
     if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
     if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
     if (filter == NULL || filter->count == 0) return PERI_OK;
     for (uint32_t i = 0; i < filter->count; i++) {
