@@ -22,7 +22,14 @@ local MAKERS <const> = {
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return support.build("cagra", rows, options)
   end,
+  vamana = function(rows, options)
+    options.graph_degree = 32
+    return support.build("vamana", rows, options)
+  end,
   hnsw = function(rows, options)
+    if rows.dtype == "f16" then -- built, or made of a graph
+      return support.build("hnsw", rows, options)
+    end
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return assert(support.build("cagra", rows, options):to_hnsw())
   end,

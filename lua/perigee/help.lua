@@ -58,15 +58,29 @@ M.entries = {
   { name = "pg.flat.defaults", call = "pg.flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_flat.build", call = "pg.ivf_flat.build(rows[, options]) -> Searcher",
+    text = "Rows in lists by their nearest centroid; a search compares those of a few lists.",
+    options = BUILD, params = { "ivf_flat", "build" } },
+  { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
   { name = "pg.cagra.defaults", call = "pg.cagra.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, search, "
       .. "to_hnsw." },
+  { name = "pg.hnsw.build", call = "pg.hnsw.build(rows[, options]) -> Searcher",
+    text = "A graph with levels above it, made by insertion.", options = BUILD,
+    params = { "hnsw", "build" } },
   { name = "pg.hnsw.defaults", call = "pg.hnsw.defaults([verb]) -> values, rules",
-    text = "Default search parameters by name. An HNSW index is made by index:to_hnsw or "
-      .. "pg.open." },
+    text = "Default parameters by name. verb: build, search. An HNSW index is also made by "
+      .. "index:to_hnsw or pg.open." },
+  { name = "pg.vamana.build", call = "pg.vamana.build(rows[, options]) -> Searcher",
+    text = "A graph of one level whose links reach far, made by insertion in two passes.",
+    options = BUILD, params = { "vamana", "build" } },
+  { name = "pg.vamana.defaults", call = "pg.vamana.defaults([verb]) -> values, rules",
+    text = "Default parameters by name. verb: build, search." },
   { name = "pg.open", call = "pg.open(path[, options]) -> Searcher",
     text = "Opens a saved index.",
     options = { PLACE, { "map", "true: map the file instead of reading it" },
@@ -204,7 +218,7 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "cagra", "hnsw", "refined" }
+local SEARCHED <const> = { "ivf_flat", "cagra", "hnsw", "vamana", "refined" }
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }
