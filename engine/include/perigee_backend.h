@@ -144,8 +144,8 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
-/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
- * is named by no entry of `to` stays as it is. */
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
+ * What is named by no entry of `to` stays as it is. */
 typedef struct peri_op_scatter {
     peri_op_kind kind;
     peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
@@ -396,9 +396,9 @@ typedef struct peri_op_graph_search {
 } peri_op_graph_search;
 
 /* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
- * subtraction). Element r of the product is the canonical dot of row r of the rotation and t. Without
- * centroids t is the row; with centroids and no labels all rows take centroid 0; without a rotation
- * out[i] is t with zeros behind it. */
+ * subtraction). Element r of the product is the canonical dot of row r of the rotation and t.
+ * Without centroids t is the row; with centroids and no labels all rows take centroid 0; without a
+ * rotation out[i] is t with zeros behind it. */
 typedef struct peri_op_rotate {
     peri_op_kind kind;
     peri_view rows;         /* [n, d] f32 f16 i8 u8 */
@@ -408,11 +408,11 @@ typedef struct peri_op_rotate {
     peri_view out;          /* [n, .] f32 */
 } peri_op_rotate;
 
-/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len, (j +
- * 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with labels,
- * book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t, sum) with
- * t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than anything. Codes are
- * packed as core/codes.h says, spare bits 0. */
+/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len,
+ * (j + 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with
+ * labels, book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t,
+ * sum) with t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than
+ * anything. Codes are packed as core/codes.h says, spare bits 0. */
 typedef struct peri_op_pq_encode {
     peri_op_kind kind;
     peri_view rows;         /* [n, pq_dim * pq_len] f32 */
