@@ -76,6 +76,21 @@ describe("vamana.build", function()
   end)
 end)
 
+describe("on the sets of others", function()
+  for _, name in ipairs { "bigann10k", "sift-ngt5k" } do
+    it(("%s, hnsw at ef 100 reaches 0.99 and vamana 0.97"):format(name), function()
+      local folder = support.shared(name) .. "/"
+      local rows = assert(pg.load(folder .. "base.bvecs"))
+      local queries = assert(pg.load(folder .. "query.bvecs"))
+      local truth = { neighbors = assert(pg.load(folder .. "gt.ivecs")),
+        distances = assert(pg.load(folder .. "gt_dist2.fvecs")), metric = "sqeuclidean" }
+      local hnsw, vamana = support.build("hnsw", rows), support.build("vamana", rows)
+      assert.is_true(recall(hnsw, queries, truth, 100) >= 0.99)
+      assert.is_true(assert(pg.recall(assert(vamana:search(queries, K)), truth)) >= 0.97)
+    end)
+  end
+end)
+
 for _, kind in ipairs(KINDS) do
   describe(kind, function()
     after_each(support.clean)
@@ -84,7 +99,7 @@ for _, kind in ipairs(KINDS) do
       local set = support.small "packages"
       local rows, more = set.rows:slice(0, 1500), set.rows:slice(1500, 2000)
       local first
-      for threads = 1, 8 do
+      for _, threads in ipairs { 1, 2, 3, 8 } do
         local index = support.build(kind, rows, { metric = set.metric, threads = threads })
         assert(index:extend(more, { threads = threads }))
         assert(index:remove(numbers(0, 2000, 5), { threads = threads }))
@@ -166,7 +181,7 @@ for _, kind in ipairs(KINDS) do
     it("is within 0.01 of a fresh one after rows left and came back", function()
       local set = support.small "sift"
       local n = #set.rows
-      for _, step in ipairs { 10, 4, 2 } do
+      for _, step in ipairs { 10, 2 } do
         local gone = numbers(0, n, step)
         local left = {}
         for r = 0, n - 1 do
