@@ -87,11 +87,17 @@ struct peri_stream {
     X(CONVERT, convert)             /* dtype to dtype, rounding to nearest even, saturating */     \
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
+    X(SCATTER, scatter)             /* rows to slots */                                            \
     X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
+    X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
+    X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
-    X(GRAPH_SEARCH, graph_search)   /* best-first walk */
+    X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
+    X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
+    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
@@ -137,6 +143,17 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
+ * is named by no entry of `to` stays as it is. */
+typedef struct peri_op_scatter {
+    peri_op_kind kind;
+    peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
+    const int64_t *from; /* [m]; NULL = 0, 1, 2 .. */
+    const int64_t *to;   /* [m] */
+    size_t count;        /* m */
+    peri_view out;       /* [., d] same dtype */
+} peri_op_scatter;
+
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
 typedef struct peri_op_knn {
@@ -150,6 +167,74 @@ typedef struct peri_op_knn {
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
 } peri_op_knn;
+
+/* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
+ * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
+ * follow. What an entry holds (a row, a code, a length) is row `position` of a matrix beside the
+ * lists. */
+typedef struct peri_lists_view {
+    size_t n_lists;
+    size_t capacity;        /* positions of the arena */
+    const int64_t *offsets; /* [n_lists + 1] ascending, the last is the capacity */
+    const uint32_t *sizes;  /* [n_lists] */
+    const uint32_t *slots;  /* [capacity] slot of the entry: what filters and answers name */
+} peri_lists_view;
+
+/* The k nearest entries of each query in the lists that it probes, exact: canonical distances, ties
+ * to the lower slot, as if KNN were asked with a filter of the slots in these lists.
+ * visited[i] = entries in them that pass the filter. Queries as in KNN. */
+typedef struct peri_op_list_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* [q, n_probes] lists, distinct in a row, or PERI_ID_NONE; NULL = all */
+    size_t n_probes;       /* not read without probes */
+    peri_lists_view lists;
+    peri_view rows;       /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths; /* [capacity] of rows; cosine only, else may be NULL */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_list_scan;
+
+/* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
+ * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
+ * and take the query's side of the distance. */
+typedef struct peri_op_assign {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] f32 f16 i8 u8 */
+    peri_view centroids;  /* [c, d] f32, c >= 1 */
+    const float *lengths; /* [c] of centroids; cosine only, else may be NULL */
+    uint32_t *labels;     /* [n] out */
+    float *distances;     /* [n] out, the value inside; may be NULL */
+} peri_op_assign;
+
+/* Every centroid moves to the mean of its rows (and of itself, as often as `weights` says: the
+ * step of mini-batch k-means, Sculley: Web-scale k-means clustering, WWW 2010):
+ *
+ * S(c) = the sum of the rows labelled c in f64: its rows in ascending order are taken in groups of
+ * PERI_SUMS_GROUP, a group is summed from 0 one row after the other, and the groups' sums are added
+ * in their order. With `lengths` an element counts as (double)x / (double)lengths[row].
+ * w = weights[c], or 0 without; n = counts[c].
+ *   n == 0: the centroid stays as it is, bit for bit.
+ *   mean = (float)(S(c) / n) when w == 0, else (float)((w * (double)centroid + S(c)) / (w + n)),
+ * each operation rounded on its own. With `unit` the mean is divided, in f32, by its canonical
+ * length; a mean of length 0, or past the range of f32, leaves the centroid as it is. */
+#define PERI_SUMS_GROUP 256u
+
+typedef struct peri_op_cluster_sums {
+    peri_op_kind kind;
+    bool unit;
+    peri_view rows;         /* [n, d] f32 f16 i8 u8 */
+    const uint32_t *labels; /* [n] slots of centroids, in range (the caller's) */
+    const float *lengths;   /* [n] of rows, or NULL */
+    const double *weights;  /* [c], or NULL */
+    peri_view centroids;    /* [c, d] f32, in and out */
+    uint32_t *counts;       /* [c] out: rows of each label */
+} peri_op_cluster_sums;
 
 /* Canonical distances of given candidates. k > 0: the best k of each row, sorted, a slot that
  * appears twice is taken once, PERI_ID_NONE skipped. k == 0: distances[i, j] belongs to
@@ -301,6 +386,35 @@ typedef struct peri_op_graph_search {
     float *distances;  /* [q, k] */
     uint32_t *visited; /* [q] distances computed; may be NULL */
 } peri_op_graph_search;
+
+/* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
+ * subtraction). Element r of the product is the canonical dot of row r of the rotation and t. Without
+ * centroids t is the row; with centroids and no labels all rows take centroid 0; without a rotation
+ * out[i] is t with zeros behind it. */
+typedef struct peri_op_rotate {
+    peri_op_kind kind;
+    peri_view rows;         /* [n, d] f32 f16 i8 u8 */
+    const float *centroids; /* [m, d] or NULL */
+    const uint32_t *labels; /* [n] below m, or NULL */
+    const float *rotation;  /* [out.cols, d] or NULL: then out.cols >= d */
+    peri_view out;          /* [n, .] f32 */
+} peri_op_rotate;
+
+/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len, (j +
+ * 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with labels,
+ * book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t, sum) with
+ * t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than anything. Codes are
+ * packed as core/codes.h says, spare bits 0. */
+typedef struct peri_op_pq_encode {
+    peri_op_kind kind;
+    peri_view rows;         /* [n, pq_dim * pq_len] f32 */
+    const float *codebooks; /* [books * 2^pq_bits, pq_len] */
+    size_t books;           /* pq_dim, or with labels any number */
+    const uint32_t *labels; /* [n] below books, or NULL */
+    uint32_t pq_dim, pq_len;
+    uint32_t pq_bits; /* 1..8 */
+    uint8_t *codes;   /* [n, ceil(pq_dim * pq_bits / 8)] */
+} peri_op_pq_encode;
 
 /* ---- the table ---------------------------------------------------------------------------- */
 

@@ -165,7 +165,7 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
 }
 
 static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
-    if (p->filter_count == 0) return index->rows;
+    if (p->filter_count == 0) return index->rows - (index->clean ? index->removed : 0);
     return p->passing[p->per_query ? query : 0];
 }
 
@@ -184,7 +184,7 @@ static unsigned class_of(const peri_index *index, const plan *p, size_t passing,
     static const double SCAN_GAIN = 4.0;
     size_t rows = index->rows;
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
-    if (passing == rows) return 1;
+    if (passing == rows || p->filter_count == 0) return 1;
     if (index->kind->scan != NULL)
         return (double)passing <= p->reach * (double)rows ? CLASS_EXACT : 1;
     if (passing <= k) return CLASS_EXACT;
@@ -334,7 +334,8 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
-    if (index->alive != NULL) joined.also = &alive;
+    bool filtered = search->filter_count > 0 || search->also != NULL;
+    if (index->alive != NULL && (filtered || !index->clean)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));

@@ -298,6 +298,7 @@ int luaopen_perigee_core(lua_State *L) {
     luaL_newlib(L, filters);
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
+    add_kind(L, "ivf_flat", true);
     add_kind(L, "cagra", true);
     add_kind(L, "hnsw", false);
     lua_newtable(L);

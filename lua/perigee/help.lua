@@ -58,6 +58,12 @@ M.entries = {
   { name = "pg.flat.defaults", call = "pg.flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_flat.build", call = "pg.ivf_flat.build(rows[, options]) -> Searcher",
+    text = "Rows in lists by their nearest centroid; a search compares those of a few lists.",
+    options = BUILD, params = { "ivf_flat", "build" } },
+  { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
@@ -204,7 +210,7 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "cagra", "hnsw", "refined" }
+local SEARCHED <const> = { "ivf_flat", "cagra", "hnsw", "refined" }
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }

@@ -19,6 +19,7 @@ local pg = {
   open = core.open,
   filter = core.filter,
   flat = core.flat,
+  ivf_flat = core.ivf_flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
 }

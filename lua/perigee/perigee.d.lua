@@ -17,6 +17,7 @@
 ---@class perigee
 ---@field version string
 ---@field flat perigee.Flat
+---@field ivf_flat perigee.IvfFlat
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
 ---@field filter perigee.Filters
@@ -157,6 +158,34 @@ function flat.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function flat.defaults(verb) end
 
+---@class perigee.IvfBuild
+---@field metric perigee.Metric?
+---@field n_lists integer?
+---@field kmeans_n_iters integer?
+---@field kmeans_trainset_fraction number?
+---@field add_data_on_build boolean?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.IvfFlatBuild: perigee.IvfBuild
+---@field adaptive_centers boolean?
+
+---@class perigee.IvfFlat
+local ivf_flat = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfFlatBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_flat.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_flat.defaults(verb) end
+
 ---@class perigee.CagraBuild
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
@@ -294,6 +323,7 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
+---@field n_probes integer?  ivf_flat
 ---@field itopk_size integer?  cagra
 ---@field search_width integer?  cagra
 ---@field max_iterations integer?  cagra
