@@ -140,7 +140,8 @@ end)
 local function write_file(case, hierarchy)
   prepare(case)
   local written = { case = case, path = scratch_path() }
-  written.index = assert(case.cagra:to_hnsw { hierarchy = hierarchy })
+  -- by the rows: what hnswlib walks by too
+  written.index = assert(case.cagra:to_hnsw { hierarchy = hierarchy, codes = "none" })
   assert(written.index:save(written.path, { format = "hnswlib", dtype = case.dtype }))
   return written
 end

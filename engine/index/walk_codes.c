@@ -31,6 +31,7 @@
 #define BYTES_LEAST (1u << 20)
 #define ROW_BYTES_LEAST 128u
 #define BLOCK 256u /* rows a task */
+#define SLACK 2u   /* rows that a walk keeps more: near ties that 8 bits confuse */
 
 /* Rows on the host as the codes see them: f32, of length 1 under cosine. */
 typedef struct source {
@@ -393,6 +394,7 @@ void peri_walk_codes_fill(const peri_index *index, int64_t rerank, peri_op_graph
     peri_matrix *codes = peri_index_section(index, "codes");
     if (codes == NULL || !used_at(index->device)) return;
     op->codes = view_of(codes, peri_index_section(index, "code_scale"));
+    op->itopk_size += SLACK;
     op->rerank = rerank == 0 ? op->itopk_size
                              : peri_min_size(op->itopk_size, peri_max_size(op->k, (size_t)rerank));
 }

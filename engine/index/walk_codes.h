@@ -47,7 +47,8 @@ peri_status peri_walk_codes_extend(const peri_index *old, peri_index *next,
  * PERI_E_CORRUPT. */
 peri_status peri_walk_codes_adopt(const peri_index *index, int64_t *choice);
 
-/* Fills codes and rerank of an operation whose list is set. */
+/* Fills codes and rerank of an operation whose list is set, and widens the list by a few rows, so
+ * that a walk by codes finds as much as one by the rows. */
 void peri_walk_codes_fill(const peri_index *index, int64_t rerank, peri_op_graph_search *op);
 
 #endif
