@@ -268,6 +268,7 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
+    op.rerank <<= g->class - 1;
     op.visited = visited;
     return peri_lane_run(search->lane, (const peri_op *)&op);
 }
