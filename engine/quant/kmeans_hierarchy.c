@@ -92,7 +92,7 @@ static peri_status sort_rows(hierarchy *h) {
     PERI_GO(peri_matrix_move(labels, PERI_CPU, &host));
     PERI_GO(peri_memory_acquire(h->context, h->n, sizeof *order, &order));
     PERI_GO(order_rows(h, peri_matrix_view(host).data, order));
-    PERI_GO(peri_matrix_gather(h->rows, order, h->n, &h->sorted));
+    PERI_GO(peri_kmeans_gather(h->asked, h->rows, order, h->n, h->part.control, &h->sorted));
 done:
     peri_matrix_release(labels);
     peri_matrix_release(host);

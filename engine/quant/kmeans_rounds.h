@@ -58,6 +58,9 @@ peri_status peri_kmeans_rounds_sizes(const peri_kmeans_rounds *rounds, uint32_t 
 peri_status peri_kmeans_repair(peri_kmeans_rounds *rounds, double threshold, const uint32_t *sizes,
                                size_t *out_moved);
 
+/* The rows `ids` (in range), copied at their place: as peri_matrix_gather, but followed. */
+peri_status peri_kmeans_gather(const peri_kmeans *asked, peri_matrix *rows, const int64_t *ids,
+                               size_t count, const peri_control *control, peri_matrix **out);
 /* `count` rows of `rows`, f32, of length 1 for cosine, at their place. */
 peri_status peri_kmeans_rows_at(peri_matrix *rows, peri_metric metric, const int64_t *ids,
                                 size_t count, peri_matrix **out);
