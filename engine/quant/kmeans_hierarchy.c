@@ -173,7 +173,7 @@ static peri_status train_groups(hierarchy *h) {
 /* ---- all together ------------------------------------------------------------------------- */
 
 static peri_status tune(hierarchy *h, peri_matrix *centroids, peri_kmeans_report *report) {
-    uint32_t rounds = 1 + (uint32_t)peri_max_size(h->asked->n_iters / 10, TUNING_LEAST);
+    uint32_t rounds = (uint32_t)peri_max_size(h->asked->n_iters / 10, TUNING_LEAST);
     peri_kmeans_plan plan = { "k-means", rounds, TUNING_STARVING, TUNING_PULL_BACK };
     peri_kmeans_rounds r;
     peri_status status;

@@ -24,7 +24,8 @@ typedef struct peri_kmeans_rounds {
     peri_matrix *distances;        /* [n, 1] */
     peri_matrix *counts;           /* [c, 1] of the last sums */
     double inertia;                /* of the last assignment */
-    uint32_t iterations;
+    uint32_t iterations;           /* moves */
+    uint32_t assignments;
     size_t repaired;
 } peri_kmeans_rounds;
 
@@ -39,7 +40,7 @@ peri_status peri_kmeans_rounds_assign(peri_kmeans_rounds *rounds);
 /* Centroids to their means; `weights` [c] on the host or NULL. */
 peri_status peri_kmeans_rounds_move(peri_kmeans_rounds *rounds, const double *weights);
 
-/* Assigns and moves, at most n_iters times, repairing empty clusters, or with a threshold > 0 those
+/* Assigns and moves, n_iters times at most, repairing empty clusters, or with a threshold > 0 those
  * of at most threshold * average rows; then a last assignment. A round that repaired may be
  * followed by one more: `pull_back` of them earn one. With a threshold clusters that starve under
  * the last assignment are moved until none does, or it no longer helps. */
