@@ -144,8 +144,8 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
-/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
- * is named by no entry of `to` stays as it is. */
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
+ * What is named by no entry of `to` stays as it is. */
 typedef struct peri_op_scatter {
     peri_op_kind kind;
     peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
