@@ -67,6 +67,9 @@ local function public_names()
       names[word .. ":" .. key] = true
     end
   end
+  for key in pairs(require "perigee.kmeans".methods) do
+    names["Clusters:" .. key] = true
+  end
   return names
 end
 

@@ -215,6 +215,8 @@ int lperi_searcher_to_hnsw(lua_State *L);
 int lperi_searcher_to(lua_State *L);
 int lperi_searcher_save(lua_State *L);
 
+/* kmeans.c */
+int lperi_kmeans(lua_State *L);
 /* The rows at `arg`: a matrix, or a table of rows. Leaves what it makes on the stack. */
 peri_status lperi_readrows(lua_State *L, int arg, peri_matrix **out);
 

@@ -293,14 +293,23 @@ static int libraries(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    { "configure", configure },     { "stats", stats },
-    { "devices", devices },         { "libraries", libraries },
-    { "members", members },         { "methods", methods },
-    { "terminal", terminal },       { "load", lperi_load },
-    { "matrix", lperi_matrix_new }, { "pack", lperi_pack },
-    { "unpack", lperi_unpack },     { "open", lperi_open },
-    { "hits", lperi_hits_new },     { "recall", lperi_recall },
-    { "params", lperi_params },     { NULL, NULL },
+    { "configure", configure },
+    { "stats", stats },
+    { "devices", devices },
+    { "libraries", libraries },
+    { "members", members },
+    { "methods", methods },
+    { "terminal", terminal },
+    { "load", lperi_load },
+    { "matrix", lperi_matrix_new },
+    { "pack", lperi_pack },
+    { "unpack", lperi_unpack },
+    { "open", lperi_open },
+    { "hits", lperi_hits_new },
+    { "recall", lperi_recall },
+    { "kmeans", lperi_kmeans },
+    { "params", lperi_params },
+    { NULL, NULL },
 };
 
 static const luaL_Reg filters[] = {

@@ -135,6 +135,13 @@ M.entries = {
     text = "Rows from first up to, without, stop." },
   { name = "pg.filter.bits", call = "pg.filter.bits(string[, n]) -> Filter",
     text = "Packed bits, the lowest of the first byte is row 0; a set bit lets its row pass." },
+  -- clustering
+  { name = "pg.kmeans", call = "pg.kmeans(rows[, options]) -> Clusters",
+    text = "Centroids by k-means and the nearest of them of every row, at the place of the rows; "
+      .. "or only the latter, for centroids given.",
+    options = { { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
+      { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
+    params = { "kmeans", "train" } },
   -- measuring
   { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
     text = "The share of the true neighbours that were found: by value when both sides carry "
@@ -223,6 +230,14 @@ M.entries = {
       .. "it went." },
   { name = "Hits:close", call = "hits:close()",
     text = "Gives up the handle; it closes once only." },
+  -- Clusters
+  { name = "Clusters:assign", call = "c:assign(rows[, { threads =, progress = }]) -> "
+      .. "labels, distances",
+    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]." },
+  { name = "Clusters:info", call = "c:info() -> table",
+    text = "n_clusters, dim, metric, place, inertia, iterations, trained_rows, smallest, largest, "
+      .. "repaired." },
+  { name = "Clusters:close", call = "c:close()", text = "Gives up its matrices." },
   -- Filter
   { name = "Filter:count", call = "f:count([n]) -> integer",
     text = "How many of n rows pass; n as given when it was made, if left out." },
@@ -234,6 +249,8 @@ M.entries = {
 }
 
 local TYPES <const> = {
+  Clusters = "What k-means found. Fields: centroids, labels, distances, sizes, inertia, metric, "
+    .. "smallest, largest, trained_rows, iterations, repaired.",
   Matrix = "Rows somewhere. Fields: rows, cols, dtype, place. #m is the number of rows.",
   Searcher = "What answers queries. Fields: kind, rows, dim, metric, dtype, place.",
   Quantizer = "Rows to short codes and back. Fields: kind, dim, row_bytes.",
@@ -304,7 +321,7 @@ end
 local function value_of(name)
   local word, method = name:match "^(%u%w+):([%w_]+)$"
   if word then
-    return core[word][method]
+    return (core[word] or require "perigee.kmeans".methods)[method]
   end
   local value = require "perigee"
   for key in name:gmatch "[^.]+" do
@@ -394,6 +411,8 @@ function M.text(value)
   elseif type(value) == "function" then
     local entry = entry_of(value)
     return entry and entry_text(entry) or "no help on this function: it is not of Perigee"
+  elseif require "perigee.kmeans".is(value) then
+    return by_name "Clusters"
   elseif type(value) == "table" then
     local name = table_name(value)
     if name and TYPES[name] then
