@@ -119,7 +119,7 @@ static size_t draw_piece(const float *nearest, size_t count, uint64_t random) {
     return last;
 }
 
-/* The piece that leaves the least error of START_TRIALS drawn ones; `count` when there is no error. */
+/* The piece that leaves the least error of START_TRIALS drawn ones; `count` when none is left. */
 static size_t draw_best(const lloyd *run, const float *pieces, const float *nearest,
                         uint64_t seed) {
     size_t count = run->start_rows, len = run->len, best = count;

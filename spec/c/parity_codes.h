@@ -1,26 +1,9 @@
-/* device_parity_codes_test: rotate and pq_encode of a place against ref, bit for bit.
- *
- * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
- * reason. */
-#include "place.h"
+/* parity_codes.h: what the quantizers run at a place, against ref: rotate and pq_encode. */
+#ifndef PERIGEE_SPEC_PARITY_CODES_H
+#define PERIGEE_SPEC_PARITY_CODES_H
 
 #include "core/codes.h"
-
-typedef struct pair {
-    place ref, tested;
-    char declined[256]; /* the last reason, told once it changes */
-} pair;
-
-/* Whether a run at the tested place went on. */
-static bool went(pair *t, const char *name, peri_status status) {
-    if (status != PERI_E_UNSUPPORTED)
-        return CHECK(status == PERI_OK, "%s: %s", name, peri_error_detail());
-    if (strcmp(t->declined, peri_error_detail()) != 0) {
-        snprintf(t->declined, sizeof t->declined, "%s", peri_error_detail());
-        check_skip(name, t->declined);
-    }
-    return false;
-}
+#include "parity.h"
 
 /* ---- rotate ------------------------------------------------------------------------------- */
 
@@ -31,7 +14,7 @@ typedef struct rotate_case {
     bool turned, centered, labelled;
 } rotate_case;
 
-static peri_status rotate_at(place *p, const rotate_case *c, float *result) {
+static inline peri_status rotate_at(place *p, const rotate_case *c, float *result) {
     size_t bytes = c->rows.rows * c->out * sizeof *result;
     peri_op_rotate op = { .kind = PERI_OP_ROTATE, .rows = place_put_view(p, &c->rows) };
     if (c->turned) op.rotation = place_put_view(p, &c->matrix).data;
@@ -44,7 +27,7 @@ static peri_status rotate_at(place *p, const rotate_case *c, float *result) {
     return status;
 }
 
-static void check_rotate(pair *t, peri_dtype dtype, size_t rows, size_t dim, unsigned how) {
+static inline void check_rotate(pair *t, peri_dtype dtype, size_t rows, size_t dim, unsigned how) {
     rotate_case c = {
         .out = dim + how % 3, .turned = how & 1, .centered = how & 2, .labelled = how & 4
     };
@@ -56,12 +39,11 @@ static void check_rotate(pair *t, peri_dtype dtype, size_t rows, size_t dim, uns
     size_t count = rows * c.out, at = 0;
     float *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     place_must(rotate_at(&t->ref, &c, wanted), "ref rotate");
-    if (went(t, "rotate", rotate_at(&t->tested, &c, found)))
+    if (went(t, PERI_OP_ROTATE, "rotate", rotate_at(&t->tested, &c, found)))
         CHECK(test_same_bits(wanted, found, count, &at),
               "rotate %zu rows of %zu %s to %zu, case %u: value %zu", rows, dim,
               peri_dtype_name(dtype), c.out, how, at);
-    place_clear(&t->ref);
-    place_clear(&t->tested);
+    clear(t);
     free(c.rows.data);
     free(c.matrix.data);
     free(c.centroids.data);
@@ -78,7 +60,7 @@ typedef struct encode_case {
     uint32_t pq_dim, pq_len, pq_bits;
 } encode_case;
 
-static peri_status encode_at(place *p, const encode_case *c, uint8_t *result) {
+static inline peri_status encode_at(place *p, const encode_case *c, uint8_t *result) {
     size_t bytes = c->rows.rows * peri_codes_bytes(c->pq_dim, c->pq_bits);
     peri_op_pq_encode op = { .kind = PERI_OP_PQ_ENCODE,
                              .rows = place_put_view(p, &c->rows),
@@ -95,8 +77,8 @@ static peri_status encode_at(place *p, const encode_case *c, uint8_t *result) {
 }
 
 /* Coarse values: many ties. */
-static void check_encode(pair *t, size_t rows, uint32_t pq_dim, uint32_t pq_len, uint32_t pq_bits,
-                         bool labelled) {
+static inline void check_encode(pair *t, size_t rows, uint32_t pq_dim, uint32_t pq_len,
+                                uint32_t pq_bits, bool labelled) {
     size_t books = labelled ? 5 : pq_dim, bytes = rows * peri_codes_bytes(pq_dim, pq_bits);
     encode_case c = { .pq_dim = pq_dim, .pq_len = pq_len, .pq_bits = pq_bits };
     c.rows = test_matrix(PERI_F32, rows, (size_t)pq_dim * pq_len, 1, 15);
@@ -107,11 +89,10 @@ static void check_encode(pair *t, size_t rows, uint32_t pq_dim, uint32_t pq_len,
     for (size_t i = 0; labelled && i < rows; i++) c.labels[i] = peri_random_below(17, i, 5);
     uint8_t *wanted = test_new(bytes, 1), *found = test_new(bytes, 1);
     place_must(encode_at(&t->ref, &c, wanted), "ref pq_encode");
-    if (went(t, "pq_encode", encode_at(&t->tested, &c, found)))
+    if (went(t, PERI_OP_PQ_ENCODE, "pq_encode", encode_at(&t->tested, &c, found)))
         CHECK(memcmp(wanted, found, bytes) == 0, "pq_encode %zu rows, %u pieces of %u, %u bits, %s",
               rows, pq_dim, pq_len, pq_bits, labelled ? "labels" : "no labels");
-    place_clear(&t->ref);
-    place_clear(&t->tested);
+    clear(t);
     free(c.rows.data);
     free(c.words.data);
     free(c.labels);
@@ -119,29 +100,17 @@ static void check_encode(pair *t, size_t rows, uint32_t pq_dim, uint32_t pq_len,
     free(found);
 }
 
-int main(void) {
+static inline void sweep_codes(pair *t) {
     static const size_t dims[] = { 1, 31, 32, 33, 130 };
-    const char *word = getenv("PERIGEE_TEST_PLACE");
-    peri_context *context = place_context();
-    peri_place where;
-    peri_device *device = NULL;
-    pair t = { .declined = "" };
-    place_must(peri_place_parse(word == NULL || word[0] == '\0' ? "fake:0" : word, &where),
-               "place");
-    place_must(peri_context_device(context, where, &device), "device");
-    place_open(&t.ref, test_device(context, PERI_PLACE_REF));
-    place_open(&t.tested, device);
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
         for (unsigned how = 0; how < 8; how++)
-            check_rotate(&t, (peri_dtype)((d + how) % 4), how == 0 ? 1 : 70, dims[d], how);
+            check_rotate(t, (peri_dtype)((d + how) % 4), how == 0 ? 1 : 70, dims[d], how);
     for (uint32_t bits = 1; bits <= 8; bits++)
         for (uint32_t len = 1; len < 10; len += 1 + len / 3) {
-            check_encode(&t, 1, 3, len, bits, false);
-            check_encode(&t, 131, 7, len, bits, false);
-            check_encode(&t, 131, 4, len, bits, true);
+            check_encode(t, 1, 3, len, bits, false);
+            check_encode(t, 131, 7, len, bits, false);
+            check_encode(t, 131, 4, len, bits, true);
         }
-    place_close(&t.ref);
-    place_close(&t.tested);
-    peri_context_release(context);
-    return check_done();
 }
+
+#endif
