@@ -5,6 +5,7 @@
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
  * reason. PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of
  * memory. */
+#include "codes.h"
 #include "parity_clusters.h"
 #include "parity_lists.h"
 
@@ -449,13 +450,25 @@ static void check_links(pair *t, const knn_case *c, const lists *knn, size_t col
     free(distances);
 }
 
+static peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+    peri_codes_view there = *codes;
+    if (codes->rows.data == NULL) return there;
+    there.rows = place_put_view(p, &codes->rows);
+    there.low = place_put(p, codes->low, dim * sizeof *codes->low);
+    there.step = place_put(p, codes->step, dim * sizeof *codes->step);
+    there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
+    return there;
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
-                             int64_t *ids, float *distances, uint32_t *visited) {
+                             const peri_codes_view *codes, int64_t *ids, float *distances,
+                             uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
     peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH,
                                 .metric = c->metric,
                                 .degree = degree,
                                 .itopk_size = c->k + 9,
+                                .rerank = c->k + 4,
                                 .search_width = 2,
                                 .seeds = 12,
                                 .rand_xor_mask = 0x128394,
@@ -465,6 +478,7 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
+    op.codes = codes_put(p, codes, c->rows.cols);
     op.filter = filters_put(p, &c->filters, q);
     op.ids = place_room(p, count * sizeof *ids);
     op.distances = place_room(p, count * sizeof *distances);
@@ -477,17 +491,18 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     return PERI_OK;
 }
 
-static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree) {
+static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree,
+                         const peri_codes_view *codes) {
     size_t q = c->queries.rows, count = q * c->k;
     int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     float *wanted_values = test_new(count, sizeof *wanted_values);
     float *found_values = test_new(count, sizeof *found_values);
     uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
     uint32_t *found_visited = test_new(q, sizeof *found_visited);
-    place_must(search_at(&t->ref, c, graph, degree, wanted, wanted_values, wanted_visited),
+    place_must(search_at(&t->ref, c, graph, degree, codes, wanted, wanted_values, wanted_visited),
                "ref graph_search");
     if (went(t, PERI_OP_GRAPH_SEARCH, "graph_search",
-             search_at(&t->tested, c, graph, degree, found, found_values, found_visited))) {
+             search_at(&t->tested, c, graph, degree, codes, found, found_values, found_visited))) {
         compare_hits("graph_search", c, wanted, wanted_values, found, found_values);
         CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
               "graph_search %s: distances computed differ", peri_dtype_name(c->rows.dtype));
@@ -521,7 +536,13 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     clear(t);
     check_links(t, &c, &knn, degree, kept);
     check_links(t, &c, &knn, degree, degree);
-    check_search(t, &c, wanted, kept);
+    peri_codes_view codes = { .low = NULL };
+    check_search(t, &c, wanted, kept, &codes);
+    if (dtype == PERI_F32 || dtype == PERI_F16) {
+        codes = test_codes(&c.rows, metric, c.lengths);
+        check_search(t, &c, wanted, kept, &codes);
+        test_codes_free(&codes);
+    }
     filters_free(&c.filters);
     lists_free(&knn);
     free(c.rows.data);
