@@ -1,8 +1,8 @@
 /* isa.c: which instruction sets the CPU has, and which one is used.
  *
  * A set is present when every extension that its files are compiled with is (CMakeLists.txt), so
- * that a call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is
- * atomic. */
+ * that a call into one never meets an instruction that the CPU lacks. The CPU is asked once: on a
+ * virtual machine cpuid leaves the guest, which takes longer than a small search. Threads: any. */
 #include <stdatomic.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -11,6 +11,7 @@
 #include "backend/cpu/distances.h"
 
 static atomic_int forced = PERI_ISA_COUNT;
+static atomic_int best = PERI_ISA_COUNT; /* the best one present, once it is known */
 
 const char *peri_isa_name(peri_isa isa) {
     static const char *const names[] = { "scalar", "avx2", "avx512", "neon" };
@@ -63,10 +64,14 @@ bool peri_isa_present(peri_isa isa) {
 peri_isa peri_isa_chosen(void) {
     int asked = atomic_load_explicit(&forced, memory_order_relaxed);
     if (asked != PERI_ISA_COUNT) return (peri_isa)asked;
-    return has_avx512() ? PERI_ISA_AVX512
-           : has_avx2() ? PERI_ISA_AVX2
-           : has_neon() ? PERI_ISA_NEON
-                        : PERI_ISA_SCALAR;
+    int known = atomic_load_explicit(&best, memory_order_relaxed);
+    if (known != PERI_ISA_COUNT) return (peri_isa)known;
+    known = has_avx512() ? PERI_ISA_AVX512
+            : has_avx2() ? PERI_ISA_AVX2
+            : has_neon() ? PERI_ISA_NEON
+                         : PERI_ISA_SCALAR;
+    atomic_store_explicit(&best, known, memory_order_relaxed);
+    return (peri_isa)known;
 }
 
 bool peri_isa_force(peri_isa isa) {
