@@ -146,6 +146,18 @@ static bool prune_taken(const peri_op_graph_prune *op, reason why) {
     return true;
 }
 
+static bool link_taken(const peri_op_graph_link *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why))
+        return false;
+    if (op->degree == 0) return refuse(why, "degree: 0 given, 1 and more are taken");
+    if (!(op->alpha >= 1.0f && op->alpha <= 1024.0f))
+        return refuse(why, "alpha: %g given, 1..1024 is taken", (double)op->alpha);
+    if (op->metric == PERI_INNER_PRODUCT && op->alpha > 1.0f && op->lengths == NULL)
+        return refuse(why, "alpha above 1 under inner_product needs the lengths of the rows");
+    return true;
+}
+
 static bool codes_taken(const peri_op_graph_search *op, reason why) {
     const peri_view *codes = &op->codes.rows;
     if (codes->data == NULL) return true;
@@ -210,6 +222,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
     case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
+    case PERI_OP_GRAPH_LINK: return link_taken((const peri_op_graph_link *)op, why);
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
     case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
     case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);

@@ -95,6 +95,7 @@ struct peri_stream {
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
+    X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
     X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
@@ -143,8 +144,8 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
-/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
- * is named by no entry of `to` stays as it is. */
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
+ * What is named by no entry of `to` stays as it is. */
 typedef struct peri_op_scatter {
     peri_op_kind kind;
     peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
@@ -312,6 +313,37 @@ typedef struct peri_op_graph_prune {
     size_t degree;   /* <= knn_degree */
 } peri_op_graph_prune;
 
+/* Links of rows, chosen among candidates by distances: the neighbour selection heuristic of HNSW
+ * (Malkov & Yashunin 2018, algorithm 4); with alpha above 1, RobustPrune of Vamana (Subramanya et
+ * al.: DiskANN, NeurIPS 2019, algorithm 2). Row i of the output is that of row t = slots[i].
+ *
+ * Its candidates, without PERI_SLOT_NONE, t itself and repeats, are gone through by (v(t, c), c),
+ * where v is the value inside (smaller is nearer). Candidate c is dropped when for some link r
+ * kept before
+ *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r)
+ * and else kept, until `degree` are. (The second case: a link r equal to t is at the distance of t
+ * from every c, and would drop them all. It drops only what is equal to it.) With alpha 1, limit =
+ * v(t, c); above, v(t, c) / alpha, and under the inner product, whose values are negative,
+ *     limit = fma(1 / alpha - 1, fma(|t|, |c|, v(t, c)), v(t, c)):
+ * what is divided is how far v is from the least it can be, which for rows of length 1 is the rule
+ * of cosine. A v that overflowed to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
+typedef struct peri_op_graph_link {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n]; cosine, and inner product with alpha above 1 */
+    float alpha;          /* >= 1 */
+    size_t count;
+    const uint32_t *slots;      /* [count] */
+    const uint32_t *candidates; /* [count, columns] PERI_SLOT_NONE is passed over */
+    const float *distances;     /* [count, columns] v(t, c), no NaN; NULL = not known yet */
+    size_t columns;
+    uint32_t *links;       /* [count, degree] out */
+    float *link_distances; /* [count, degree] out: v(t, link), a zero without its sign, +inf past
+                              the end; may be NULL */
+    size_t degree;
+} peri_op_graph_link;
+
 /* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
 typedef struct peri_hierarchy {
     uint32_t entry;        /* where every walk begins; PERI_SLOT_NONE = no fixed entry */
@@ -388,9 +420,9 @@ typedef struct peri_op_graph_search {
 } peri_op_graph_search;
 
 /* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
- * subtraction). Element r of the product is the canonical dot of row r of the rotation and t. Without
- * centroids t is the row; with centroids and no labels all rows take centroid 0; without a rotation
- * out[i] is t with zeros behind it. */
+ * subtraction). Element r of the product is the canonical dot of row r of the rotation and t.
+ * Without centroids t is the row; with centroids and no labels all rows take centroid 0; without a
+ * rotation out[i] is t with zeros behind it. */
 typedef struct peri_op_rotate {
     peri_op_kind kind;
     peri_view rows;         /* [n, d] f32 f16 i8 u8 */
@@ -400,11 +432,11 @@ typedef struct peri_op_rotate {
     peri_view out;          /* [n, .] f32 */
 } peri_op_rotate;
 
-/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len, (j +
- * 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with labels,
- * book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t, sum) with
- * t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than anything. Codes are
- * packed as core/codes.h says, spare bits 0. */
+/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len,
+ * (j + 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with
+ * labels, book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t,
+ * sum) with t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than
+ * anything. Codes are packed as core/codes.h says, spare bits 0. */
 typedef struct peri_op_pq_encode {
     peri_op_kind kind;
     peri_view rows;         /* [n, pq_dim * pq_len] f32 */

@@ -2,10 +2,20 @@
  * robust approximate nearest neighbor search using hierarchical navigable small world graphs,
  * 2018).
  *
- * The index is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy
+ * It is built by insertion in batches (graph/layers.h), on all levels by the heuristic of the
+ * paper, with two things of our own. Links are chosen with alpha 1.1 where the paper has 1: with
+ * half of the candidates the graph is then as good (recall@10 at ef 32 on 40 000 rows of SIFT:
+ * 0.971 with ef_construction 200 and alpha 1, 0.974 with 64 and 1.1), which is where most of a
+ * build goes. And a batch is searched for on a frozen graph, so that the graph depends on the
+ * seed alone and a row whose links overflow chooses once a batch, not once for each new link.
+ * The candidates of a bulk build are found by walks, not from a graph of nearest neighbours: the
+ * same code then extends, and the walks, dearer by themselves, need no second pass.
+ *
+ * Or it is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy
  * "none" leaves one level, walked from the graph's entry; "cpu" adds upper levels over rows
  * drawn as HNSW draws them. The nearest rows of a level are found exactly, and its links are
- * pruned as the base graph's are, not by the paper's heuristic. */
+ * pruned as the base graph's are, not by the paper's heuristic. Extended and mended, such an
+ * index is as any other of its kind. */
 #include "index/hnsw.h"
 
 #include <string.h>
@@ -15,13 +25,16 @@
 #include "graph/graph_check.h"
 #include "graph/hierarchy.h"
 #include "index/combinators.h"
+#include "index/layered.h"
 #include "index/handle.h"
 
 static const peri_param hnsw_saved_rows[] = { PERI_PARAMS_ROWS(peri_hnsw_params,
                                                                PERI_HNSW_PARAMS) };
-static const peri_param_table hnsw_saved_table = {
-    "hnsw.saved", hnsw_saved_rows, sizeof hnsw_saved_rows / sizeof *hnsw_saved_rows
-};
+enum { HNSW_SAVED_COUNT = sizeof hnsw_saved_rows / sizeof *hnsw_saved_rows };
+static const peri_param_table hnsw_build_table = { "hnsw.build", hnsw_saved_rows,
+                                                   HNSW_SAVED_COUNT - 2 };
+static const peri_param_table hnsw_saved_table = { "hnsw.saved", hnsw_saved_rows,
+                                                   HNSW_SAVED_COUNT };
 _Static_assert(sizeof(peri_hnsw_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
 
 #define HNSW_SEARCH_PARAMS(X, S)                                                                   \
@@ -48,6 +61,47 @@ const peri_param_table peri_to_hnsw_table = { "cagra.to_hnsw", to_hnsw_rows, 4 }
 
 peri_hnsw_params *peri_hnsw_params_of(peri_index *index) { return (void *)index->params; }
 
+/* ---- building and changing ---------------------------------------------------------------- */
+
+/* The graph of `next`, from that of `old` or from nothing. */
+static peri_status make_graph(const peri_index *old, peri_index *next, size_t threads,
+                              const peri_control *control) {
+    peri_hnsw_params *params = peri_hnsw_params_of(next);
+    size_t m = (size_t)params->m;
+    peri_layers layers = { .degree = 2 * m,
+                           .chosen = m,
+                           .m = m,
+                           .ef = (size_t)params->ef_construction,
+                           .alpha = (float)params->alpha,
+                           .seed = (uint64_t)params->seed,
+                           .threads = threads,
+                           .control = control };
+    if (old != NULL) {
+        layers.old_entry = (uint32_t)params->entry;
+        layers.old_level_max = (uint32_t)params->level_max;
+    }
+    PERI_TRY(peri_layered_make(old, next, &layers));
+    params->entry = layers.entry;
+    params->level_max = layers.level_max;
+    return PERI_OK;
+}
+
+static peri_status hnsw_build(peri_index *index, peri_matrix *rows, size_t threads,
+                              const peri_control *control) {
+    (void)rows; /* their section is at the index's place */
+    PERI_TRY(make_graph(NULL, index, threads, control));
+    return peri_walk_codes_make(index, &peri_hnsw_params_of(index)->codes, threads, control);
+}
+
+static peri_status hnsw_extend(const peri_index *old, peri_index *next, const peri_growth *growth) {
+    PERI_TRY(peri_walk_codes_extend(old, next, growth, peri_hnsw_params_of(next)->codes));
+    return make_graph(old, next, growth->threads, growth->control);
+}
+
+static peri_status hnsw_remove(const peri_index *old, peri_index *next, const peri_loss *loss) {
+    return make_graph(old, next, loss->threads, loss->control);
+}
+
 /* ---- opening and searching ---------------------------------------------------------------- */
 
 static peri_status hnsw_adopt(peri_index *index) {
@@ -57,10 +111,11 @@ static peri_status hnsw_adopt(peri_index *index) {
                          index->rows);
     PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->rows));
     PERI_TRY(peri_walk_codes_adopt(index, &params->codes));
-    if (params->level_max == 0) return PERI_OK;
-    return peri_hierarchy_check(peri_index_section(index, "first"),
-                                peri_index_section(index, "links"), index->rows,
-                                (uint32_t)params->entry, (uint32_t)params->level_max);
+    if (params->level_max > 0)
+        PERI_TRY(peri_hierarchy_check(peri_index_section(index, "first"),
+                                      peri_index_section(index, "links"), index->rows,
+                                      (uint32_t)params->entry, (uint32_t)params->level_max));
+    return peri_layered_count_holes(index, (size_t)params->entry);
 }
 
 static peri_status hnsw_walk(const peri_index *index, const peri_options *options, size_t k,
@@ -91,12 +146,15 @@ static const char *const hnsw_sections[] = {
 
 const peri_kind peri_hnsw_kind = {
     .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
-    .build_table = &hnsw_saved_table,
+    .build_table = &hnsw_build_table,
     .saved_table = &hnsw_saved_table,
     .sections = hnsw_sections,
     .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1) + " PERI_WALK_CODES_MEMORY ")",
+    .build = hnsw_build,
     .adopt = hnsw_adopt,
     .walk = hnsw_walk,
+    .extend = hnsw_extend,
+    .remove = hnsw_remove,
 };
 
 /* ---- from a CAGRA graph ------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 #include "index/handle.h"
 
 const peri_kind *const peri_kinds[] = { &peri_flat_kind, &peri_ivf_flat_kind, &peri_cagra_kind,
-                                        &peri_hnsw_kind };
+                                        &peri_hnsw_kind, &peri_vamana_kind };
 const size_t peri_kind_count = sizeof peri_kinds / sizeof *peri_kinds;
 
 const peri_kind *peri_kind_find(const char *name) {
@@ -73,6 +73,13 @@ peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix 
     peri_matrix_release(section->matrix);
     section->matrix = matrix;
     return PERI_OK;
+}
+
+void peri_index_drop(peri_index *index, const char *name) {
+    peri_section *section = find_section(index, name);
+    if (section == NULL) return;
+    peri_matrix_release(section->matrix);
+    *section = index->sections[--index->section_count];
 }
 
 peri_status peri_index_share(peri_index *index, const peri_index *from, const char *name) {

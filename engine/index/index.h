@@ -100,8 +100,8 @@ struct peri_index {
     const int64_t *ids; /* [rows] host, row to id; NULL = row numbers */
     peri_id_map map;    /* id to row, of rows that are alive */
     size_t removed;     /* rows that are marked in "deleted" */
+    size_t holes; /* of those, the ones that are gone from graph or lists: no search meets them */
     peri_filter *alive; /* the others; NULL = all */
-    bool clean;         /* removed rows are gone from the sections too: no search meets them */
     bool loose;         /* `pack` of the kind has something to do */
 };
 
@@ -115,6 +115,8 @@ void peri_index_release(peri_index *index); /* NULL is allowed */
 peri_status peri_index_add(peri_index *index, const char *name, peri_matrix *matrix);
 /* The same in place of the section of that name, which may be missing. */
 peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix *matrix);
+/* Lets a section go, when there is one of that name. */
+void peri_index_drop(peri_index *index, const char *name);
 /* A section's matrix (not retained), or NULL. */
 peri_matrix *peri_index_section(const peri_index *index, const char *name);
 /* Adds a section of `from`, retained, when it has it. */
@@ -161,7 +163,8 @@ void peri_handle_free(peri_searcher *self);
     }
 
 /* The kinds, in the order in which they are told. */
-extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_cagra_kind, peri_hnsw_kind;
+extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_cagra_kind, peri_hnsw_kind,
+    peri_vamana_kind;
 extern const peri_kind *const peri_kinds[];
 extern const size_t peri_kind_count;
 const peri_kind *peri_kind_find(const char *name);

@@ -152,6 +152,17 @@ static void of_graph_prune(pointers *p, const peri_op_graph_prune *op) {
     add(p, "graph", op->graph, op->rows, op->degree, sizeof *op->graph);
 }
 
+static void of_graph_link(pointers *p, const peri_op_graph_link *op) {
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE || op->metric == PERI_INNER_PRODUCT)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add(p, "slots", op->slots, op->count, 1, sizeof *op->slots);
+    add(p, "candidates", op->candidates, op->count, op->columns, sizeof *op->candidates);
+    add(p, "distances", op->distances, op->count, op->columns, sizeof *op->distances);
+    add(p, "links", op->links, op->count, op->degree, sizeof *op->links);
+    add(p, "link_distances", op->link_distances, op->count, op->degree, sizeof *op->link_distances);
+}
+
 static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     size_t n = op->rows.rows, q = op->queries.rows;
     add_view(p, "queries", &op->queries);
