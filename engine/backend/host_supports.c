@@ -109,6 +109,9 @@ static bool prune_taken(const peri_op_graph_prune *op, reason why) {
     if (!slots_taken(op->rows, why)) return false;
     if (op->degree == 0 || op->degree > op->knn_degree)
         return refuse(why, "degree: %zu given, 1..%zu are taken", op->degree, op->knn_degree);
+    if (op->knn_degree > UINT16_MAX) /* cpu keeps ranks in 16 bits */
+        return refuse(why, "knn_degree: %zu given, at most %d are taken", op->knn_degree,
+                      UINT16_MAX);
     return true;
 }
 
