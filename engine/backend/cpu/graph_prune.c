@@ -19,7 +19,7 @@
 #define ROWS_A_TASK 64u
 #define COLUMNS_A_ROUND 8u /* between two polls */
 
-#define HITS_SPARE 16u     /* what a kernel may write behind the hits */
+#define HITS_SPARE 16u /* what a kernel may write behind the hits */
 
 /* A worker's scratch. */
 typedef struct worker {
