@@ -89,6 +89,26 @@ static bool knn_taken(const peri_op_knn *op, reason why) {
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
 }
 
+static bool centroids_taken(const peri_view *centroids, const peri_view *rows, reason why) {
+    if (!rows_taken(rows, why)) return false;
+    if (centroids->dtype != PERI_F32 || centroids->cols != rows->cols)
+        return refuse(why,
+                      "centroids of %zu columns of %s for rows of %zu, f32 of as many is taken",
+                      centroids->cols, peri_dtype_name(centroids->dtype), rows->cols);
+    if (centroids->rows == 0 || centroids->rows > PERI_SLOTS_MAX)
+        return refuse(why, "%zu centroids given, 1..%u are taken", centroids->rows, PERI_SLOTS_MAX);
+    return true;
+}
+
+static bool assign_taken(const peri_op_assign *op, reason why) {
+    return centroids_taken(&op->centroids, &op->rows, why) &&
+           metric_taken(op->metric, &op->centroids, op->lengths, why);
+}
+
+static bool sums_taken(const peri_op_cluster_sums *op, reason why) {
+    return centroids_taken(&op->centroids, &op->rows, why) && slots_taken(op->rows.rows, why);
+}
+
 static bool refine_taken(const peri_op_refine *op, reason why) {
     return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
            metric_taken(op->metric, &op->rows, op->lengths, why) &&
@@ -145,6 +165,8 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_LENGTHS: return rows_taken(&((const peri_op_lengths *)op)->rows, why);
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
+    case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
+    case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
     case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
     case PERI_OP_LIST_JOIN: return join_taken((const peri_op_list_join *)op, why);
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);

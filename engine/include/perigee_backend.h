@@ -88,6 +88,8 @@ struct peri_stream {
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
     X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
+    X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
@@ -151,6 +153,43 @@ typedef struct peri_op_knn {
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
 } peri_op_knn;
+
+/* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
+ * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
+ * and take the query's side of the distance. */
+typedef struct peri_op_assign {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] f32 f16 i8 u8 */
+    peri_view centroids;  /* [c, d] f32, c >= 1 */
+    const float *lengths; /* [c] of centroids; cosine only, else may be NULL */
+    uint32_t *labels;     /* [n] out */
+    float *distances;     /* [n] out, the value inside; may be NULL */
+} peri_op_assign;
+
+/* Every centroid moves to the mean of its rows (and of itself, as often as `weights` says: the
+ * step of mini-batch k-means, Sculley: Web-scale k-means clustering, WWW 2010):
+ *
+ * S(c) = the sum of the rows labelled c in f64: its rows in ascending order are taken in groups of
+ * PERI_SUMS_GROUP, a group is summed from 0 one row after the other, and the groups' sums are added
+ * in their order. With `lengths` an element counts as (double)x / (double)lengths[row].
+ * w = weights[c], or 0 without; n = counts[c].
+ *   n == 0: the centroid stays as it is, bit for bit.
+ *   mean = (float)(S(c) / n) when w == 0, else (float)((w * (double)centroid + S(c)) / (w + n)),
+ * each operation rounded on its own. With `unit` the mean is divided, in f32, by its canonical
+ * length; a mean of length 0, or past the range of f32, leaves the centroid as it is. */
+#define PERI_SUMS_GROUP 256u
+
+typedef struct peri_op_cluster_sums {
+    peri_op_kind kind;
+    bool unit;
+    peri_view rows;         /* [n, d] f32 f16 i8 u8 */
+    const uint32_t *labels; /* [n] slots of centroids, in range (the caller's) */
+    const float *lengths;   /* [n] of rows, or NULL */
+    const double *weights;  /* [c], or NULL */
+    peri_view centroids;    /* [c, d] f32, in and out */
+    uint32_t *counts;       /* [c] out: rows of each label */
+} peri_op_cluster_sums;
 
 /* Canonical distances of given candidates. k > 0: the best k of each row, sorted, a slot that
  * appears twice is taken once, PERI_ID_NONE skipped. k == 0: distances[i, j] belongs to

@@ -74,6 +74,25 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add(p, "distances", op->distances, op->queries.rows, op->k, sizeof *op->distances);
 }
 
+static void of_assign(pointers *p, const peri_op_assign *op) {
+    add_view(p, "rows", &op->rows);
+    add_view(p, "centroids", &op->centroids);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->centroids.rows, 1, sizeof *op->lengths);
+    add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
+    add(p, "distances", op->distances, op->rows.rows, 1, sizeof *op->distances);
+}
+
+static void of_cluster_sums(pointers *p, const peri_op_cluster_sums *op) {
+    size_t n = op->rows.rows, clusters = op->centroids.rows;
+    add_view(p, "rows", &op->rows);
+    add(p, "labels", op->labels, n, 1, sizeof *op->labels);
+    add(p, "lengths", op->lengths, n, 1, sizeof *op->lengths);
+    add(p, "weights", op->weights, clusters, 1, sizeof *op->weights);
+    add_view(p, "centroids", &op->centroids);
+    add(p, "counts", op->counts, clusters, 1, sizeof *op->counts);
+}
+
 static void of_refine(pointers *p, const peri_op_refine *op) {
     size_t q = op->queries.rows;
     add_view(p, "queries", &op->queries);
