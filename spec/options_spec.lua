@@ -36,7 +36,7 @@ describe("an option", function()
     assert.error_matches(function() pg.cagra.build(rows, { termination_threshold = 0 / 0 }) end,
       "termination_threshold")
     assert.error_matches(function() pg.cagra.build(rows, { build_algo = "magic" }) end,
-      "option 'build_algo': 'magic' given, allowed: auto|exact|nn_descent")
+      "option 'build_algo': 'magic' given, allowed: auto|exact|nn_descent|ivf_flat")
     assert.error_matches(function()
       pg.cagra.build(rows, { graph_degree = 64, intermediate_graph_degree = 32 })
     end, "intermediate_graph_degree")

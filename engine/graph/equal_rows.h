@@ -4,7 +4,7 @@
 
 #include "core/context.h"
 
-/* Groups in the order of their lowest row; every row is in one, alone or not. */
+/* Groups in the order of their lowest row (until permuted); every row is in one, alone or not. */
 typedef struct peri_equal_rows {
     peri_context *context;
     size_t rows, groups;
@@ -15,6 +15,10 @@ typedef struct peri_equal_rows {
 /* Finds them by hashing and comparing, O(n). `rows` is on the host. */
 peri_status peri_equal_rows_find(peri_context *context, const peri_view *rows, size_t threads,
                                  const peri_control *control, peri_equal_rows *out);
+/* Puts the groups into another order: group order[i] becomes number i. PERI_E_MEMORY leaves them as
+ * they were. */
+peri_status peri_equal_rows_permute(peri_equal_rows *equal, const int64_t *order);
+
 void peri_equal_rows_reset(peri_equal_rows *equal);
 
 #endif

@@ -224,7 +224,7 @@ typedef struct peri_op_list_join {
     size_t probe_count;
     size_t degree;
     uint32_t *slots;  /* [n, degree] out */
-    float *distances; /* [n, degree] out */
+    float *distances; /* [n, degree] out; may be NULL */
 } peri_op_list_join;
 
 /* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction

@@ -20,7 +20,7 @@
     X(S, INT, graph_degree, 64, 1, 1024, NULL, NULL, "links of a row")                             \
     X(S, INT, intermediate_graph_degree, 128, 1, 1024, NULL, NULL,                                 \
       "nearest rows found for each row before pruning; at least graph_degree")                     \
-    X(S, CHOICE, build_algo, 0, 0, 2, "auto|exact|nn_descent", "exact where it is cheaper",        \
+    X(S, CHOICE, build_algo, 0, 0, 3, "auto|exact|nn_descent|ivf_flat", "the cheapest",            \
       "how the nearest rows are found")                                                            \
     X(S, INT, nn_descent_niter, 20, 1, 1000, NULL, NULL, "iterations of nn_descent at most")       \
     X(S, REAL, termination_threshold, 0.0001, 0, 1, NULL, NULL,                                    \

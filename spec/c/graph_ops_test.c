@@ -143,6 +143,10 @@ static void compare_join(const peri_view *rows, const float *lengths, peri_metri
           "join differs: %s %s %s n %zu lists %zu probes %zu degree %zu", what,
           peri_dtype_name(rows->dtype), peri_metric_name(metric), n, list_count, probe_count,
           degree);
+    op.distances = NULL;
+    memset(got, 0, all * 4);
+    CHECK(test_run(cpu, &op, following_threads(), NULL) == PERI_OK, "%s", peri_error_detail());
+    CHECK(memcmp(got, wanted, all * 4) == 0, "join without distances differs: %s n %zu", what, n);
     for (size_t u = 0; u < n; u++)
         bad += !list_is_good(got + u * degree, got_values + u * degree, degree, n, u);
     CHECK(bad == 0, "%zu joined lists of %s n %zu are not in order", bad, what, n);

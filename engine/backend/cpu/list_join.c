@@ -145,20 +145,19 @@ static void write_row(chunk *c, size_t row) {
     const peri_op_list_join *op = c->run->op;
     peri_near_pool *pool = &c->own.pools[row];
     uint32_t *slots = op->slots + (c->first + row) * op->degree;
-    float *distances = op->distances + (c->first + row) * op->degree;
     peri_near_pool_settle(pool, c->own.spare);
     peri_near_sort_many(pool->keys, pool->count, c->own.spare);
+    for (size_t i = 0; i < pool->count; i++) slots[i] = peri_near_slot(pool->keys[i]);
+    for (size_t i = pool->count; i < op->degree; i++) slots[i] = PERI_SLOT_NONE;
+    if (op->distances == NULL) return;
+    float *distances = op->distances + (c->first + row) * op->degree;
     for (size_t i = 0; i < pool->count; i++) {
-        slots[i] = peri_near_slot(pool->keys[i]);
         distances[i] = peri_near_distance(pool->keys[i]);
         if (distances[i] == 0) /* its sign is lost in the key */
             peri_distances_slots(&c->run->measure, query_of(c, row), length_of(c, row), &slots[i],
                                  1, &distances[i]);
     }
-    for (size_t i = pool->count; i < op->degree; i++) {
-        slots[i] = PERI_SLOT_NONE;
-        distances[i] = INFINITY;
-    }
+    for (size_t i = pool->count; i < op->degree; i++) distances[i] = INFINITY;
 }
 
 static peri_status join_chunk(void *ud, size_t task, size_t worker_number) {

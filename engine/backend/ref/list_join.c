@@ -10,13 +10,13 @@
 
 size_t peri_ref_list_join_scratch(const peri_device *device, const peri_op_list_join *op) {
     (void)device;
-    return op->rows.cols * sizeof(float);
+    return (op->rows.cols + op->degree) * sizeof(float);
 }
 
 /* Keeps (d, slot) when it is among the nearest `degree`; `count` is how many are kept so far. */
-static size_t offer(const peri_op_list_join *op, size_t row, size_t count, float d, uint32_t slot) {
+static size_t offer(const peri_op_list_join *op, size_t row, float *distances, size_t count,
+                    float d, uint32_t slot) {
     uint32_t *slots = op->slots + row * op->degree;
-    float *distances = op->distances + row * op->degree;
     size_t at = count;
     while (at > 0 && (d < distances[at - 1] || (d == distances[at - 1] && slot < slots[at - 1])))
         at--;
@@ -35,7 +35,7 @@ static bool probed_before(const uint32_t *probes, size_t at) {
     return false;
 }
 
-static void join_row(const peri_op_list_join *op, size_t row, float *wide) {
+static void join_row(const peri_op_list_join *op, size_t row, float *wide, float *distances) {
     const uint32_t *probes = op->probes + row * op->probe_count;
     const void *query = peri_view_row(&op->rows, row);
     uint32_t dim = (uint32_t)op->rows.cols;
@@ -52,19 +52,22 @@ static void join_row(const peri_op_list_join *op, size_t row, float *wide) {
             float d = peri_canonical_distance(
                 op->metric, op->rows.dtype, query, peri_view_row(&op->rows, slot), dim,
                 cosine ? op->lengths[row] : 0, cosine ? op->lengths[slot] : 0);
-            count = offer(op, row, count, d, slot);
+            count = offer(op, row, distances, count, d, slot);
         }
     }
     for (; count < op->degree; count++) {
         op->slots[row * op->degree + count] = PERI_SLOT_NONE;
-        op->distances[row * op->degree + count] = INFINITY;
+        distances[count] = INFINITY;
     }
+    if (op->distances != NULL)
+        memcpy(op->distances + row * op->degree, distances, op->degree * sizeof *distances);
 }
 
 peri_status peri_ref_list_join(peri_stream *stream, const peri_op_list_join *op, void *scratch,
                                size_t scratch_bytes) {
     (void)stream;
     (void)scratch_bytes;
-    for (size_t row = 0; row < op->rows.rows; row++) join_row(op, row, scratch);
+    float *wide = scratch, *distances = wide + op->rows.cols;
+    for (size_t row = 0; row < op->rows.rows; row++) join_row(op, row, wide, distances);
     return PERI_OK;
 }
