@@ -22,7 +22,7 @@ end
 describe("a saved index", function()
   after_each(support.clean)
 
-  for _, kind in ipairs { "flat", "cagra", "hnsw" } do
+  for _, kind in ipairs { "flat", "cagra", "hnsw", "vamana" } do
     for _, map in ipairs { false, true } do
       local how = map and ", mapped" or ""
       it(("of kind %s opens with the same answers%s"):format(kind, how), function()

@@ -50,6 +50,10 @@ peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_ancho
     return PERI_OK;
 }
 
+void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release) {
+    return matrix->release == release ? matrix->anchor : NULL;
+}
+
 void peri_matrix_retain(peri_matrix *matrix) { atomic_fetch_add(&matrix->references, 1); }
 
 void peri_matrix_release(peri_matrix *matrix) {
@@ -186,6 +190,12 @@ peri_status peri_matrix_write(peri_matrix *matrix, size_t first, size_t count, c
     peri_view to = rows_of(matrix, first, count);
     peri_view from = packed_host(matrix, (void *)(uintptr_t)data, count);
     return copy_rows(matrix->context, &to, &from);
+}
+
+peri_status peri_matrix_copy_into(peri_matrix *to, size_t first, const peri_matrix *from) {
+    PERI_TRY(check_rows(to, first, from->view.rows));
+    peri_view view = rows_of(to, first, from->view.rows);
+    return copy_rows(to->context, &view, &from->view);
 }
 
 peri_status peri_matrix_move(peri_matrix *matrix, peri_place place, peri_matrix **out) {

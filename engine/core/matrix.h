@@ -13,6 +13,13 @@ typedef void (*peri_anchor_fn)(void *anchor);
 peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_anchor_fn release,
                                void *anchor, peri_matrix **out);
 
+/* What keeps an anchored matrix alive, when `release` is how it is given back; else NULL. */
+void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release);
+
+/* Copies all rows of `from` to rows first.. of `to`; same columns and dtype (the caller checked),
+ * any two places. For who is still filling `to`. */
+peri_status peri_matrix_copy_into(peri_matrix *to, size_t first, const peri_matrix *from);
+
 /* Row r of a host view. */
 static inline void *peri_view_row(const peri_view *view, size_t row) {
     return (char *)view->data + row * view->stride_bytes;

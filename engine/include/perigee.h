@@ -1,7 +1,7 @@
 /* perigee.h: the whole public C API of Perigee, in reading order.
  *
  * status and errors -> context -> places -> dtypes and metrics -> views and matrices -> options ->
- * filters -> searchers (build, search, save, open) -> measuring.
+ * filters -> searchers (build, search, save, open) -> quantizers -> measuring.
  *
  * Conventions
  *   - Every function returns a peri_status; PERI_OK is 0. peri_error_detail() says what, where and
@@ -320,9 +320,15 @@ typedef struct peri_param_table {
     size_t count;
 } peri_param_table;
 
-/* The tables of a kind's verb: kind "flat", "cagra", "hnsw", "filtered", "refined"; verb "build",
- * "search", "to_hnsw". NULL when there is none. */
+/* The tables of a kind's verb: kind "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined";
+ * verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary", "rabitq"; verb
+ * "train". NULL when there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
+
+/* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
+ * n, dim, bytes (of one element) and the resolved parameters, before what every kind adds: 8 n
+ * with ids, 4 n under cosine where rows are kept, n once rows were removed. NULL: none. */
+PERI_API const char *peri_kind_memory(const char *kind);
 
 /* Receives the fields of a description, in order. `text` values live during the call. */
 typedef void (*peri_field_fn)(void *ud, const char *key, const peri_value *value);
@@ -356,13 +362,13 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "cagra", "hnsw". Combinators wrap
- * searchers: "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "cagra", "hnsw". Combinators
+ * wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
     uint32_t size;
-    const char *kind;  /* "flat", "cagra", "hnsw" is made by peri_searcher_to_hnsw */
+    const char *kind;  /* "flat", "ivf_flat", "cagra"; "hnsw" is made by peri_searcher_to_hnsw */
     peri_matrix *rows; /* [n, dim] f32 f16 i8 u8; kept by reference */
     peri_matrix *ids;  /* [n, 1] i64, unique, >= 0; NULL = row numbers */
     peri_place place;
@@ -377,6 +383,41 @@ typedef struct peri_build {
 /* Builds an index. PERI_E_ARGUMENT (options, shapes), PERI_E_INVALID (NaN, Inf, zero vector under
  * cosine, with row and column), PERI_E_MEMORY, PERI_E_CANCELLED, PERI_E_UNSUPPORTED (place). */
 PERI_API peri_status peri_searcher_build(const peri_build *build, peri_searcher **out);
+
+typedef struct peri_extension {
+    uint32_t size;
+    peri_matrix *rows; /* [m, dim] in the index's dtype */
+    peri_matrix *ids;  /* [m, 1] i64, >= 0, of no row alive; NULL = row numbers, which go on */
+    size_t threads;    /* 0 = the context's */
+    const peri_control *control;
+} peri_extension;
+
+#define PERI_EXTENSION_INIT                                                                        \
+    { (uint32_t)sizeof(peri_extension), NULL, NULL, 0, NULL }
+
+/* Adds rows behind those of an index. The next state is made aside and takes the place of the one
+ * there is: searches under way finish on what they began with, a failure changes nothing. Writers
+ * of one index wait for each other. Cost: O(m) for the rows, and the kind's. PERI_E_ARGUMENT
+ * (shape, dtype, ids missing where the index has ids), PERI_E_INVALID (NaN, ids taken),
+ * PERI_E_UNSUPPORTED (the kind), PERI_E_MEMORY, PERI_E_CANCELLED. */
+PERI_API peri_status peri_searcher_extend(peri_searcher *searcher, const peri_extension *more);
+
+typedef struct peri_removal {
+    uint32_t size;
+    const int64_t *ids; /* [count]; those that no row has are passed over */
+    size_t count;
+    size_t threads;
+    const peri_control *control;
+} peri_removal;
+
+#define PERI_REMOVAL_INIT                                                                          \
+    { (uint32_t)sizeof(peri_removal), NULL, 0, 0, NULL }
+
+/* Removes rows by id, in the way of peri_searcher_extend; `removed` receives how many there were.
+ * Their slots stay as holes: row numbers and the ids of other rows never change, filters go on
+ * counting by slot. O(rows). */
+PERI_API peri_status peri_searcher_remove(peri_searcher *searcher, const peri_removal *less,
+                                          size_t *removed);
 
 typedef struct peri_request {
     uint32_t size;
@@ -397,7 +438,8 @@ typedef struct peri_request {
 
 /* What an answer says of itself. */
 typedef struct peri_hits_info {
-    const char *path; /* "exact", "graph", "graph+exact"; static text */
+    const char *path; /* "exact", "graph", "graph+exact", "lists", "lists+all lists",
+                         "all lists"; static text */
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
@@ -454,11 +496,11 @@ PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_f
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
-/* "flat", "cagra", "hnsw", "filtered", "refined"; static text. */
+/* "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);
-/* Rows that it searches. */
+/* Rows that it searches; the slots of removed ones are counted. */
 PERI_API size_t peri_searcher_rows(const peri_searcher *searcher);
 /* Columns that a query must have. */
 PERI_API uint32_t peri_searcher_dim(const peri_searcher *searcher);
@@ -487,6 +529,75 @@ PERI_API peri_status peri_searcher_save(peri_searcher *searcher, const char *pat
                                         const peri_file_options *options);
 PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
                                         const peri_file_options *options, peri_searcher **out);
+
+/* ---- quantizers --------------------------------------------------------------------------- */
+
+/* Turns rows into short codes and back. Kinds: "pq", "opq" (product quantization, with a learned
+ * rotation), "sq" (8 or 4 bits a column, or f16), "binary" (a bit a column), "rabitq" (1 to 8 bits
+ * a rotated column). Learned once, immutable; the same bits for a seed at any number of threads. */
+typedef struct peri_quantizer peri_quantizer;
+
+typedef struct peri_train {
+    uint32_t size;
+    const char *kind;
+    peri_matrix *rows;    /* [n, dim] f32 f16 i8 u8, n > 0; read during the call only */
+    peri_options options; /* the kind's "train" table */
+    size_t threads;       /* 0 = the context's */
+    const peri_control *control;
+} peri_train;
+
+#define PERI_TRAIN_INIT                                                                            \
+    { (uint32_t)sizeof(peri_train), NULL, NULL, { NULL, 0 }, 0, NULL }
+
+/* Learns a quantizer from rows; pq and opq at the rows' place, and they code there. PERI_E_ARGUMENT
+ * (options, shapes), PERI_E_INVALID (NaN, Inf), PERI_E_MEMORY, PERI_E_CANCELLED, PERI_E_UNSUPPORTED
+ * (place; opq without a LAPACK). */
+PERI_API peri_status peri_quantizer_train(const peri_train *train, peri_quantizer **out);
+
+/* How encode, decode and distortion run. */
+typedef struct peri_coding {
+    uint32_t size;
+    size_t threads; /* 0 = the context's */
+    const peri_control *control;
+} peri_coding;
+
+#define PERI_CODING_INIT                                                                           \
+    { (uint32_t)sizeof(peri_coding), 0, NULL }
+
+/* Codes of rows [n, dim] f32 f16 i8 u8, anywhere: u8 [n, row_bytes] on the host. `coding` may be
+ * NULL. PERI_E_ARGUMENT (dim), PERI_E_INVALID (NaN, Inf, with row and column). */
+PERI_API peri_status peri_quantizer_encode(peri_quantizer *quantizer, peri_matrix *rows,
+                                           const peri_coding *coding, peri_matrix **codes);
+/* What codes [n, row_bytes] u8 stand for: f32 [n, dim] on the host. Any bytes are taken: codes of
+ * another quantizer give rows of no meaning. PERI_E_ARGUMENT (shape). */
+PERI_API peri_status peri_quantizer_decode(peri_quantizer *quantizer, peri_matrix *codes,
+                                           const peri_coding *coding, peri_matrix **rows);
+/* The mean over the rows of the squared distance between a row and its decoded code. */
+PERI_API peri_status peri_quantizer_distortion(peri_quantizer *quantizer, peri_matrix *rows,
+                                               const peri_coding *coding, double *out);
+
+/* Fields: kind, dim, row_bytes, bytes, parameters as they were resolved ("params.pq_dim"), and what
+ * the kind has to say. */
+PERI_API void peri_quantizer_describe(const peri_quantizer *quantizer, peri_field_fn field,
+                                      void *ud);
+/* "pq", "opq", "sq", "binary", "rabitq"; static text. */
+PERI_API const char *peri_quantizer_name(const peri_quantizer *quantizer);
+/* Columns of its rows. */
+PERI_API uint32_t peri_quantizer_dim(const peri_quantizer *quantizer);
+/* Bytes of the code of a row. */
+PERI_API size_t peri_quantizer_row_bytes(const peri_quantizer *quantizer);
+
+/* Writes beside `path`, syncs, renames. */
+PERI_API peri_status peri_quantizer_save(peri_quantizer *quantizer, const char *path,
+                                         const peri_control *control);
+/* Opens what save wrote, trusting none of it. `kind` NULL takes any. PERI_E_IO, PERI_E_CORRUPT,
+ * PERI_E_UNSUPPORTED (another kind, named). */
+PERI_API peri_status peri_quantizer_open(peri_context *context, const char *path, const char *kind,
+                                         const peri_control *control, peri_quantizer **out);
+/* One more reference. */
+PERI_API void peri_quantizer_retain(peri_quantizer *quantizer);
+/* One reference less; the last frees it. NULL is allowed. */
+PERI_API void peri_quantizer_release(peri_quantizer *quantizer);
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 

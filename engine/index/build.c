@@ -1,17 +1,29 @@
 /* build.c: the one way in to building an index, and the parameter tables by name. */
+#include <stdio.h>
 #include <string.h>
 
 #include "index/combinators.h"
-#include "index/index.h"
+#include "index/handle.h"
+#include "quant/quantizer.h"
+
+static peri_status refuse_kind(const char *given) {
+    char allowed[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < peri_kind_count; i++) {
+        if (peri_kinds[i]->build == NULL || used >= sizeof allowed) continue;
+        used += (size_t)snprintf(allowed + used, sizeof allowed - used, " %s",
+                                 peri_kinds[i]->ops.kind);
+    }
+    return peri_fail(PERI_E_ARGUMENT, "kind: '%.40s' given, allowed:%s", given == NULL ? "" : given,
+                     allowed);
+}
 
 static peri_status check_build(const peri_build *build, const peri_kind **kind) {
     if (build->size != sizeof *build)
         return peri_fail(PERI_E_ARGUMENT, "build.size: %u given, this library takes %zu",
                          build->size, sizeof *build);
     *kind = build->kind == NULL ? NULL : peri_kind_find(build->kind);
-    if (*kind == NULL || (*kind)->build == NULL)
-        return peri_fail(PERI_E_ARGUMENT, "kind: '%.40s' given, allowed: flat cagra",
-                         build->kind == NULL ? "" : build->kind);
+    if (*kind == NULL || (*kind)->build == NULL) return refuse_kind(build->kind);
     if (build->rows == NULL) return peri_fail(PERI_E_ARGUMENT, "rows: none given");
     if (peri_matrix_view(build->rows).rows == 0)
         return peri_fail(PERI_E_ARGUMENT, "rows: 0 given, allowed: 1 and more");
@@ -35,12 +47,11 @@ peri_status peri_searcher_build(const peri_build *build, peri_searcher **out) {
     PERI_GO(peri_index_set_rows(index, build->rows));
     if (build->ids != NULL) PERI_GO(peri_index_set_ids(index, build->ids));
     PERI_GO(peri_index_add_lengths(index));
-    PERI_GO(kind->build(index, build->threads, build->control));
+    PERI_GO(kind->build(index, build->rows, build->threads, build->control));
     PERI_GO(peri_index_check_place(index));
-    *out = &index->base;
-    return PERI_OK;
+    return peri_handle_create(index, out);
 done:
-    if (index != NULL) peri_searcher_release(&index->base);
+    peri_index_release(index);
     return status;
 }
 
@@ -51,5 +62,12 @@ const peri_param_table *peri_params_find(const char *kind, const char *verb) {
     if (found != NULL && strcmp(verb, "search") == 0) return found->ops.search_table;
     if (strcmp(kind, "cagra") == 0 && strcmp(verb, "to_hnsw") == 0) return &peri_to_hnsw_table;
     if (strcmp(kind, "refined") == 0) return &peri_refined_table;
+    const peri_quantizer_kind *quantizer = peri_quantizer_kind_find(kind);
+    if (quantizer != NULL && strcmp(verb, "train") == 0) return quantizer->train_table;
     return NULL;
+}
+
+const char *peri_kind_memory(const char *kind) {
+    const peri_kind *found = peri_kind_find(kind);
+    return found == NULL ? NULL : found->memory;
 }

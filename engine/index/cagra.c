@@ -53,13 +53,17 @@ static peri_status check_params(const cagra_params *params) {
     return PERI_OK;
 }
 
-static peri_status cagra_build(peri_index *index, size_t threads, const peri_control *control) {
+static const char *const cagra_sections[] = { "graph", "landmarks", NULL };
+
+static peri_status cagra_build(peri_index *index, peri_matrix *rows, size_t threads,
+                               const peri_control *control) {
     cagra_params *params = (cagra_params *)(void *)index->params;
+    (void)rows; /* their section is at the index's place */
     PERI_TRY(check_params(params));
     peri_graph_build build = {
         .rows = peri_index_section(index, "rows"),
         .lengths = peri_index_section(index, "lengths"),
-        .metric = index->base.metric,
+        .metric = index->metric,
         .graph_degree = (size_t)params->graph_degree,
         .intermediate_graph_degree = (size_t)params->intermediate_graph_degree,
         .algo = (peri_graph_algo)params->build_algo,
@@ -92,9 +96,9 @@ static peri_status check_landmarks(const peri_index *index) {
     peri_status status = PERI_OK;
     for (size_t i = 0; i < view.rows && status == PERI_OK; i++) {
         uint32_t row = *(const uint32_t *)peri_view_row(&view, i);
-        if (row >= index->base.rows)
+        if (row >= index->rows)
             status = peri_fail(PERI_E_CORRUPT, "landmark %zu is row %u of %zu", i, row,
-                               index->base.rows);
+                               index->rows);
     }
     peri_matrix_release(host);
     return status;
@@ -102,11 +106,11 @@ static peri_status check_landmarks(const peri_index *index) {
 
 static peri_status cagra_adopt(peri_index *index) {
     const cagra_params *params = (const cagra_params *)(const void *)index->params;
-    if (index->base.rows > 0 && (uint64_t)params->entry >= index->base.rows)
+    if (index->rows > 0 && (uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
-                         index->base.rows);
+                         index->rows);
     PERI_TRY(check_landmarks(index));
-    return peri_graph_check(peri_index_section(index, "graph"), index->base.rows);
+    return peri_graph_check(peri_index_section(index, "graph"), index->rows);
 }
 
 int64_t peri_cagra_entry(const peri_index *cagra) {
@@ -161,6 +165,8 @@ const peri_kind peri_cagra_kind = {
     .ops = PERI_INDEX_OPS("cagra", &cagra_search_table),
     .build_table = &cagra_build_table,
     .saved_table = &cagra_saved_table,
+    .sections = cagra_sections,
+    .memory = "n * (dim * bytes + 4 * graph_degree)",
     .build = cagra_build,
     .adopt = cagra_adopt,
     .walk = cagra_walk,

@@ -47,11 +47,10 @@ static peri_status filtered_score(peri_searcher *self, peri_search *search, cons
 }
 
 static double selectivity(const peri_searcher *self) {
-    size_t passing = 0;
-    if (self->rows == 0) return 1.0;
-    if (peri_filter_count(((const filtered *)self)->filter, self->rows, &passing) != PERI_OK)
-        return 0.0;
-    return (double)passing / (double)self->rows;
+    size_t passing = 0, rows = peri_searcher_rows(self);
+    if (rows == 0) return 1.0;
+    if (peri_filter_count(((const filtered *)self)->filter, rows, &passing) != PERI_OK) return 0.0;
+    return (double)passing / (double)rows;
 }
 
 static void filtered_describe(const peri_searcher *self, peri_field_fn field, void *ud) {

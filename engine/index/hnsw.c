@@ -2,10 +2,20 @@
  * robust approximate nearest neighbor search using hierarchical navigable small world graphs,
  * 2018).
  *
- * The index is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy
+ * It is built by insertion in batches (graph/layers.h), on all levels by the heuristic of the
+ * paper, with two things of our own. Links are chosen with alpha 1.1 where the paper has 1: with
+ * half of the candidates the graph is then as good (recall@10 at ef 32 on 40 000 rows of SIFT:
+ * 0.971 with ef_construction 200 and alpha 1, 0.974 with 64 and 1.1), which is where most of a
+ * build goes. And a batch is searched for on a frozen graph, so that the graph depends on the
+ * seed alone and a row whose links overflow chooses once a batch, not once for each new link.
+ * The candidates of a bulk build are found by walks, not from a graph of nearest neighbours: the
+ * same code then extends, and the walks, dearer by themselves, need no second pass.
+ *
+ * Or it is made from a CAGRA graph: its rows and graph are shared, not copied. hierarchy
  * "none" leaves one level, walked from the graph's entry; "cpu" adds upper levels over rows
  * drawn as HNSW draws them. The nearest rows of a level are found exactly, and its links are
- * pruned as the base graph's are, not by the paper's heuristic. */
+ * pruned as the base graph's are, not by the paper's heuristic. Extended and mended, such an
+ * index is as any other of its kind. */
 #include "index/hnsw.h"
 
 #include <string.h>
@@ -15,12 +25,16 @@
 #include "graph/graph_check.h"
 #include "graph/hierarchy.h"
 #include "index/combinators.h"
+#include "index/layered.h"
+#include "index/handle.h"
 
 static const peri_param hnsw_saved_rows[] = { PERI_PARAMS_ROWS(peri_hnsw_params,
                                                                PERI_HNSW_PARAMS) };
-static const peri_param_table hnsw_saved_table = {
-    "hnsw.saved", hnsw_saved_rows, sizeof hnsw_saved_rows / sizeof *hnsw_saved_rows
-};
+enum { HNSW_SAVED_COUNT = sizeof hnsw_saved_rows / sizeof *hnsw_saved_rows };
+static const peri_param_table hnsw_build_table = { "hnsw.build", hnsw_saved_rows,
+                                                   HNSW_SAVED_COUNT - 2 };
+static const peri_param_table hnsw_saved_table = { "hnsw.saved", hnsw_saved_rows,
+                                                   HNSW_SAVED_COUNT };
 _Static_assert(sizeof(peri_hnsw_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
 
 #define HNSW_SEARCH_PARAMS(X, S)                                                                   \
@@ -44,41 +58,58 @@ const peri_param_table peri_to_hnsw_table = { "cagra.to_hnsw", to_hnsw_rows, 3 }
 
 peri_hnsw_params *peri_hnsw_params_of(peri_index *index) { return (void *)index->params; }
 
-/* ---- opening and searching ---------------------------------------------------------------- */
+/* ---- building and changing ---------------------------------------------------------------- */
 
-static peri_status make_alive(peri_index *index) {
-    peri_matrix *deleted = peri_index_section(index, "deleted"), *host;
-    if (deleted == NULL) return PERI_OK;
-    peri_view view = peri_matrix_view(deleted);
-    if (view.dtype != PERI_U8 || view.cols != 1 || view.rows != index->base.rows)
-        return peri_fail(PERI_E_CORRUPT, "section 'deleted' is %zu x %zu %s, expected %zu x 1 u8",
-                         view.rows, view.cols, peri_dtype_name(view.dtype), index->base.rows);
-    peri_context *context = index->base.context;
-    PERI_TRY(peri_matrix_move(deleted, PERI_CPU, &host));
-    size_t bytes = peri_ceil_div(view.rows, 8);
-    unsigned char *bits = NULL;
-    peri_status status = peri_memory_acquire_zeroed(context, bytes, 1, &bits);
-    view = peri_matrix_view(host);
-    for (size_t r = 0; r < view.rows && status == PERI_OK; r++)
-        if (*(const uint8_t *)peri_view_row(&view, r) == 0)
-            bits[r / 8] = (unsigned char)(bits[r / 8] | 1u << (r % 8));
-    if (status == PERI_OK) status = peri_filter_bits(context, bits, view.rows, &index->alive);
-    peri_memory_release(context, bits, bytes, 1);
-    peri_matrix_release(host);
-    return status;
+/* The graph of `next`, from that of `old` or from nothing. */
+static peri_status make_graph(const peri_index *old, peri_index *next, size_t threads,
+                              const peri_control *control) {
+    peri_hnsw_params *params = peri_hnsw_params_of(next);
+    size_t m = (size_t)params->m;
+    peri_layers layers = { .degree = 2 * m,
+                           .chosen = m,
+                           .m = m,
+                           .ef = (size_t)params->ef_construction,
+                           .alpha = (float)params->alpha,
+                           .seed = (uint64_t)params->seed,
+                           .threads = threads,
+                           .control = control };
+    if (old != NULL) {
+        layers.old_entry = (uint32_t)params->entry;
+        layers.old_level_max = (uint32_t)params->level_max;
+    }
+    PERI_TRY(peri_layered_make(old, next, &layers));
+    params->entry = layers.entry;
+    params->level_max = layers.level_max;
+    return PERI_OK;
 }
+
+static peri_status hnsw_build(peri_index *index, peri_matrix *rows, size_t threads,
+                              const peri_control *control) {
+    (void)rows; /* their section is at the index's place */
+    return make_graph(NULL, index, threads, control);
+}
+
+static peri_status hnsw_extend(const peri_index *old, peri_index *next, const peri_growth *growth) {
+    return make_graph(old, next, growth->threads, growth->control);
+}
+
+static peri_status hnsw_remove(const peri_index *old, peri_index *next, const peri_loss *loss) {
+    return make_graph(old, next, loss->threads, loss->control);
+}
+
+/* ---- opening and searching ---------------------------------------------------------------- */
 
 static peri_status hnsw_adopt(peri_index *index) {
     const peri_hnsw_params *params = peri_hnsw_params_of(index);
-    if ((uint64_t)params->entry >= index->base.rows)
+    if ((uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
-                         index->base.rows);
-    PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->base.rows));
-    if (params->level_max > 0)
-        PERI_TRY(peri_hierarchy_check(peri_index_section(index, "first"),
-                                      peri_index_section(index, "links"), index->base.rows,
-                                      (uint32_t)params->entry, (uint32_t)params->level_max));
-    return make_alive(index);
+                         index->rows);
+    PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->rows));
+    PERI_TRY(peri_layered_count_holes(index));
+    if (params->level_max == 0) return PERI_OK;
+    return peri_hierarchy_check(peri_index_section(index, "first"),
+                                peri_index_section(index, "links"), index->rows,
+                                (uint32_t)params->entry, (uint32_t)params->level_max);
 }
 
 static peri_status hnsw_walk(const peri_index *index, const peri_options *options, size_t k,
@@ -102,12 +133,19 @@ static peri_status hnsw_walk(const peri_index *index, const peri_options *option
     return PERI_OK;
 }
 
+static const char *const hnsw_sections[] = { "graph", "first", "links", NULL };
+
 const peri_kind peri_hnsw_kind = {
     .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
-    .build_table = &hnsw_saved_table,
+    .build_table = &hnsw_build_table,
     .saved_table = &hnsw_saved_table,
+    .sections = hnsw_sections,
+    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1))",
+    .build = hnsw_build,
     .adopt = hnsw_adopt,
     .walk = hnsw_walk,
+    .extend = hnsw_extend,
+    .remove = hnsw_remove,
 };
 
 /* ---- from a CAGRA graph ------------------------------------------------------------------- */
@@ -139,27 +177,19 @@ static peri_status even_graph(peri_matrix *graph, size_t cols, peri_matrix **out
 
 /* Sections that both indexes share. */
 static peri_status share_sections(const peri_index *from, peri_index *to) {
-    static const char *const shared[] = { "rows", "ids", "lengths" };
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
-        peri_matrix *matrix = peri_index_section(from, shared[i]);
-        if (matrix == NULL) continue;
-        if (strcmp(shared[i], "rows") == 0) {
-            PERI_TRY(peri_index_set_rows(to, matrix));
-        } else if (strcmp(shared[i], "ids") == 0) {
-            PERI_TRY(peri_index_set_ids(to, matrix));
-        } else {
-            peri_matrix_retain(matrix);
-            PERI_TRY(peri_index_add(to, shared[i], matrix));
-        }
-    }
-    return PERI_OK;
+    peri_matrix *ids = peri_index_section(from, "ids");
+    peri_matrix *deleted = peri_index_section(from, "deleted");
+    PERI_TRY(peri_index_set_rows(to, peri_index_section(from, "rows")));
+    if (deleted != NULL) PERI_TRY(peri_index_set_deleted(to, deleted));
+    if (ids != NULL) PERI_TRY(peri_index_set_ids(to, ids));
+    return peri_index_share(to, from, "lengths");
 }
 
 static peri_status add_hierarchy(peri_index *index, uint64_t seed, const peri_control *control) {
     peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_hierarchy_build build = { .rows = peri_index_section(index, "rows"),
                                    .lengths = peri_index_section(index, "lengths"),
-                                   .metric = index->base.metric,
+                                   .metric = index->metric,
                                    .m = (size_t)params->m,
                                    .seed = seed,
                                    .control = control };
@@ -183,7 +213,7 @@ static peri_status fill(const peri_index *from, peri_index *index, const to_hnsw
     peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_matrix *source = peri_index_section(from, "graph"), *graph;
     size_t degree = peri_matrix_view(source).cols;
-    params->metric = (int64_t)from->base.metric;
+    params->metric = (int64_t)from->metric;
     params->m = (int64_t)peri_max_size(2, (degree + 1) / 2);
     params->ef_construction = asked->ef_construction;
     params->entry = peri_cagra_entry(from);
@@ -205,13 +235,14 @@ peri_status peri_searcher_to_hnsw(peri_searcher *cagra, peri_options options,
     PERI_TRY(peri_options_check(&options, tables, 1));
     peri_params_default(&peri_to_hnsw_table, &params);
     PERI_TRY(peri_params_read(&peri_to_hnsw_table, &options, &params));
-    peri_index *index;
-    PERI_TRY(peri_index_create(cagra->context, &peri_hnsw_kind, cagra->device->place, &index));
-    peri_status status = fill((const peri_index *)cagra, index, &params, control);
-    if (status != PERI_OK) {
-        peri_searcher_release(&index->base);
-        return status;
-    }
-    *out = &index->base;
-    return PERI_OK;
+    peri_index *from = peri_handle_take(cagra), *index = NULL;
+    peri_status status;
+    PERI_GO(peri_index_create(cagra->context, &peri_hnsw_kind, cagra->device->place, &index));
+    PERI_GO(fill(from, index, &params, control));
+    status = peri_handle_create(index, out);
+    index = NULL;
+done:
+    peri_index_release(index);
+    peri_index_release(from);
+    return status;
 }

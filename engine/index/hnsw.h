@@ -8,7 +8,12 @@
     X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
       "what near means")                                                                           \
     X(S, INT, m, 16, 2, 10000, NULL, NULL, "links a row on an upper level; twice that below")      \
-    X(S, INT, ef_construction, 200, 1, 65535, NULL, NULL, "what a written file says of itself")    \
+    X(S, INT, ef_construction, 100, 1, 65535, NULL, NULL,                                          \
+      "rows that a walk keeps while the graph is built, of which links are chosen")                \
+    X(S, REAL, alpha, 1.1, 1, 4, NULL, NULL,                                                       \
+      "how much nearer to a link than to the row another must be to be dropped for it; 1 is the "  \
+      "rule of the paper, more keeps more links")                                                  \
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the levels drawn and the order")     \
     X(S, INT, entry, 0, 0, 4294967295, NULL, NULL, "the row where every walk begins")              \
     X(S, INT, level_max, 0, 0, 255, NULL, NULL, "upper levels; 0 = the graph alone")
 

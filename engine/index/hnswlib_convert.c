@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "graph/graph_check.h"
+#include "index/handle.h"
 #include "index/hnsw.h"
 #include "io/hnswlib_file.h"
 
@@ -29,12 +30,12 @@ static peri_status file_rows(const peri_index *index, peri_dtype dtype, peri_mat
         return peri_fail(PERI_E_UNSUPPORTED,
                          "hnswlib's file holds the rows, and the index has none");
     PERI_GO(peri_matrix_move(rows, PERI_CPU, &host));
-    if (dtype == PERI_U8 && (index->dtype != PERI_U8 || index->base.metric == PERI_COSINE)) {
+    if (dtype == PERI_U8 && (index->dtype != PERI_U8 || index->metric == PERI_COSINE)) {
         status = peri_fail(PERI_E_ARGUMENT, "dtype: 'u8' given, allowed for %s rows under %s: f32",
-                           peri_dtype_name(index->dtype), peri_metric_name(index->base.metric));
+                           peri_dtype_name(index->dtype), peri_metric_name(index->metric));
         goto done;
     }
-    if (index->base.metric == PERI_COSINE)
+    if (index->metric == PERI_COSINE)
         PERI_GO(peri_matrix_normalize(host, out));
     else
         PERI_GO(peri_matrix_convert(host, dtype, out));
@@ -55,12 +56,12 @@ peri_status peri_hnswlib_save(peri_index *index, const char *path,
         return peri_fail(PERI_E_UNSUPPORTED,
                          "hnswlib's format holds an HNSW index, this is '%s': "
                          "call to_hnsw first",
-                         index->base.ops->kind);
+                         index->kind->ops.kind);
     const peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_dtype dtype;
     PERI_TRY(file_dtype(options, &dtype));
-    peri_hnswlib_graph graph = { .count = index->base.rows,
-                                 .dim = index->base.dim,
+    peri_hnswlib_graph graph = { .count = index->rows,
+                                 .dim = index->dim,
                                  .dtype = dtype,
                                  .m = (size_t)params->m,
                                  .max_m = (size_t)params->m,
@@ -75,7 +76,7 @@ peri_status peri_hnswlib_save(peri_index *index, const char *path,
     PERI_GO(host_section(index, "first", &graph.first));
     PERI_GO(host_section(index, "links", &graph.links));
     PERI_GO(host_section(index, "deleted", &graph.deleted));
-    PERI_GO(peri_hnswlib_write(index->base.context, path, &graph, options->control));
+    PERI_GO(peri_hnswlib_write(index->context, path, &graph, options->control));
 done:
     peri_hnswlib_graph_release(&graph);
     return status;
@@ -95,7 +96,7 @@ static bool plain_labels(peri_matrix *labels) {
 static peri_status add_matrix(peri_index *index, const char *name, peri_matrix *matrix) {
     peri_matrix *here;
     if (matrix == NULL) return PERI_OK;
-    PERI_TRY(peri_matrix_move(matrix, index->base.device->place, &here));
+    PERI_TRY(peri_matrix_move(matrix, index->device->place, &here));
     return peri_index_add(index, name, here);
 }
 
@@ -110,9 +111,9 @@ static peri_status fill(peri_index *index, const peri_hnswlib_graph *graph, peri
     if (graph->count == 0) return peri_fail(PERI_E_UNSUPPORTED, "the file holds no elements");
     PERI_TRY(peri_matrix_check(graph->rows, metric == PERI_COSINE, "vectors", 0, control));
     PERI_TRY(peri_index_set_rows(index, graph->rows));
+    if (graph->deleted != NULL) PERI_TRY(peri_index_set_deleted(index, graph->deleted));
     if (!plain_labels(graph->labels)) PERI_TRY(peri_index_set_ids(index, graph->labels));
     PERI_TRY(add_matrix(index, "graph", graph->graph));
-    PERI_TRY(add_matrix(index, "deleted", graph->deleted));
     if (graph->level_max > 0) {
         PERI_TRY(add_matrix(index, "first", graph->first));
         PERI_TRY(add_matrix(index, "links", graph->links));
@@ -137,10 +138,10 @@ peri_status peri_hnswlib_open(peri_context *context, const char *path,
     peri_status status;
     PERI_GO(peri_index_create(context, &peri_hnsw_kind, options->place, &index));
     PERI_GO(fill(index, &graph, metric, options->control));
-    *out = &index->base;
+    status = peri_handle_create(index, out);
     index = NULL;
 done:
-    if (index != NULL) peri_searcher_release(&index->base);
+    peri_index_release(index);
     peri_hnswlib_graph_release(&graph);
     return status;
 }

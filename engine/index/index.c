@@ -1,24 +1,19 @@
-/* index.c: the life of an index: sections, ids, lengths, moving, describing. */
-#include "index/index.h"
-
+/* index.c: the life of an index: sections, lengths, moving, describing. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/checked.h"
 #include "core/memory.h"
+#include "index/handle.h"
 
-static const peri_kind *const kinds[] = { &peri_flat_kind, &peri_cagra_kind, &peri_hnsw_kind };
+const peri_kind *const peri_kinds[] = { &peri_flat_kind, &peri_ivf_flat_kind, &peri_cagra_kind,
+                                        &peri_hnsw_kind, &peri_vamana_kind };
+const size_t peri_kind_count = sizeof peri_kinds / sizeof *peri_kinds;
 
 const peri_kind *peri_kind_find(const char *name) {
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(kinds[i]->ops.kind, name) == 0) return kinds[i];
+    for (size_t i = 0; i < peri_kind_count; i++)
+        if (strcmp(peri_kinds[i]->ops.kind, name) == 0) return peri_kinds[i];
     return NULL;
-}
-
-peri_index *peri_index_of(peri_searcher *searcher) {
-    const peri_kind *kind = peri_kind_find(searcher->ops->kind);
-    return kind == NULL ? NULL : (peri_index *)searcher;
 }
 
 peri_status peri_index_create(peri_context *context, const peri_kind *kind, peri_place place,
@@ -27,24 +22,31 @@ peri_status peri_index_create(peri_context *context, const peri_kind *kind, peri
     peri_device *device;
     PERI_TRY(peri_context_device(context, place, &device));
     PERI_TRY(peri_memory_acquire_zeroed(context, 1, sizeof **out, out));
-    peri_searcher_init(&(*out)->base, &kind->ops, context, NULL);
-    (*out)->base.device = device;
+    atomic_init(&(*out)->references, 1);
+    peri_context_retain(context);
+    (*out)->context = context;
+    (*out)->device = device;
     (*out)->kind = kind;
     peri_params_default(kind->saved_table, (*out)->params);
     return PERI_OK;
 }
 
-void peri_index_free(peri_searcher *self) {
-    peri_index *index = (peri_index *)self;
+void peri_index_retain(peri_index *index) { atomic_fetch_add(&index->references, 1); }
+
+void peri_index_release(peri_index *index) {
+    if (index == NULL || atomic_fetch_sub(&index->references, 1) != 1) return;
     for (size_t i = 0; i < index->section_count; i++)
         peri_matrix_release(index->sections[i].matrix);
     peri_filter_release(index->alive);
-    peri_context *context = self->context;
+    peri_context *context = index->context;
     size_t count = index->map.count;
     peri_memory_release(context, (void *)(uintptr_t)index->map.ids, count, sizeof(int64_t));
     peri_memory_release(context, (void *)(uintptr_t)index->map.rows, count, sizeof(uint32_t));
     peri_memory_release(context, index, 1, sizeof *index);
+    peri_context_release(context);
 }
+
+/* ---- sections ----------------------------------------------------------------------------- */
 
 peri_status peri_index_add(peri_index *index, const char *name, peri_matrix *matrix) {
     PERI_ASSERT(index->section_count < PERI_SECTIONS_MAX);
@@ -54,115 +56,74 @@ peri_status peri_index_add(peri_index *index, const char *name, peri_matrix *mat
     return PERI_OK;
 }
 
-peri_matrix *peri_index_section(const peri_index *index, const char *name) {
+static peri_section *find_section(peri_index *index, const char *name) {
     for (size_t i = 0; i < index->section_count; i++)
-        if (strcmp(index->sections[i].name, name) == 0) return index->sections[i].matrix;
+        if (strcmp(index->sections[i].name, name) == 0) return &index->sections[i];
     return NULL;
+}
+
+peri_matrix *peri_index_section(const peri_index *index, const char *name) {
+    const peri_section *section = find_section((peri_index *)(uintptr_t)index, name);
+    return section == NULL ? NULL : section->matrix;
+}
+
+peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix *matrix) {
+    peri_section *section = find_section(index, name);
+    if (section == NULL) return peri_index_add(index, name, matrix);
+    peri_matrix_release(section->matrix);
+    section->matrix = matrix;
+    return PERI_OK;
+}
+
+void peri_index_drop(peri_index *index, const char *name) {
+    peri_section *section = find_section(index, name);
+    if (section == NULL) return;
+    peri_matrix_release(section->matrix);
+    *section = index->sections[--index->section_count];
+}
+
+peri_status peri_index_share(peri_index *index, const peri_index *from, const char *name) {
+    peri_matrix *matrix = peri_index_section(from, name);
+    if (matrix == NULL) return PERI_OK;
+    peri_matrix_retain(matrix);
+    return peri_index_add(index, name, matrix);
+}
+
+peri_status peri_index_set_shape(peri_index *index, size_t rows, size_t dim, peri_dtype dtype) {
+    if (dtype > PERI_U8)
+        return peri_fail(PERI_E_ARGUMENT, "rows: dtype %s given, allowed: f32 f16 i8 u8",
+                         peri_dtype_name(dtype));
+    if (dim < 1 || dim > PERI_DIM_MAX)
+        return peri_fail(PERI_E_ARGUMENT, "rows: dim %zu given, allowed: 1..%u", dim, PERI_DIM_MAX);
+    int64_t metric;
+    memcpy(&metric, index->params, sizeof metric);
+    index->metric = (peri_metric)metric;
+    index->dim = (uint32_t)dim;
+    index->rows = rows;
+    index->dtype = dtype;
+    return PERI_OK;
 }
 
 peri_status peri_index_set_rows(peri_index *index, peri_matrix *rows) {
     peri_view view = peri_matrix_view(rows);
-    if (view.dtype > PERI_U8)
-        return peri_fail(PERI_E_ARGUMENT, "rows: dtype %s given, allowed: f32 f16 i8 u8",
-                         peri_dtype_name(view.dtype));
-    if (view.cols > PERI_DIM_MAX)
-        return peri_fail(PERI_E_ARGUMENT, "rows: dim %zu given, allowed: 1..%u", view.cols,
-                         PERI_DIM_MAX);
-    int64_t metric;
-    memcpy(&metric, index->params, sizeof metric);
-    index->base.metric = (peri_metric)metric;
-    index->base.dim = (uint32_t)view.cols;
-    index->base.rows = view.rows;
-    index->dtype = view.dtype;
+    PERI_TRY(peri_index_set_shape(index, view.rows, view.cols, view.dtype));
+    if (index->kind->rowless) return PERI_OK;
     peri_matrix *here;
-    PERI_TRY(peri_matrix_move(rows, index->base.device->place, &here));
+    PERI_TRY(peri_matrix_move(rows, index->device->place, &here));
     return peri_index_add(index, "rows", here);
-}
-
-/* ---- ids ---------------------------------------------------------------------------------- */
-
-typedef struct id_row {
-    int64_t id;
-    uint32_t row;
-} id_row;
-
-static int compare_pairs(const void *a, const void *b) {
-    const id_row *x = a, *y = b;
-    if (x->id != y->id) return x->id < y->id ? -1 : 1;
-    return (x->row > y->row) - (x->row < y->row);
-}
-
-static peri_status check_pairs(const id_row *pairs, size_t count) {
-    if (count > 0 && pairs[0].id < 0)
-        return peri_fail(PERI_E_INVALID, "ids: row %u has id %lld, allowed: 0 and more",
-                         pairs[0].row, (long long)pairs[0].id);
-    for (size_t i = 1; i < count; i++)
-        if (pairs[i].id == pairs[i - 1].id)
-            return peri_fail(PERI_E_INVALID, "ids: rows %u and %u both have id %lld",
-                             pairs[i - 1].row, pairs[i].row, (long long)pairs[i].id);
-    return PERI_OK;
-}
-
-static peri_status make_map(peri_index *index, const int64_t *ids, size_t count) {
-    static atomic_uint_fast64_t serials = 1;
-    peri_context *context = index->base.context;
-    id_row *pairs = NULL;
-    int64_t *sorted = NULL;
-    uint32_t *rows = NULL;
-    peri_status status;
-    PERI_GO(peri_memory_acquire(context, count, sizeof *pairs, &pairs));
-    for (size_t i = 0; i < count; i++) pairs[i] = (id_row){ ids[i], (uint32_t)i };
-    if (count > 0) qsort(pairs, count, sizeof *pairs, compare_pairs);
-    PERI_GO(check_pairs(pairs, count));
-    PERI_GO(peri_memory_acquire(context, count, sizeof *sorted, &sorted));
-    PERI_GO(peri_memory_acquire(context, count, sizeof *rows, &rows));
-    for (size_t i = 0; i < count; i++) {
-        sorted[i] = pairs[i].id;
-        rows[i] = pairs[i].row;
-    }
-    index->map = (peri_id_map){ atomic_fetch_add(&serials, 1), sorted, rows, count };
-    sorted = NULL;
-done:
-    peri_memory_release(context, pairs, count, sizeof *pairs);
-    peri_memory_release(context, sorted, count, sizeof *sorted);
-    if (status != PERI_OK) peri_memory_release(context, rows, count, sizeof *rows);
-    return status;
-}
-
-peri_status peri_index_set_ids(peri_index *index, peri_matrix *ids) {
-    peri_view view = peri_matrix_view(ids);
-    if (view.dtype != PERI_I64 || view.cols != 1 || view.rows != index->base.rows)
-        return peri_fail(PERI_E_ARGUMENT, "ids: %zu x %zu %s given, allowed: %zu x 1 i64",
-                         view.rows, view.cols, peri_dtype_name(view.dtype), index->base.rows);
-    peri_matrix *host, *packed = NULL;
-    PERI_TRY(peri_matrix_move(ids, PERI_CPU, &host));
-    peri_status status = PERI_OK;
-    if (!peri_view_packed(&(peri_view){
-            .cols = 1, .dtype = PERI_I64, .stride_bytes = peri_matrix_view(host).stride_bytes })) {
-        status = peri_matrix_convert(host, PERI_I64, &packed);
-        peri_matrix_release(host);
-        host = packed;
-    }
-    if (status == PERI_OK) status = make_map(index, peri_matrix_view(host).data, view.rows);
-    if (status != PERI_OK) {
-        peri_matrix_release(host);
-        return status;
-    }
-    index->ids = peri_matrix_view(host).data;
-    return peri_index_add(index, "ids", host);
 }
 
 /* ---- lengths ------------------------------------------------------------------------------ */
 
 peri_status peri_index_add_lengths(peri_index *index) {
-    if (index->base.metric != PERI_COSINE || peri_index_section(index, "lengths") != NULL)
+    if (index->metric != PERI_COSINE || peri_index_section(index, "lengths") != NULL ||
+        index->kind->rowless)
         return PERI_OK;
-    peri_device *device = index->base.device;
+    peri_device *device = index->device;
     peri_matrix *lengths = NULL;
     peri_lane *lane = NULL;
     peri_status status;
-    PERI_GO(peri_matrix_create(index->base.context, index->base.rows, 1, PERI_F32, device->place,
-                               &lengths));
+    PERI_GO(peri_matrix_create(index->context, index->rows, 1, PERI_F32, device->place, &lengths));
     PERI_GO(peri_lane_acquire(device, &lane));
     peri_op_lengths op = { PERI_OP_LENGTHS, peri_matrix_view(peri_index_section(index, "rows")),
                            peri_matrix_view(lengths).data };
@@ -183,45 +144,61 @@ const float *peri_index_lengths(const peri_index *index) {
 
 /* ---- moving ------------------------------------------------------------------------------- */
 
+/* Section by section; "rows", "ids" and "deleted" set more than their section. */
+static peri_status take_section(peri_index *to, const peri_section *section) {
+    peri_matrix *there;
+    if (strcmp(section->name, "rows") == 0) return peri_index_set_rows(to, section->matrix);
+    if (strcmp(section->name, "ids") == 0) return peri_index_set_ids(to, section->matrix);
+    if (strcmp(section->name, "deleted") == 0) return peri_index_set_deleted(to, section->matrix);
+    PERI_TRY(peri_matrix_move(section->matrix, to->device->place, &there));
+    return peri_index_add(to, section->name, there);
+}
+
+static peri_status move_index(peri_index *loose, peri_place place, peri_searcher **out) {
+    peri_index *from = NULL, *to = NULL;
+    peri_status status;
+    PERI_GO(peri_index_pack(loose, &from));
+    PERI_GO(peri_index_create(from->context, from->kind, place, &to));
+    memcpy(to->params, from->params, sizeof to->params);
+    PERI_GO(peri_index_set_shape(to, from->rows, from->dim, from->dtype));
+    for (size_t i = 0; i < from->section_count; i++) /* before "ids": a removed row's is free */
+        if (strcmp(from->sections[i].name, "deleted") == 0)
+            PERI_GO(take_section(to, &from->sections[i]));
+    for (size_t i = 0; i < from->section_count; i++)
+        if (strcmp(from->sections[i].name, "deleted") != 0)
+            PERI_GO(take_section(to, &from->sections[i]));
+    PERI_GO(to->kind->adopt(to));
+    PERI_GO(peri_index_check_place(to));
+    status = peri_handle_create(to, out);
+    to = NULL;
+done:
+    peri_index_release(to);
+    peri_index_release(from);
+    return status;
+}
+
 peri_status peri_searcher_move(peri_searcher *searcher, peri_place place, peri_searcher **out) {
     *out = NULL;
-    peri_index *from = peri_index_of(searcher), *to = NULL;
+    peri_index *from = peri_handle_take(searcher);
     if (from == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s can't be moved: move what it wraps",
                          searcher->ops->kind);
+    peri_status status = PERI_OK;
     if (peri_place_equal(searcher->device->place, place)) {
         peri_searcher_retain(searcher);
         *out = searcher;
-        return PERI_OK;
+    } else {
+        status = move_index(from, place, out);
     }
-    peri_status status;
-    PERI_GO(peri_index_create(searcher->context, from->kind, place, &to));
-    memcpy(to->params, from->params, sizeof to->params);
-    for (size_t i = 0; i < from->section_count; i++) {
-        const char *name = from->sections[i].name;
-        peri_matrix *matrix = from->sections[i].matrix, *there;
-        if (strcmp(name, "rows") == 0) {
-            PERI_GO(peri_index_set_rows(to, matrix));
-        } else if (strcmp(name, "ids") == 0) {
-            PERI_GO(peri_index_set_ids(to, matrix));
-        } else {
-            PERI_GO(peri_matrix_move(matrix, place, &there));
-            PERI_GO(peri_index_add(to, name, there));
-        }
-    }
-    PERI_GO(to->kind->adopt(to));
-    PERI_GO(peri_index_check_place(to));
-    *out = &to->base;
-    return PERI_OK;
-done:
-    if (to != NULL) peri_searcher_release(&to->base);
+    peri_index_release(from);
     return status;
 }
 
 peri_status peri_searcher_dataset(peri_searcher *searcher, peri_matrix **out) {
-    peri_index *index = peri_index_of(searcher);
+    peri_index *index = peri_handle_take(searcher);
     *out = index == NULL ? NULL : peri_index_section(index, "rows");
     if (*out != NULL) peri_matrix_retain(*out);
+    peri_index_release(index);
     return PERI_OK;
 }
 
@@ -233,7 +210,7 @@ static size_t section_bytes(const peri_section *section) {
 }
 
 void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *ud) {
-    const peri_index *index = (const peri_index *)self;
+    peri_index *index = peri_handle_take(self);
     size_t bytes = 0;
     peri_field_text(field, ud, "dtype", peri_dtype_name(index->dtype));
     for (size_t i = 0; i < index->section_count; i++) {
@@ -244,14 +221,21 @@ void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *u
         bytes += size;
     }
     peri_field_int(field, ud, "bytes", (int64_t)bytes);
+    if (index->removed > 0) peri_field_int(field, ud, "removed", (int64_t)index->removed);
+    if (index->kind->describe != NULL) index->kind->describe(index, field, ud);
     peri_field_params(field, ud, index->kind->saved_table, index->params);
+    peri_index_release(index);
+}
+
+static const char *way(const peri_kind *kind) {
+    return kind->scan != NULL ? "list scan" : kind->walk != NULL ? "graph walk" : "exact scan";
 }
 
 void peri_index_line(const peri_searcher *self, char *text, size_t size) {
-    const peri_index *index = (const peri_index *)self;
+    peri_index *index = peri_handle_take(self);
     char place[32];
-    snprintf(text, size, "%s(%zu x %u %s, %s)\t%s\t%s", self->ops->kind, self->rows, self->dim,
+    snprintf(text, size, "%s(%zu x %u %s, %s)\t%s\t%s", self->ops->kind, index->rows, self->dim,
              peri_dtype_name(index->dtype), peri_metric_name(self->metric),
-             peri_place_format(self->device->place, place, sizeof place),
-             index->kind->walk == NULL ? "exact scan" : "graph walk");
+             peri_place_format(self->device->place, place, sizeof place), way(index->kind));
+    peri_index_release(index);
 }

@@ -3,10 +3,12 @@
  * The plan gives each query a class, from its own filter and the parameters alone (so an answer
  * never depends on the rest of the batch):
  *   exact   a scan of the passing rows: always for flat, and for graphs when so few rows pass that
- *           the scan is cheaper than the walk;
- *   walk l  a graph walk with a list of itopk_size * 2^l, wide enough for the share that passes.
- * Queries of one class form a group, which is one operation. A walk that comes home with fewer than
- * min(k, passing) rows is redone exactly in finish(): if k rows match, k rows come back.
+ *           the scan is cheaper than the walk; for list kinds all lists, when no more rows pass
+ *           than a search without a filter looks at;
+ *   walk l  a graph walk with a list of itopk_size * 2^l, wide enough for the share that passes;
+ *   lists   the lists nearest to the query (class walk 0).
+ * Queries of one class form a group, which is one operation. A search that comes home with fewer
+ * than min(k, passing) rows is redone exactly in finish(): if k rows match, k rows come back.
  *
  * Everything lives in the lane's arenas, so a search allocates nothing once one of its shape has
  * run. */
@@ -17,7 +19,7 @@
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/half.h"
-#include "index/index.h"
+#include "index/handle.h"
 
 #define LEVELS 5 /* lists up to 16 times as wide */
 #define CLASSES (LEVELS + 1)
@@ -29,12 +31,14 @@ typedef struct group {
     unsigned class;
     int64_t *ids; /* [count, k] host */
     float *distances;
-    uint32_t *visited; /* [count] host; NULL when exact */
+    uint32_t *visited; /* [count] host; NULL when every passing row is looked at */
 } group;
 
 typedef struct plan {
+    peri_index *index;         /* retained until the end of the search */
     peri_view queries;         /* host, in the query dtype of the index */
     peri_op_graph_search walk; /* template, class walk 0 */
+    double reach;              /* of a list kind: share of the rows in the lists looked at */
     peri_bound **bounds;       /* what is held until the end */
     size_t bound_count;
     uint32_t filter_count; /* distinct filters after joining those of wrappers */
@@ -99,7 +103,7 @@ static peri_status prepare_queries(const peri_index *index, peri_lane *lane, con
 
 static peri_status bind(peri_index *index, plan *p, peri_filter *filter, const peri_bound **out) {
     peri_bound *bound;
-    PERI_TRY(peri_filter_bind(filter, index->base.rows, &index->map, &bound));
+    PERI_TRY(peri_filter_bind(filter, index->rows, &index->map, &bound));
     p->bounds[p->bound_count++] = bound;
     *out = bound;
     return PERI_OK;
@@ -110,7 +114,7 @@ static peri_status bind(peri_index *index, plan *p, peri_filter *filter, const p
 static peri_status join_filters(peri_index *index, peri_search *search, plan *p, uint32_t i) {
     const peri_bound *first = NULL, *bound;
     uint64_t *joined = NULL;
-    size_t words = peri_bitset_words(index->base.rows);
+    size_t words = peri_bitset_words(index->rows);
     if (search->filter_count > 0) PERI_TRY(bind(index, p, search->filters[i], &first));
     for (const peri_also *also = search->also; also != NULL; also = also->outer) {
         PERI_TRY(bind(index, p, also->filter, &bound));
@@ -125,7 +129,7 @@ static peri_status join_filters(peri_index *index, peri_search *search, plan *p,
         for (size_t w = 0; w < words; w++) joined[w] &= bound->bits[w];
     }
     p->bits[i] = joined != NULL ? joined : first->bits;
-    p->passing[i] = joined != NULL ? peri_bitset_count(joined, index->base.rows) : first->passing;
+    p->passing[i] = joined != NULL ? peri_bitset_count(joined, index->rows) : first->passing;
     return PERI_OK;
 }
 
@@ -148,8 +152,8 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
     if (p->filter_count == 0) return PERI_OK;
     peri_lane *lane = search->lane;
     const uint64_t **bits = p->bits;
-    size_t words = peri_bitset_words(index->base.rows);
-    if (!index->base.device->shares_host) {
+    size_t words = peri_bitset_words(index->rows);
+    if (!index->device->shares_host) {
         PERI_TRY(peri_lane_take_host(lane, p->filter_count, sizeof *bits, &bits));
         for (uint32_t i = 0; i < p->filter_count; i++)
             PERI_TRY(peri_lane_upload(lane, p->bits[i], words, sizeof **bits, &bits[i]));
@@ -161,7 +165,7 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
 }
 
 static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
-    if (p->filter_count == 0) return index->base.rows;
+    if (p->filter_count == 0) return index->rows - (index->clean ? index->removed : 0);
     return p->passing[p->per_query ? query : 0];
 }
 
@@ -178,9 +182,11 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
  * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
     static const double SCAN_GAIN = 4.0;
-    size_t rows = index->base.rows;
-    if (index->kind->walk == NULL) return CLASS_EXACT;
-    if (passing == rows) return 1;
+    size_t rows = index->rows - index->holes; /* those that a walk may come to */
+    if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
+    if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
+    if (index->kind->scan != NULL)
+        return (double)passing <= p->reach * (double)rows ? CLASS_EXACT : 1;
     if (passing <= k) return CLASS_EXACT;
     double share = (double)passing / (double)rows;
     unsigned level = 0;
@@ -249,8 +255,13 @@ static peri_status place_which(peri_search *search, const plan *p, const group *
     return peri_lane_upload(search->lane, which, g->count, sizeof *which, &filter->which);
 }
 
-static peri_status run_op(peri_search *search, const group *g, peri_op_graph_search op,
-                          uint32_t *visited) {
+static peri_status run_op(const peri_index *index, peri_search *search, const group *g,
+                          peri_op_graph_search op, uint32_t *visited) {
+    if (index->kind->scan != NULL) {
+        peri_scan scan = { search->options,         op.queries, op.filter,    search->k,
+                           g->class == CLASS_EXACT, op.ids,     op.distances, visited };
+        return index->kind->scan(index, search->lane, &scan);
+    }
     if (g->class == CLASS_EXACT) {
         peri_op_knn knn = { PERI_OP_KNN, op.metric, op.queries, op.rows,     op.lengths,
                             op.filter,   search->k, op.ids,     op.distances };
@@ -263,6 +274,7 @@ static peri_status run_op(peri_search *search, const group *g, peri_op_graph_sea
 
 /* Enqueues one group; its answer is on the host once the stream is done. */
 static peri_status run_group(peri_search *search, const plan *p, group *g) {
+    const peri_index *index = p->index;
     peri_lane *lane = search->lane;
     size_t items = g->count * search->k;
     peri_op_graph_search op = p->walk;
@@ -278,11 +290,11 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
     PERI_TRY(place_which(search, p, g, &op.filter));
     PERI_TRY(peri_lane_out(lane, g->ids, items, sizeof *g->ids, &op.ids));
     PERI_TRY(peri_lane_out(lane, g->distances, items, sizeof *g->distances, &op.distances));
-    if (g->class != CLASS_EXACT) {
+    if (g->class != CLASS_EXACT || index->kind->scan != NULL) {
         PERI_TRY(peri_lane_take_host(lane, g->count, sizeof *g->visited, &g->visited));
         PERI_TRY(peri_lane_out(lane, g->visited, g->count, sizeof *g->visited, &visited));
     }
-    PERI_TRY(run_op(search, g, op, visited));
+    PERI_TRY(run_op(index, search, g, op, visited));
     PERI_TRY(peri_lane_fetch(lane, g->ids, op.ids, items, sizeof *g->ids));
     PERI_TRY(peri_lane_fetch(lane, g->distances, op.distances, items, sizeof *g->distances));
     if (g->visited == NULL) return PERI_OK;
@@ -294,29 +306,35 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
 static peri_status fill_rows(const peri_index *index, const peri_search *search, plan *p) {
     peri_matrix *rows = peri_index_section(index, "rows");
     if (rows == NULL)
-        return peri_fail(PERI_E_UNSUPPORTED, "%s was saved without its rows and has none to search",
-                         index->base.ops->kind);
+        return peri_fail(PERI_E_UNSUPPORTED, "%s holds no rows", index->kind->ops.kind);
     p->walk = (peri_op_graph_search){ .kind = PERI_OP_GRAPH_SEARCH,
-                                      .metric = index->base.metric,
+                                      .metric = index->metric,
                                       .rows = peri_matrix_view(rows),
                                       .lengths = peri_index_lengths(index),
                                       .k = search->k };
     return PERI_OK;
 }
 
+/* What the kind needs besides queries and filters. */
+static peri_status fill_plan(const peri_index *index, const peri_search *search, plan *p) {
+    const peri_kind *kind = index->kind;
+    if (kind->scan != NULL) return kind->reach(index, search->options, &p->reach);
+    PERI_TRY(fill_rows(index, search, p));
+    return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
+}
+
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
-    peri_index *index = (peri_index *)self;
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
     memset(p, 0, sizeof *p);
     search->state = p;
-    PERI_TRY(fill_rows(index, search, p));
-    if (index->kind->walk != NULL)
-        PERI_TRY(index->kind->walk(index, search->options, search->k, &p->walk));
+    peri_index *index = p->index = peri_handle_take(self);
+    PERI_TRY(fill_plan(index, search, p));
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
-    if (index->alive != NULL) joined.also = &alive;
+    bool filtered = search->filter_count > 0 || search->also != NULL;
+    if (index->alive != NULL && (filtered || !index->clean)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));
@@ -329,6 +347,7 @@ void peri_index_abandon(peri_searcher *self, peri_search *search) {
     (void)self;
     if (p == NULL) return;
     for (size_t i = 0; i < p->bound_count; i++) peri_bound_release(p->bounds[i]);
+    peri_index_release(p->index);
     search->state = NULL;
 }
 
@@ -374,6 +393,10 @@ static void translate(const peri_index *index, peri_search *search) {
         if (search->ids[i] != PERI_ID_NONE) search->ids[i] = index->ids[search->ids[i]];
 }
 
+static const char *list_path(bool some, bool all) {
+    return !some ? "all lists" : all ? "lists+all lists" : "lists";
+}
+
 static void tell(const peri_index *index, peri_search *search, const plan *p, size_t repaired) {
     bool exact = repaired > 0, walked = false;
     double visited = 0, passing = 0;
@@ -388,16 +411,19 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
             passing += (double)rows;
         }
     }
-    double rows = (double)peri_max_size(index->base.rows, 1);
-    search->info.path = !walked ? "exact" : exact ? "graph+exact" : "graph";
-    search->info.place = index->base.device->place;
+    double rows = (double)peri_max_size(index->rows, 1);
+    search->info.path = index->kind->scan != NULL ? list_path(walked, exact)
+                        : !walked                 ? "exact"
+                        : exact                   ? "graph+exact"
+                                                  : "graph";
+    search->info.place = index->device->place;
     search->info.visited = visited / (double)queries;
     search->info.selectivity = p->filter_count == 0 ? 1.0 : passing / (double)queries / rows;
 }
 
 peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
-    const peri_index *index = (const peri_index *)self;
     plan *p = search->state;
+    const peri_index *index = p->index;
     size_t repaired = 0;
     for (size_t i = 0; i < p->group_count; i++) scatter(search, &p->groups[i]);
     peri_status status = repair(index, search, p, &repaired);
@@ -413,11 +439,12 @@ peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
 
 peri_status peri_index_check_place(const peri_index *index) {
     static const peri_options none;
-    peri_device *device = index->base.device;
+    peri_device *device = index->device;
     char reason[256] = "", place[32];
     plan p;
     memset(&p, 0, sizeof p);
-    if (index->kind->walk == NULL || index->base.rows == 0) return PERI_OK;
+    if (index->kind->check_place != NULL) return index->kind->check_place(index);
+    if (index->kind->walk == NULL || index->rows == 0) return PERI_OK;
     peri_search search = { .k = 1 };
     PERI_TRY(fill_rows(index, &search, &p));
     PERI_TRY(index->kind->walk(index, &none, search.k, &p.walk));
@@ -434,32 +461,16 @@ peri_status peri_index_check_place(const peri_index *index) {
 /* ---- scoring ------------------------------------------------------------------------------ */
 
 static peri_status find_row(const peri_index *index, int64_t id, int64_t *row) {
-    const peri_id_map *map = &index->map;
-    *row = PERI_ID_NONE;
-    if (id == PERI_ID_NONE) return PERI_OK;
-    if (map->serial == 0) {
-        *row = id;
-        if (id >= 0 && (uint64_t)id < index->base.rows) return PERI_OK;
-        return peri_fail(PERI_E_ARGUMENT, "ids: %lld given, allowed: 0..%lld, or -1", (long long)id,
-                         (long long)index->base.rows - 1);
-    }
-    size_t low = 0, high = map->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (map->ids[middle] < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == map->count || map->ids[low] != id)
+    *row = id == PERI_ID_NONE ? id : peri_index_find(index, id);
+    if (id == PERI_ID_NONE || *row != PERI_ID_NONE) return PERI_OK;
+    if (index->ids != NULL || index->removed > 0)
         return peri_fail(PERI_E_ARGUMENT, "ids: %lld given, which no row has", (long long)id);
-    *row = map->rows[low];
-    return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "ids: %lld given, allowed: 0..%lld, or -1", (long long)id,
+                     (long long)index->rows - 1);
 }
 
-peri_status peri_index_score(peri_searcher *self, peri_search *search, const int64_t *ids,
-                             size_t columns, float *distances) {
-    peri_index *index = (peri_index *)self;
+static peri_status score_rows(const peri_index *index, peri_search *search, const int64_t *ids,
+                              size_t columns, float *distances) {
     peri_lane *lane = search->lane;
     size_t items = search->queries.rows * columns;
     plan p;
@@ -470,7 +481,7 @@ peri_status peri_index_score(peri_searcher *self, peri_search *search, const int
     PERI_TRY(peri_lane_take_host(lane, items, sizeof *rows, &rows));
     for (size_t i = 0; i < items; i++) PERI_TRY(find_row(index, ids[i], &rows[i]));
     peri_op_refine op = { .kind = PERI_OP_REFINE,
-                          .metric = self->metric,
+                          .metric = index->metric,
                           .rows = p.walk.rows,
                           .lengths = p.walk.lengths,
                           .columns = columns };
@@ -480,4 +491,12 @@ peri_status peri_index_score(peri_searcher *self, peri_search *search, const int
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
     PERI_TRY(peri_lane_fetch(lane, distances, op.distances, items, sizeof *distances));
     return peri_lane_wait(lane, NULL);
+}
+
+peri_status peri_index_score(peri_searcher *self, peri_search *search, const int64_t *ids,
+                             size_t columns, float *distances) {
+    peri_index *index = peri_handle_take(self);
+    peri_status status = score_rows(index, search, ids, columns, distances);
+    peri_index_release(index);
+    return status;
 }

@@ -1,6 +1,6 @@
 /* refined.c: asks the inner searcher for more and re-ranks on better rows: a graph walked on f16
  * or i8 with the originals beside it. The rows may be at another place; they belong to row
- * numbers 0..n-1 of the inner searcher, and its ids must be row numbers. */
+ * numbers 0..n-1 of the inner searcher, whatever ids it has. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #include "core/matrix.h"
 #include "core/memory.h"
 #include "index/combinators.h"
-#include "index/index.h"
+#include "index/handle.h"
 
 #define REFINED_PARAMS(X, S)                                                                       \
     X(S, REAL, ratio, 4, 1, 1024, NULL, NULL,                                                      \
@@ -104,18 +104,56 @@ static peri_status rerank(const refined *self, peri_search *search, const peri_s
     return peri_lane_wait(lane, search->control);
 }
 
+/* ---- ids ---------------------------------------------------------------------------------- */
+
+/* The innermost index, retained. */
+static peri_index *take_index(const peri_searcher *searcher) {
+    while (searcher->inner != NULL) searcher = searcher->inner;
+    return peri_handle_take(searcher);
+}
+
+/* The candidates as numbers of rows to refine with. */
+static peri_status rows_of_ids(const refined *self, const peri_index *index,
+                               const peri_search *inner) {
+    size_t rows = peri_matrix_view(self->rows).rows;
+    for (size_t i = 0; i < inner->queries.rows * inner->k; i++) {
+        int64_t *id = &inner->ids[i];
+        if (*id == PERI_ID_NONE) continue;
+        int64_t row = index->ids == NULL ? *id : peri_index_find(index, *id);
+        if (row != PERI_ID_NONE && (uint64_t)row >= rows)
+            return peri_fail(PERI_E_UNSUPPORTED,
+                             "refined: the inner index was extended, and its row %lld is not among "
+                             "the %zu rows to refine with",
+                             (long long)row, rows);
+        *id = row;
+    }
+    return PERI_OK;
+}
+
+static void ids_of_rows(const peri_index *index, const peri_search *search) {
+    if (index->ids == NULL) return;
+    for (size_t i = 0; i < search->queries.rows * search->k; i++)
+        if (search->ids[i] != PERI_ID_NONE) search->ids[i] = index->ids[search->ids[i]];
+}
+
 static peri_status refined_finish(peri_searcher *self, peri_search *search) {
     const refined *outer = (refined *)self;
     refined_state *state = search->state;
     PERI_TRY(self->inner->ops->finish(self->inner, &state->inner));
     search->info = state->inner.info;
+    peri_index *index = take_index(self);
     peri_device *device;
-    peri_lane *lane;
-    PERI_TRY(peri_context_device(self->context, peri_matrix_view(outer->rows).place, &device));
-    PERI_TRY(peri_lane_acquire(device, &lane));
+    peri_lane *lane = NULL;
+    peri_status status;
+    PERI_GO(rows_of_ids(outer, index, &state->inner));
+    PERI_GO(peri_context_device(self->context, peri_matrix_view(outer->rows).place, &device));
+    PERI_GO(peri_lane_acquire(device, &lane));
     peri_lane_follow(lane, search->control, search->threads);
-    peri_status status = rerank(outer, search, &state->inner, lane);
-    peri_lane_release(lane);
+    PERI_GO(rerank(outer, search, &state->inner, lane));
+    ids_of_rows(index, search);
+done:
+    if (lane != NULL) peri_lane_release(lane);
+    peri_index_release(index);
     return status;
 }
 
@@ -160,21 +198,17 @@ static const peri_searcher_ops refined_ops = {
 
 static peri_status check_refined(peri_searcher *inner, peri_matrix *rows) {
     peri_view view = peri_matrix_view(rows);
-    for (peri_searcher *s = inner; s != NULL; s = s->inner) {
-        peri_index *index = peri_index_of(s);
+    size_t count = peri_searcher_rows(inner);
+    for (peri_searcher *s = inner; s != NULL; s = s->inner)
         if (s->ops == &refined_ops)
             return peri_fail(PERI_E_ARGUMENT,
                              "option 'ratio' would belong to two layers: the inner "
                              "searcher is refined already");
-        if (index != NULL && index->ids != NULL)
-            return peri_fail(PERI_E_UNSUPPORTED, "refined: the inner index has ids of its own");
-    }
-    if (view.dtype > PERI_U8 || view.rows != inner->rows || view.cols != inner->dim)
+    if (view.dtype > PERI_U8 || view.rows != count || view.cols != inner->dim)
         return peri_fail(PERI_E_ARGUMENT,
                          "rows: %zu x %zu %s given, allowed: %zu x %u of f32 f16 "
                          "i8 u8",
-                         view.rows, view.cols, peri_dtype_name(view.dtype), inner->rows,
-                         inner->dim);
+                         view.rows, view.cols, peri_dtype_name(view.dtype), count, inner->dim);
     return peri_matrix_check(rows, inner->metric == PERI_COSINE, "rows", 0, NULL);
 }
 

@@ -24,7 +24,6 @@ void peri_searcher_init(peri_searcher *searcher, const peri_searcher_ops *ops,
     searcher->device = inner->device;
     searcher->metric = inner->metric;
     searcher->dim = inner->dim;
-    searcher->rows = inner->rows;
 }
 
 void peri_searcher_retain(peri_searcher *searcher) { atomic_fetch_add(&searcher->references, 1); }
@@ -41,7 +40,10 @@ void peri_searcher_release(peri_searcher *searcher) {
 
 const char *peri_searcher_kind(const peri_searcher *searcher) { return searcher->ops->kind; }
 peri_context *peri_searcher_context(const peri_searcher *searcher) { return searcher->context; }
-size_t peri_searcher_rows(const peri_searcher *searcher) { return searcher->rows; }
+size_t peri_searcher_rows(const peri_searcher *searcher) {
+    while (searcher->inner != NULL) searcher = searcher->inner;
+    return atomic_load(&searcher->rows);
+}
 uint32_t peri_searcher_dim(const peri_searcher *searcher) { return searcher->dim; }
 peri_metric peri_searcher_metric(const peri_searcher *searcher) { return searcher->metric; }
 
@@ -192,7 +194,7 @@ static void inner_field(void *ud, const char *key, const peri_value *value) {
 void peri_searcher_describe(const peri_searcher *self, peri_field_fn field, void *ud) {
     char place[32];
     peri_field_text(field, ud, "kind", self->ops->kind);
-    peri_field_int(field, ud, "rows", (int64_t)self->rows);
+    peri_field_int(field, ud, "rows", (int64_t)peri_searcher_rows(self));
     peri_field_int(field, ud, "dim", self->dim);
     peri_field_text(field, ud, "metric", peri_metric_name(self->metric));
     peri_field_text(field, ud, "place",

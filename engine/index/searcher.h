@@ -63,7 +63,7 @@ struct peri_searcher {
     peri_device *device;  /* of the innermost searcher */
     peri_metric metric;
     uint32_t dim;
-    size_t rows;
+    atomic_size_t rows; /* of an index, which may grow; a wrapper asks what it wraps */
 };
 
 /* Fills the head and retains context and inner. */

@@ -13,6 +13,7 @@
 /* Rounds end when the inertia falls by a smaller share: what is left is far below the difference
  * between two seeds. */
 #define TOLERANCE 1e-5
+#define FEEDINGS_MOST 10u
 
 static peri_status column(peri_kmeans_rounds *r, size_t rows, peri_dtype dtype, peri_matrix **out) {
     return peri_matrix_create(r->context, rows, 1, dtype, r->device->place, out);
@@ -137,11 +138,27 @@ static peri_status run_rounds(peri_kmeans_rounds *r, const peri_kmeans_plan *pla
     double before = 0;
     for (uint32_t i = 0; i < plan->n_iters + peri_min_size(earned / plan->pull_back, most); i++) {
         peri_progress_step(progress, peri_min_size(i, progress->total - 1), 1);
+        PERI_TRY(peri_progress_tell(progress, progress->base));
         if (i > 0) PERI_TRY(move_and_repair(r, plan->threshold, sizes, &moved));
         if (moved > 0 && i > 0 && plan->threshold > 0) earned++;
         PERI_TRY(peri_kmeans_rounds_assign(r));
         if (i > 0 && has_settled(r, before, moved)) break;
         before = r->inertia;
+    }
+    return PERI_OK;
+}
+
+/* No cluster starves at the end, unless there is nothing to cut: centroids that starve move, the
+ * others stay, while fewer starve each time. */
+static peri_status feed(peri_kmeans_rounds *r, double threshold, uint32_t *sizes) {
+    size_t moved, before = SIZE_MAX;
+    for (uint32_t i = 0; i < FEEDINGS_MOST && r->inertia > 0; i++) {
+        PERI_TRY(peri_kmeans_rounds_sizes(r, sizes));
+        PERI_TRY(peri_kmeans_repair(r, threshold, sizes, &moved));
+        if (moved == 0) break;
+        PERI_TRY(peri_kmeans_rounds_assign(r));
+        if (moved >= before) break;
+        before = moved;
     }
     return PERI_OK;
 }
@@ -156,6 +173,7 @@ peri_status peri_kmeans_rounds_run(peri_kmeans_rounds *r, const peri_kmeans_plan
     r->control = &progress.control;
     peri_lane_follow(r->lane, r->control, r->asked->threads);
     peri_status status = run_rounds(r, plan, &progress, sizes);
+    if (status == PERI_OK && plan->threshold > 0) status = feed(r, plan->threshold, sizes);
     r->control = outer;
     peri_lane_follow(r->lane, outer, r->asked->threads);
     peri_memory_release(r->context, sizes, clusters, sizeof *sizes);

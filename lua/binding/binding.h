@@ -197,6 +197,8 @@ int lperi_recall(lua_State *L);
 /* build.c: how searchers come to be, and are saved */
 int lperi_build(lua_State *L); /* upvalue 1: the kind */
 int lperi_open(lua_State *L);
+int lperi_searcher_extend(lua_State *L);
+int lperi_searcher_remove(lua_State *L);
 int lperi_searcher_filtered(lua_State *L);
 int lperi_searcher_refined(lua_State *L);
 int lperi_searcher_to_hnsw(lua_State *L);

@@ -81,6 +81,61 @@ int lperi_build(lua_State *L) {
     return made(L, status, box);
 }
 
+/* ---- extending and removing ---------------------------------------------------------------- */
+
+static peri_status run_extend(peri_searcher *searcher, const peri_extension *more) {
+    peri_searcher_retain(searcher);
+    peri_matrix_retain(more->rows);
+    if (more->ids != NULL) peri_matrix_retain(more->ids);
+    peri_status status = peri_searcher_extend(searcher, more);
+    peri_matrix_release(more->ids);
+    peri_matrix_release(more->rows);
+    peri_searcher_release(searcher);
+    return status;
+}
+
+/* searcher:extend(rows[, { ids, threads, progress }]): the searcher */
+int lperi_searcher_extend(lua_State *L) {
+    static const char *const own[] = { "ids", "threads", "progress", NULL };
+    peri_searcher *searcher = lperi_checksearcher(L, 1);
+    lua_settop(L, 3);
+    int options = lperi_checkoptions(L, 3, own, NULL);
+    peri_extension more = PERI_EXTENSION_INIT;
+    peri_status status = read_base(L, 2, &more.rows);
+    if (status != PERI_OK) return lperi_result(L, status, 0);
+    status = read_ids(L, options, peri_matrix_view(more.rows).rows, &more.ids);
+    if (status != PERI_OK) return lperi_result(L, status, 0);
+    more.threads = lperi_optioncount(L, options, "threads", 0, 1024);
+    lperi_control control;
+    lperi_control_begin(L, options, &control);
+    more.control = &control.control;
+    status = run_extend(searcher, &more);
+    lperi_control_end(L, &control);
+    lua_pushvalue(L, 1);
+    return lperi_result(L, status, 1);
+}
+
+/* searcher:remove(ids[, { threads, progress }]): how many there were */
+int lperi_searcher_remove(lua_State *L) {
+    static const char *const own[] = { "threads", "progress", NULL };
+    peri_searcher *searcher = lperi_checksearcher(L, 1);
+    size_t removed = 0;
+    lua_settop(L, 3);
+    int options = lperi_checkoptions(L, 3, own, NULL);
+    peri_removal less = PERI_REMOVAL_INIT;
+    less.ids = lperi_checkids(L, 2, &less.count);
+    less.threads = lperi_optioncount(L, options, "threads", 0, 1024);
+    lperi_control control;
+    lperi_control_begin(L, options, &control);
+    less.control = &control.control;
+    peri_searcher_retain(searcher);
+    peri_status status = peri_searcher_remove(searcher, &less, &removed);
+    peri_searcher_release(searcher);
+    lperi_control_end(L, &control);
+    lua_pushinteger(L, (lua_Integer)removed);
+    return lperi_result(L, status, 1);
+}
+
 /* ---- wrapping and turning into another kind ------------------------------------------------ */
 
 int lperi_searcher_filtered(lua_State *L) {

@@ -298,8 +298,10 @@ int luaopen_perigee_core(lua_State *L) {
     luaL_newlib(L, filters);
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
+    add_kind(L, "ivf_flat", true);
     add_kind(L, "cagra", true);
-    add_kind(L, "hnsw", false);
+    add_kind(L, "hnsw", true);
+    add_kind(L, "vamana", true);
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);

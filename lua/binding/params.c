@@ -49,7 +49,8 @@ static void push_row(lua_State *L, const peri_param *param) {
     lua_setfield(L, -2, "meaning");
 }
 
-/* params(kind, verb) -> rows in the table's order, or nil when there is no such table. */
+/* params(kind, verb) -> rows in the table's order, or nil when there is no such table. Its field
+ * `memory` is the formula for what is built. */
 int lperi_params(lua_State *L) {
     const peri_param_table *table = peri_params_find(luaL_checkstring(L, 1),
                                                      luaL_checkstring(L, 2));
@@ -64,6 +65,8 @@ int lperi_params(lua_State *L) {
     }
     lua_pushstring(L, table->name);
     lua_setfield(L, -2, "name");
+    lua_pushstring(L, peri_kind_memory(lua_tostring(L, 1)));
+    lua_setfield(L, -2, "memory");
     return 1;
 }
 

@@ -375,6 +375,7 @@ static const luaL_Reg searcher_methods[] = {
     { "explain", searcher_explain },       { "filtered", lperi_searcher_filtered },
     { "refined", lperi_searcher_refined }, { "to_hnsw", lperi_searcher_to_hnsw },
     { "to", lperi_searcher_to },           { "save", lperi_searcher_save },
+    { "extend", lperi_searcher_extend },   { "remove", lperi_searcher_remove },
     { "close", searcher_close },           { NULL, NULL },
 };
 

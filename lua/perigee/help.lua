@@ -58,15 +58,29 @@ M.entries = {
   { name = "pg.flat.defaults", call = "pg.flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_flat.build", call = "pg.ivf_flat.build(rows[, options]) -> Searcher",
+    text = "Rows in lists by their nearest centroid; a search compares those of a few lists.",
+    options = BUILD, params = { "ivf_flat", "build" } },
+  { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
   { name = "pg.cagra.defaults", call = "pg.cagra.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, search, "
       .. "to_hnsw." },
+  { name = "pg.hnsw.build", call = "pg.hnsw.build(rows[, options]) -> Searcher",
+    text = "A graph with levels above it, made by insertion.", options = BUILD,
+    params = { "hnsw", "build" } },
   { name = "pg.hnsw.defaults", call = "pg.hnsw.defaults([verb]) -> values, rules",
-    text = "Default search parameters by name. An HNSW index is made by index:to_hnsw or "
-      .. "pg.open." },
+    text = "Default parameters by name. verb: build, search. An HNSW index is also made by "
+      .. "index:to_hnsw or pg.open." },
+  { name = "pg.vamana.build", call = "pg.vamana.build(rows[, options]) -> Searcher",
+    text = "A graph of one level whose links reach far, made by insertion in two passes.",
+    options = BUILD, params = { "vamana", "build" } },
+  { name = "pg.vamana.defaults", call = "pg.vamana.defaults([verb]) -> values, rules",
+    text = "Default parameters by name. verb: build, search." },
   { name = "pg.open", call = "pg.open(path[, options]) -> Searcher",
     text = "Opens a saved index.",
     options = { PLACE, { "map", "true: map the file instead of reading it" },
@@ -121,6 +135,13 @@ M.entries = {
   { name = "Searcher:dataset", call = "s:dataset() -> Matrix", text = "The rows that it holds." },
   { name = "Searcher:filtered", call = "s:filtered(filter) -> Searcher",
     text = "A searcher whose every search also obeys the filter." },
+  { name = "Searcher:extend", call = "index:extend(rows[, options]) -> index",
+    text = "Adds rows behind those there are. Searches under way finish on what they began with.",
+    options = { { "ids", "one for each row; required where the index has ids of its own" },
+      { "threads", "at most this many" }, PROGRESS } },
+  { name = "Searcher:remove", call = "index:remove(ids[, options]) -> integer",
+    text = "Removes rows and says how many there were. Other rows keep their numbers and ids.",
+    options = { { "threads", "at most this many" }, PROGRESS } },
   { name = "Searcher:refined", call = "s:refined(rows[, { ratio = }]) -> Searcher",
     text = "A searcher that asks this one for more and ranks them again on rows.",
     params = { "refined", "search" } },
@@ -195,7 +216,9 @@ local function add_params(lines, kind, verb)
   end
 end
 
-local SEARCHED <const> = { "cagra", "hnsw", "refined" }
+local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
+  .. "rows are kept)"
+local SEARCHED <const> = { "ivf_flat", "cagra", "hnsw", "vamana", "refined" }
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }
@@ -214,6 +237,8 @@ local function entry_text(entry)
   elseif kind then
     lines[#lines + 1] = ("%-30s %-12s %s"):format("parameters", "default", "meaning and range")
     add_params(lines, kind, verb)
+    local memory = (core.params(kind, verb) or {}).memory
+    lines[#lines + 1] = memory and "memory in bytes: " .. memory .. MEMORY_MORE
   end
   return table.concat(lines, "\n")
 end

@@ -19,8 +19,10 @@ local pg = {
   open = core.open,
   filter = core.filter,
   flat = core.flat,
+  ivf_flat = core.ivf_flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  vamana = core.vamana,
 }
 
 ---Recall of what was found against the truth.

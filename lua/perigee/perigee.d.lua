@@ -17,8 +17,10 @@
 ---@class perigee
 ---@field version string
 ---@field flat perigee.Flat
+---@field ivf_flat perigee.IvfFlat
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
+---@field vamana perigee.Vamana
 ---@field filter perigee.Filters
 local pg = {}
 
@@ -157,6 +159,34 @@ function flat.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function flat.defaults(verb) end
 
+---@class perigee.IvfBuild
+---@field metric perigee.Metric?
+---@field n_lists integer?
+---@field kmeans_n_iters integer?
+---@field kmeans_trainset_fraction number?
+---@field add_data_on_build boolean?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.IvfFlatBuild: perigee.IvfBuild
+---@field adaptive_centers boolean?
+
+---@class perigee.IvfFlat
+local ivf_flat = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfFlatBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_flat.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_flat.defaults(verb) end
+
 ---@class perigee.CagraBuild
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
@@ -184,12 +214,53 @@ function cagra.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function cagra.defaults(verb) end
 
+---@class perigee.HnswBuild
+---@field metric perigee.Metric?
+---@field m integer?
+---@field ef_construction integer?
+---@field alpha number?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
 ---@class perigee.Hnsw
 local hnsw = {}
 
----@param verb "search"|nil
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.HnswBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function hnsw.build(rows, options) end
+
+---@param verb "build"|"search"|nil
 ---@return table<string, any> values, table<string, string> rules
 function hnsw.defaults(verb) end
+
+---@class perigee.VamanaBuild
+---@field metric perigee.Metric?
+---@field graph_degree integer?
+---@field visited_size integer?
+---@field alpha number?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Vamana
+local vamana = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.VamanaBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function vamana.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function vamana.defaults(verb) end
 
 ---@class perigee.Filters
 local filter = {}
@@ -294,8 +365,9 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
----@field itopk_size integer?  cagra
----@field search_width integer?  cagra
+---@field n_probes integer?  ivf_flat
+---@field itopk_size integer?  cagra vamana
+---@field search_width integer?  cagra vamana
 ---@field max_iterations integer?  cagra
 ---@field min_iterations integer?  cagra
 ---@field num_random_samplings integer?  cagra
@@ -319,6 +391,21 @@ function Searcher:score(queries, ids) end
 ---@return perigee.Matrix?, string?, perigee.Code?
 ---@nodiscard
 function Searcher:dataset() end
+
+---@class perigee.Extend
+---@field ids perigee.Ids?  one for each row; required where the index has ids of its own
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Extend?
+---@return perigee.Searcher?, string?, perigee.Code?
+function Searcher:extend(rows, options) end
+
+---@param ids perigee.Ids
+---@param options { threads: integer?, progress: perigee.Progress? }?
+---@return integer?, string?, perigee.Code?
+function Searcher:remove(ids, options) end
 
 ---@param f perigee.Filter
 ---@return perigee.Searcher?, string?, perigee.Code?

@@ -180,6 +180,46 @@ static void check_gather(pair *t, peri_dtype dtype, size_t rows, size_t cols, si
     free(found);
 }
 
+static peri_status scatter_at(place *p, const peri_view *rows, const int64_t *from,
+                              const int64_t *to, size_t count, size_t room, void *result) {
+    size_t stride = rows->stride_bytes;
+    peri_op_scatter op = { .kind = PERI_OP_SCATTER, .rows = place_put_view(p, rows), .out = *rows };
+    op.from = place_put(p, from, count * sizeof *from);
+    op.to = place_put(p, to, count * sizeof *to);
+    op.count = count;
+    op.out.rows = room;
+    op.out.data = place_room(p, room * stride); /* what is not written keeps the pattern */
+    op.out.place = p->device->place;
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, room * stride);
+    return status;
+}
+
+/* Every second row of the room, from the last one down. */
+static void check_scatter(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t count,
+                          bool named) {
+    peri_view in = test_matrix(dtype, rows, cols, 1, 8);
+    size_t room = 2 * count, bytes = room * in.stride_bytes;
+    int64_t *from = named ? test_new(count, sizeof *from) : NULL;
+    int64_t *to = test_new(count, sizeof *to);
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (int64_t)(room - 1 - 2 * i);
+        if (named) from[i] = peri_random_below(6, i, (uint32_t)rows);
+    }
+    void *wanted = test_new(1, bytes), *found = test_new(1, bytes);
+    place_must(scatter_at(&t->ref, &in, from, to, count, room, wanted), "ref scatter");
+    if (went(t, PERI_OP_SCATTER, "scatter",
+             scatter_at(&t->tested, &in, from, to, count, room, found)))
+        CHECK(memcmp(wanted, found, bytes) == 0, "scatter %zu of %zu x %zu %s%s", count, rows, cols,
+              peri_dtype_name(dtype), named ? "" : ", all");
+    clear(t);
+    free(in.data);
+    free(from);
+    free(to);
+    free(wanted);
+    free(found);
+}
+
 /* ---- knn ---------------------------------------------------------------------------------- */
 
 /* Filters as a test makes them, on the host. */
@@ -318,6 +358,126 @@ static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t quer
     free(c.queries.data);
     free(c.rows.data);
     free(c.lengths);
+}
+
+/* ---- list scan ---------------------------------------------------------------------------- */
+
+/* Lists of very different sizes, the second one empty, with room behind each; slots are shuffled. */
+typedef struct list_case {
+    knn_case c; /* rows: of the arena */
+    int64_t *probes;
+    size_t n_probes;
+    peri_lists_view lists;
+} list_case;
+
+static int64_t *make_offsets(size_t n_lists, size_t rows, uint32_t *sizes) {
+    int64_t *offsets = test_new(n_lists + 1, sizeof *offsets);
+    for (size_t left = rows, l = 0; l < n_lists; l++) {
+        sizes[l] = l == 1 && n_lists > 2 ? 0 : (uint32_t)(l + 1 == n_lists ? left : left / 3);
+        left -= sizes[l];
+        offsets[l + 1] = offsets[l] + sizes[l] + (int64_t)(l % 3);
+    }
+    return offsets;
+}
+
+static uint32_t *make_slots(const peri_lists_view *lists, size_t rows) {
+    uint32_t *slots = test_new(lists->capacity, sizeof *slots), entry = 0;
+    for (size_t i = 0; i < lists->capacity; i++) slots[i] = PERI_SLOT_NONE; /* never read */
+    for (size_t l = 0; l < lists->n_lists; l++)
+        for (size_t i = 0; i < lists->sizes[l]; i++, entry++) /* 7919 is prime and above all rows */
+            slots[(size_t)lists->offsets[l] + i] = (uint32_t)((uint64_t)entry * 7919 % rows);
+    return slots;
+}
+
+static list_case list_case_make(size_t rows, size_t n_lists, size_t queries, size_t n_probes) {
+    list_case l = { .n_probes = n_probes };
+    uint32_t *sizes = test_new(n_lists, sizeof *sizes);
+    l.lists = (peri_lists_view){ .n_lists = n_lists, .sizes = sizes };
+    l.lists.offsets = make_offsets(n_lists, rows, sizes);
+    l.lists.capacity = (size_t)l.lists.offsets[n_lists];
+    l.lists.slots = make_slots(&l.lists, rows);
+    if (n_probes == 0) return l;
+    l.probes = test_new(queries * n_probes, sizeof *l.probes);
+    for (size_t q = 0; q < queries; q++)
+        for (size_t p = 0; p < n_probes; p++) /* the last one of some is none */
+            l.probes[q * n_probes + p] = p > 0 && p + 1 == n_probes && q % 3 == 0
+                                             ? PERI_ID_NONE
+                                             : (int64_t)((q * 5 + p) % n_lists);
+    return l;
+}
+
+static peri_status list_scan_at(place *p, const list_case *l, int64_t *ids, float *distances,
+                                uint32_t *visited) {
+    size_t q = l->c.queries.rows, count = q * l->c.k;
+    peri_op_list_scan op = { .kind = PERI_OP_LIST_SCAN, .metric = l->c.metric, .k = l->c.k };
+    op.queries = place_put_view(p, &l->c.queries);
+    op.rows = place_put_view(p, &l->c.rows);
+    op.probes = place_put(p, l->probes, q * l->n_probes * sizeof *l->probes);
+    op.n_probes = l->n_probes;
+    op.lists = l->lists;
+    op.lists.offsets = place_put(p, l->lists.offsets, (l->lists.n_lists + 1) * sizeof(int64_t));
+    op.lists.sizes = place_put(p, l->lists.sizes, l->lists.n_lists * sizeof(uint32_t));
+    op.lists.slots = place_put(p, l->lists.slots, l->lists.capacity * sizeof(uint32_t));
+    if (l->c.metric == PERI_COSINE)
+        op.lengths = place_put(p, l->c.lengths, l->c.rows.rows * sizeof *l->c.lengths);
+    op.filter = filters_put(p, &l->c.filters, q);
+    op.ids = place_room(p, count * sizeof *ids);
+    op.distances = place_room(p, count * sizeof *distances);
+    op.visited = place_room(p, q * sizeof *visited);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, ids, op.ids, count * sizeof *ids);
+    place_fetch(p, distances, op.distances, count * sizeof *distances);
+    place_fetch(p, visited, op.visited, q * sizeof *visited);
+    return PERI_OK;
+}
+
+static void compare_list_scan(pair *t, const list_case *l) {
+    size_t q = l->c.queries.rows, count = q * l->c.k;
+    int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
+    float *wanted_values = test_new(count, sizeof *wanted_values);
+    float *found_values = test_new(count, sizeof *found_values);
+    uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
+    uint32_t *found_visited = test_new(q, sizeof *found_visited);
+    place_must(list_scan_at(&t->ref, l, wanted, wanted_values, wanted_visited), "ref list_scan");
+    if (went(t, PERI_OP_LIST_SCAN, "list_scan",
+             list_scan_at(&t->tested, l, found, found_values, found_visited))) {
+        compare_hits("list_scan", &l->c, wanted, wanted_values, found, found_values);
+        CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
+              "list_scan: %zu lists, %zu probes: entries looked at differ", l->lists.n_lists,
+              l->n_probes);
+    }
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+    free(wanted_visited);
+    free(found_visited);
+}
+
+/* n_probes 0: all lists. */
+static void check_list_scan(pair *t, peri_dtype dtype, peri_metric metric, size_t queries,
+                            size_t rows, size_t cols, size_t n_lists, size_t n_probes, size_t k,
+                            uint32_t filter_count, bool coarse) {
+    list_case l = list_case_make(rows, n_lists, queries, n_probes);
+    peri_dtype query_dtype = peri_query_dtype(dtype);
+    l.c = (knn_case){ .metric = metric, .k = k, .what = coarse ? "coarse" : "random" };
+    l.c.queries = coarse ? coarse_matrix(query_dtype, queries, cols, 23)
+                         : test_matrix(query_dtype, queries, cols, queries % 2, 23);
+    l.c.rows = coarse ? coarse_matrix(dtype, l.lists.capacity, cols, 24)
+                      : test_matrix(dtype, l.lists.capacity, cols, cols % 3, 24);
+    l.c.lengths = test_lengths(&l.c.rows);
+    l.c.filters = filters_make(filter_count, rows, queries);
+    compare_list_scan(t, &l);
+    filters_free(&l.c.filters);
+    free(l.c.queries.data);
+    free(l.c.rows.data);
+    free(l.c.lengths);
+    free(l.probes);
+    free((void *)(uintptr_t)l.lists.offsets);
+    free((void *)(uintptr_t)l.lists.sizes);
+    free((void *)(uintptr_t)l.lists.slots);
 }
 
 /* ---- assign, cluster sums ----------------------------------------------------------------- */
@@ -660,6 +820,84 @@ static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t k
     return status;
 }
 
+/* A choice of links: every third row, among lists with gaps, repeats and the row itself. */
+typedef struct link_case {
+    float alpha;
+    size_t count, columns, degree;
+    uint32_t *slots, *candidates;
+    float *distances; /* NULL: the operation finds them */
+} link_case;
+
+static peri_status link_at(place *p, const knn_case *c, const link_case *l, uint32_t *links,
+                           float *distances) {
+    size_t items = l->count * l->columns, chosen = l->count * l->degree;
+    peri_op_graph_link op = { .kind = PERI_OP_GRAPH_LINK,
+                              .metric = c->metric,
+                              .alpha = l->alpha,
+                              .count = l->count,
+                              .columns = l->columns,
+                              .degree = l->degree };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.slots = place_put(p, l->slots, l->count * sizeof *l->slots);
+    op.candidates = place_put(p, l->candidates, items * sizeof *l->candidates);
+    op.distances = place_put(p, l->distances, items * sizeof *l->distances);
+    op.links = place_room(p, chosen * sizeof *links);
+    op.link_distances = place_room(p, chosen * sizeof *distances);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, links, op.links, chosen * sizeof *links);
+    place_fetch(p, distances, op.link_distances, chosen * sizeof *distances);
+    return PERI_OK;
+}
+
+static void compare_links(pair *t, const knn_case *c, const link_case *l) {
+    size_t chosen = l->count * l->degree, at = 0;
+    uint32_t *wanted = test_new(chosen, sizeof *wanted), *found = test_new(chosen, sizeof *found);
+    float *wanted_values = test_new(chosen, sizeof *wanted_values);
+    float *found_values = test_new(chosen, sizeof *found_values);
+    place_must(link_at(&t->ref, c, l, wanted, wanted_values), "ref graph_link");
+    if (went(t, PERI_OP_GRAPH_LINK, "graph_link", link_at(&t->tested, c, l, found, found_values)))
+        CHECK(memcmp(wanted, found, chosen * sizeof *found) == 0 &&
+                  test_same_bits(wanted_values, found_values, chosen, &at),
+              "graph_link %s %s, alpha %g, %zu candidates, distances %s",
+              peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), (double)l->alpha,
+              l->columns, l->distances == NULL ? "not given" : "given");
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+static void check_links(pair *t, const knn_case *c, const lists *knn, size_t columns,
+                        size_t degree) {
+    size_t rows = c->rows.rows;
+    link_case l = { .count = (rows + 2) / 3, .columns = columns, .degree = degree };
+    l.slots = test_new(l.count, sizeof *l.slots);
+    l.candidates = test_new(l.count * columns, sizeof *l.candidates);
+    float *distances = test_new(l.count * columns, sizeof *distances);
+    for (size_t i = 0; i < l.count; i++) {
+        l.slots[i] = (uint32_t)(3 * i);
+        for (size_t j = 0; j < columns; j++) {
+            uint32_t pick = peri_random_below(51, i * columns + j, (uint32_t)columns + 2);
+            l.candidates[i * columns + j] = pick >= columns ? PERI_SLOT_NONE
+                                                            : knn->slots[3 * i * columns + pick];
+            distances[i * columns + j] = pick >= columns ? INFINITY
+                                                         : knn->distances[3 * i * columns + pick];
+        }
+    }
+    for (int given = 0; given < 2; given++)
+        for (int far = 0; far < 2; far++) {
+            l.alpha = far ? 1.3f : 1.0f;
+            l.distances = given ? distances : NULL;
+            compare_links(t, c, &l);
+        }
+    free(l.slots);
+    free(l.candidates);
+    free(distances);
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
                              int64_t *ids, float *distances, uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
@@ -732,6 +970,8 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
         CHECK(memcmp(wanted, found, rows * kept * sizeof *found) == 0, "graph_prune, %zu rows",
               rows);
     clear(t);
+    check_links(t, &c, &knn, degree, kept);
+    check_links(t, &c, &knn, degree, degree);
     check_search(t, &c, wanted, kept);
     filters_free(&c.filters);
     lists_free(&knn);
@@ -783,6 +1023,32 @@ static void sweep_knn(pair *t) {
         check_knn(t, dtypes[a], PERI_INNER_PRODUCT, 2, 70, 4097, 10, 0, false);
     }
     if (!t->small) check_knn(t, PERI_I8, PERI_SQEUCLIDEAN, 8200, 40, 2, 1024, 2, false);
+}
+
+static void sweep_lists(pair *t) {
+    static const struct {
+        size_t queries, rows, cols, lists, probes, k;
+        uint32_t filters;
+    } shapes[] = { { 1, 1, 1, 1, 1, 1, 0 },        { 1, 31, 2, 4, 2, 5, 1 },
+                   { 3, 300, 31, 9, 4, 32, 0 },    { 14, 133, 32, 5, 3, 33, 4 },
+                   { 40, 700, 33, 7, 3, 10, 2 },   { 9, 65, 64, 6, 0, 70, 4 },
+                   { 30, 2000, 20, 10, 0, 10, 0 }, { 2, 130, 130, 130, 9, 129, 3 } };
+    for (size_t a = 0; a < TEST_DTYPES; a++)
+        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+            for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+                for (int coarse = 0; coarse < 2; coarse++)
+                    check_list_scan(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
+                                    shapes[s].cols, shapes[s].lists, shapes[s].probes, shapes[s].k,
+                                    shapes[s].filters, coarse != 0);
+    for (size_t a = 0; a < TEST_DTYPES; a++) {
+        check_scatter(t, dtypes[a], 50, 33, 20, true);
+        check_scatter(t, dtypes[a], 30, 1 + a, 30, false);
+        if (t->small) continue;
+        check_list_scan(t, dtypes[a], PERI_SQEUCLIDEAN, 100, 5000, 96, 12, 4, 20, 0, false);
+        check_list_scan(t, dtypes[a], PERI_INNER_PRODUCT, 100, 5000, 24, 12, 12, 200, 1, false);
+        check_list_scan(t, dtypes[a], PERI_COSINE, 70, 5000, 40, 3, 2, 10, 4, false);
+    }
+    check_scatter(t, PERI_I64, 20, 3, 7, true);
 }
 
 static void sweep_refine(pair *t) {
@@ -841,6 +1107,7 @@ int main(void) {
     place_open(&t.tested, device);
     sweep_rows(&t);
     sweep_knn(&t);
+    sweep_lists(&t);
     sweep_clusters(&t);
     sweep_refine(&t);
     sweep_graphs(&t);

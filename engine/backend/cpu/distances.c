@@ -35,6 +35,8 @@ const peri_sums_table *peri_sums_chosen(void) {
 #if defined(__x86_64__)
     case PERI_ISA_AVX512: return &peri_sums_avx512;
     case PERI_ISA_AVX2: return &peri_sums_avx2;
+#elif defined(__aarch64__)
+    case PERI_ISA_NEON: return &peri_sums_neon;
 #endif
     default: return &peri_sums_scalar;
     }

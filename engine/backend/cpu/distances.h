@@ -7,7 +7,13 @@
 
 #include "perigee_backend.h"
 
-typedef enum peri_isa { PERI_ISA_SCALAR, PERI_ISA_AVX2, PERI_ISA_AVX512, PERI_ISA_COUNT } peri_isa;
+typedef enum peri_isa {
+    PERI_ISA_SCALAR,
+    PERI_ISA_AVX2,
+    PERI_ISA_AVX512,
+    PERI_ISA_NEON,
+    PERI_ISA_COUNT
+} peri_isa;
 
 const char *peri_isa_name(peri_isa isa);
 bool peri_isa_present(peri_isa isa);

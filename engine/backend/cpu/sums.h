@@ -11,7 +11,7 @@ typedef struct peri_sums_table {
     peri_sums_fn dot[PERI_SUMS_DTYPES];
 } peri_sums_table;
 
-extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512;
+extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512, peri_sums_neon;
 
 /* The table of the instruction set in use. */
 const peri_sums_table *peri_sums_chosen(void);
