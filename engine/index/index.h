@@ -100,9 +100,8 @@ struct peri_index {
     const int64_t *ids; /* [rows] host, row to id; NULL = row numbers */
     peri_id_map map;    /* id to row, of rows that are alive */
     size_t removed;     /* rows that are marked in "deleted" */
-    size_t holes;       /* of those, the ones that no walk comes to */
+    size_t holes; /* of those, the ones that are gone from graph or lists: no search meets them */
     peri_filter *alive; /* the others; NULL = all */
-    bool clean;         /* removed rows are gone from the sections too: no search meets them */
     bool loose;         /* `pack` of the kind has something to do */
 };
 

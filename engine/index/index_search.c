@@ -165,7 +165,7 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
 }
 
 static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
-    if (p->filter_count == 0) return index->rows - (index->clean ? index->removed : 0);
+    if (p->filter_count == 0) return index->rows - index->holes;
     return p->passing[p->per_query ? query : 0];
 }
 
@@ -182,7 +182,7 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
  * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
     static const double SCAN_GAIN = 4.0;
-    size_t rows = index->rows - index->holes; /* those that a walk may come to */
+    size_t rows = index->rows - index->holes; /* those that a search may meet */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
     if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
     if (index->kind->scan != NULL)
@@ -334,7 +334,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
     bool filtered = search->filter_count > 0 || search->also != NULL;
-    if (index->alive != NULL && (filtered || !index->clean)) joined.also = &alive;
+    if (index->alive != NULL && (filtered || index->holes < index->removed)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));

@@ -276,7 +276,7 @@ static peri_status make_arena(making *m) {
     PERI_GO(peri_lane_upload(lane, m->to, m->staying, sizeof *m->to, &stay.to));
     PERI_GO(peri_lane_upload(lane, m->to_coming, m->coming, sizeof *m->to_coming, &come.to));
     PERI_GO(make_parts(m, &stay, &come));
-    m->next->clean = true;
+    m->next->holes = m->next->removed;
     m->next->loose = m->room;
 done:
     if (lane != NULL) peri_lane_close(lane);
@@ -355,7 +355,7 @@ static peri_status write_room(const peri_index *old, peri_index *next,
         PERI_GO(peri_index_share(next, old, layout->parts[i]));
     }
     PERI_GO(peri_lane_wait(lane, m->control));
-    next->clean = old->clean;
+    next->holes = old->holes;
     next->loose = old->loose || m->coming > 0;
 done:
     if (lane != NULL) peri_lane_close(lane);
@@ -405,7 +405,7 @@ peri_status peri_lists_remove(const peri_index *old, peri_index *next,
                               const peri_lists_layout *layout, const peri_loss *loss) {
     size_t entries, alive = next->rows - next->removed;
     PERI_TRY(count_entries(old, &entries));
-    next->clean = false;
+    next->holes = 0;
     next->loose = old->loose;
     if ((entries - alive) * DEAD_SHARE < entries) return PERI_OK;
     making m = { .next = next,
@@ -474,7 +474,7 @@ static peri_status check_slots(peri_index *index, const host_lists *h) {
     if (alive != index->rows - index->removed)
         return peri_fail(PERI_E_CORRUPT, "%zu entries of %zu rows", alive,
                          index->rows - index->removed);
-    index->clean = h->entries == alive;
+    index->holes = h->entries == alive ? index->removed : 0;
     return PERI_OK;
 }
 

@@ -63,7 +63,7 @@ peri_status peri_lists_pack(const peri_index *old, peri_index *next,
                             const peri_lists_layout *layout);
 
 /* Checks the sections of an index that was opened or moved: shapes, that no two entries share a
- * slot, that each slot alive has one. Sets index->clean. PERI_E_CORRUPT. */
+ * slot, that each slot alive has one. Sets index->holes. PERI_E_CORRUPT. */
 peri_status peri_lists_check(peri_index *index, const peri_lists_layout *layout, size_t n_lists);
 
 /* The lists as operations take them. */
