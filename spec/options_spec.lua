@@ -83,6 +83,10 @@ describe("an option", function()
     assert.equal(16, info.params.graph_degree)
     assert.equal(5, info.params.seed)
     assert.not_equal("auto", info.params.build_algo)
+    for degree, wanted in pairs { [5] = 10, [32] = 64, [64] = 96, [1024] = 1024 } do
+      local params = support.build("cagra", rows, { graph_degree = degree }):info().params
+      assert.equal(wanted, params.intermediate_graph_degree)
+    end
   end)
 end)
 

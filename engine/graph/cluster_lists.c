@@ -20,7 +20,8 @@
 #include "quant/kmeans.h"
 
 #define ROWS_A_LIST 128u
-#define LISTS_PER_ROOT 4.0 /* at most, times sqrt(n): finding lists must not cost more than joining */
+#define LISTS_PER_ROOT                                                                             \
+    4.0 /* at most, times sqrt(n): finding lists must not cost more than joining */
 #define LISTS_PROBED 32u
 #define TRAIN_ROWS_A_LIST 32u
 #define TRAIN_ITERS 5u

@@ -8,7 +8,7 @@
 typedef struct peri_cluster_lists {
     peri_context *context;
     size_t rows;
-    int64_t *order;      /* host [rows] the row at each place of the sorted order; ascending within a
+    int64_t *order; /* host [rows] the row at each place of the sorted order; ascending within a
                             list */
     peri_matrix *starts; /* u32 [lists + 1, 1] at the rows' place */
     peri_matrix *probes; /* u32 [rows, .] at the rows' place, of the rows as sorted */

@@ -25,8 +25,9 @@ typedef struct peri_graph_build {
     peri_graph_algo algo;             /* in: what is asked; out: what was done, never AUTO */
     uint32_t nn_descent_niter;
     double termination_threshold;
-    size_t list_rows;   /* ivf_flat: rows of a list, about; 0 = automatic */
-    size_t list_probes; /* ivf_flat: lists in which a row's neighbours are looked for; 0 = automatic */
+    size_t list_rows; /* ivf_flat: rows of a list, about; 0 = automatic */
+    size_t
+        list_probes; /* ivf_flat: lists in which a row's neighbours are looked for; 0 = automatic */
     bool guarantee_connectivity;
     uint64_t seed;
     size_t threads; /* 0 = the context's */

@@ -205,7 +205,8 @@ static peri_status make_joined(const peri_graph_build *build, peri_device *devic
                              .degree = degree };
     peri_progress progress;
     if (build->lengths != NULL) op.lengths = peri_matrix_view(build->lengths).data;
-    PERI_TRY(peri_matrix_create(device->context, op.rows.rows, degree, PERI_U32, op.rows.place, out));
+    PERI_TRY(
+        peri_matrix_create(device->context, op.rows.rows, degree, PERI_U32, op.rows.place, out));
     op.slots = peri_matrix_view(*out).data;
     peri_progress_init(&progress, build->control, "ivf_flat", op.rows.rows);
     peri_progress_step(&progress, 0, op.rows.rows);
