@@ -22,7 +22,8 @@
 #define ROWS_A_LIST 128u
 #define LISTS_PER_ROOT                                                                             \
     4.0 /* at most, times sqrt(n): finding lists must not cost more than joining */
-#define LISTS_PROBED 32u
+#define LISTS_PROBED 32u       /* at most, and half as many at least */
+#define ROWS_PROBED 4096u      /* in between: what a row is compared with, about */
 #define TRAIN_ROWS_A_LIST 32u
 #define TRAIN_ITERS 5u
 #define CHUNK_ROWS 2048u /* of one kNN operation */
@@ -43,6 +44,12 @@ static size_t list_count(const peri_graph_build *build, size_t rows) {
     size_t most = (size_t)(LISTS_PER_ROOT * sqrt((double)rows));
     if (build->list_rows > 0) return peri_max_size(1, rows / build->list_rows);
     return peri_max_size(1, peri_min_size(rows / ROWS_A_LIST, most));
+}
+
+static size_t probe_count(const peri_graph_build *build, size_t rows, size_t lists) {
+    size_t wanted = ROWS_PROBED / peri_max_size(1, rows / lists);
+    wanted = peri_min_size(LISTS_PROBED, peri_max_size(LISTS_PROBED / 2, wanted));
+    return peri_min_size(build->list_probes > 0 ? build->list_probes : wanted, lists);
 }
 
 static peri_status train(listing *l) {
@@ -175,8 +182,7 @@ peri_status peri_cluster_lists_make(const peri_graph_build *build, peri_cluster_
     listing l = { .build = build, .context = peri_matrix_context(build->rows) };
     l.rows = peri_matrix_view(build->rows);
     l.lists = list_count(build, l.rows.rows);
-    l.probed = build->list_probes > 0 ? build->list_probes : LISTS_PROBED;
-    l.probed = peri_min_size(l.probed, l.lists);
+    l.probed = probe_count(build, l.rows.rows, l.lists);
     l.columns = l.probed + (build->metric == PERI_INNER_PRODUCT);
     *out = (peri_cluster_lists){ .context = l.context, .rows = l.rows.rows };
     peri_status status;
