@@ -1,7 +1,7 @@
 /* perigee.h: the whole public C API of Perigee, in reading order.
  *
  * status and errors -> context -> places -> dtypes and metrics -> views and matrices -> options ->
- * filters -> searchers (build, search, save, open) -> quantizers -> measuring.
+ * filters -> searchers (build, search, save, open) -> quantizers -> clustering -> measuring.
  *
  * Conventions
  *   - Every function returns a peri_status; PERI_OK is 0. peri_error_detail() says what, where and
@@ -322,7 +322,7 @@ typedef struct peri_param_table {
 
 /* The tables of a kind's verb: kind "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined";
  * verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary", "rabitq"; verb
- * "train". NULL when there is none. */
+ * "train"; also that of "kmeans". NULL when there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
@@ -532,6 +532,11 @@ PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
 
 /* ---- quantizers --------------------------------------------------------------------------- */
 
+/* An optional library that is opened on first use: "lapack", which learns rotations for opq. Its
+ * file name in `file` (static text), or PERI_E_UNSUPPORTED and, in the detail, what is missing and
+ * which package has it. */
+PERI_API peri_status peri_library_find(const char *name, const char **file);
+
 /* Turns rows into short codes and back. Kinds: "pq", "opq" (product quantization, with a learned
  * rotation), "sq" (8 or 4 bits a column, or f16), "binary" (a bit a column), "rabitq" (1 to 8 bits
  * a rotated column). Learned once, immutable; the same bits for a seed at any number of threads. */
@@ -598,6 +603,46 @@ PERI_API peri_status peri_quantizer_open(peri_context *context, const char *path
 PERI_API void peri_quantizer_retain(peri_quantizer *quantizer);
 /* One reference less; the last frees it. NULL is allowed. */
 PERI_API void peri_quantizer_release(peri_quantizer *quantizer);
+
+/* ---- clustering --------------------------------------------------------------------------- */
+
+/* k-means (kmeans++ or random starts; balanced, hierarchical, mini-batch: see the table "train" of
+ * "kmeans"), at the place of the rows; or the nearest of centroids that are there already. */
+typedef struct peri_clustering {
+    uint32_t size;
+    peri_matrix *rows;      /* [n, dim] f32 f16 i8 u8 */
+    peri_matrix *centroids; /* [n_clusters, dim] f32: given, nothing is trained; NULL = trained */
+    bool labels;            /* also assign all rows to the centroids */
+    peri_options options;   /* table "kmeans.train"; with centroids, metric alone */
+    size_t threads;         /* 0 = the context's */
+    const peri_control *control;
+} peri_clustering;
+
+#define PERI_CLUSTERING_INIT                                                                       \
+    { (uint32_t)sizeof(peri_clustering), NULL, NULL, true, { NULL, 0 }, 0, NULL }
+
+/* Labels, distances and sizes are NULL without `labels`; sizes and inertia are then those of the
+ * rows trained on. */
+typedef struct peri_clusters {
+    peri_matrix *centroids; /* [n_clusters, dim] f32 at the rows' place */
+    peri_matrix *labels;    /* [n, 1] u32 at the rows' place */
+    peri_matrix *distances; /* [n, 1] f32 at the rows' place: to the centroid of the label */
+    peri_matrix *sizes;     /* [n_clusters, 1] u32 on the host */
+    double inertia;         /* sum of squared L2 distances; of 1 - cosine */
+    size_t smallest, largest;
+    size_t trained_rows; /* 0 when nothing was trained */
+    size_t iterations;   /* assignments of the rows trained on; hierarchical: the last rounds */
+    size_t repaired;     /* clusters that were empty or starving and moved */
+    peri_metric metric;
+} peri_clusters;
+
+/* Trains and assigns. The same rows, options and seed give the same bits on any number of threads.
+ * Rows of length 1 suit inner_product. PERI_E_ARGUMENT (options, shapes, n_clusters),
+ * PERI_E_INVALID (NaN, Inf, a zero vector under cosine, with row and column), PERI_E_MEMORY,
+ * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED; `out` is empty then. */
+PERI_API peri_status peri_clusters_train(const peri_clustering *clustering, peri_clusters *out);
+/* Releases what `clusters` holds and clears it. */
+PERI_API void peri_clusters_reset(peri_clusters *clusters);
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 

@@ -30,7 +30,12 @@ static peri_status take_batch(batches *b, uint32_t number, peri_matrix **out) {
     peri_view view = peri_matrix_view(b->asked->rows);
     uint64_t key = peri_random_mix(b->asked->seed, SEED_BATCH);
     peri_kmeans_sample(view.rows, peri_random_mix(key, number), b->rows, b->ids);
-    return peri_matrix_gather(b->asked->rows, b->ids, b->rows, out);
+    PERI_TRY(peri_matrix_gather(b->asked->rows, b->ids, b->rows, out));
+    peri_status status = peri_matrix_check(*out, b->asked->metric == PERI_COSINE,
+                                           "rows drawn for a batch", b->asked->threads,
+                                           b->part.control);
+    if (status != PERI_OK) peri_matrix_release(*out);
+    return status;
 }
 
 /* Starving clusters move into this batch's rows. Their weight is what tells, so it goes. */
