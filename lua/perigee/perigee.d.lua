@@ -218,7 +218,7 @@ function ivf_flat.defaults(verb) end
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
 ---@field intermediate_graph_degree integer?
----@field build_algo "auto"|"exact"|"nn_descent"|nil
+---@field build_algo "auto"|"exact"|"nn_descent"|"ivf_flat"|nil
 ---@field nn_descent_niter integer?
 ---@field termination_threshold number?
 ---@field guarantee_connectivity boolean?
