@@ -129,6 +129,17 @@ static bool refine_taken(const peri_op_refine *op, reason why) {
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 0, why);
 }
 
+static bool join_taken(const peri_op_list_join *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why))
+        return false;
+    if (op->degree == 0 || op->degree > PERI_K_MAX)
+        return refuse(why, "degree: %zu given, 1..%u are taken", op->degree, PERI_K_MAX);
+    if (op->probe_count == 0 || op->probe_count > UINT16_MAX) /* cpu numbers pairs in 32 bits */
+        return refuse(why, "probe_count: %zu given, 1..%d are taken", op->probe_count, UINT16_MAX);
+    return true;
+}
+
 static bool descent_taken(const peri_op_graph_descent *op, reason why) {
     if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
         !metric_taken(op->metric, &op->rows, op->lengths, why))
@@ -143,6 +154,9 @@ static bool prune_taken(const peri_op_graph_prune *op, reason why) {
     if (!slots_taken(op->rows, why)) return false;
     if (op->degree == 0 || op->degree > op->knn_degree)
         return refuse(why, "degree: %zu given, 1..%zu are taken", op->degree, op->knn_degree);
+    if (op->knn_degree > UINT16_MAX) /* cpu keeps ranks in 16 bits */
+        return refuse(why, "knn_degree: %zu given, at most %d are taken", op->knn_degree,
+                      UINT16_MAX);
     return true;
 }
 
@@ -158,6 +172,22 @@ static bool link_taken(const peri_op_graph_link *op, reason why) {
     return true;
 }
 
+static bool codes_taken(const peri_op_graph_search *op, reason why) {
+    const peri_view *codes = &op->codes.rows;
+    if (codes->data == NULL) return true;
+    if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
+        return refuse(why, "codes of %s rows are not walked, only of f32 f16",
+                      peri_dtype_name(op->rows.dtype));
+    if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
+        codes->cols < op->rows.cols)
+        return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,
+                      peri_dtype_name(codes->dtype), op->rows.rows, op->rows.cols);
+    if (op->rerank < op->k || op->rerank > op->itopk_size)
+        return refuse(why, "rerank: %zu given, k..itopk_size is taken, which is %zu..%zu",
+                      op->rerank, op->k, op->itopk_size);
+    return true;
+}
+
 static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
         !metric_taken(op->metric, &op->rows, op->lengths, why) ||
@@ -166,7 +196,7 @@ static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (op->itopk_size < op->k)
         return refuse(why, "itopk_size: %zu given, at least k = %zu is taken", op->itopk_size,
                       op->k);
-    return true;
+    return codes_taken(op, why);
 }
 
 static bool rotate_taken(const peri_op_rotate *op, reason why) {
@@ -204,6 +234,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
     case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
+    case PERI_OP_LIST_JOIN: return join_taken((const peri_op_list_join *)op, why);
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
     case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
     case PERI_OP_GRAPH_LINK: return link_taken((const peri_op_graph_link *)op, why);

@@ -93,6 +93,7 @@ struct peri_stream {
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
+    X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
@@ -253,6 +254,26 @@ typedef struct peri_op_refine {
     float *distances; /* [q, k], or [q, columns] when k == 0 */
 } peri_op_refine;
 
+/* The nearest rows of every row among the rows of the lists that it probes: an inverted file joined
+ * with itself. Rows are sorted by list: list l is rows starts[l]..starts[l + 1] - 1, and may be
+ * empty. out: the `degree` nearest of each row, itself left out, in the order of (canonical
+ * distance, slot); a row of f16 is widened where it is the query. PERI_SLOT_NONE at +inf ends a
+ * short list. */
+typedef struct peri_op_list_join {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;         /* [n, d] */
+    const float *lengths;   /* [n]; cosine */
+    const uint32_t *starts; /* [lists + 1] ascending from 0 to n */
+    size_t lists;
+    const uint32_t *probes; /* [n, probe_count] lists in any order, each counts once;
+                               PERI_SLOT_NONE is none */
+    size_t probe_count;
+    size_t degree;
+    uint32_t *slots;  /* [n, degree] out */
+    float *distances; /* [n, degree] out; may be NULL */
+} peri_op_list_join;
+
 /* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction
  * for generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of
  * its sampled neighbours, forward and reverse, and writes only its own list, so the result does not
@@ -353,6 +374,24 @@ typedef struct peri_hierarchy {
     const uint32_t *links; /* [., degree] PERI_SLOT_NONE ends a short row */
 } peri_hierarchy;
 
+/* What a walk may measure by in place of the rows: 8 bits an element (scalar quantization).
+ * Element j of a row is code c[j], 0..255, and stands for low[j] + step[j] * c[j]; under cosine the
+ * codes are those of the rows brought to length 1. From an f32 query and a row's codes:
+ *   squared L2, euclidean:  e[j] = the code of q[j]: (q[j] - low[j]) * scale[j], below 0 (and NaN)
+ *       made 0, above 255 made 255, plus 0.5, the fraction dropped.  The value is f32 of the whole
+ *       number sum (e[j] - c[j])^2. (step is the same for every j here.)
+ *   inner product, cosine:  w[j] = q[j] * step[j], m = the largest |w[j]|, f = 4063 / m or 0 when
+ *       m is 0;  t[j] = w[j] * f, between -4063 and 4063 (NaN made -4063), plus 4096.5, the
+ *       fraction dropped, minus 4096.  The value is f32 of the whole number -sum t[j] * c[j].
+ * Each step is rounded to f32 once; whole numbers make the values the same on every backend
+ * (core/code.h). Columns from d on are 0 in the rows and count 0. */
+typedef struct peri_codes_view {
+    peri_view rows;     /* [n, cols] u8, cols a multiple of 32, >= d; data NULL: no codes */
+    const float *low;   /* [d] */
+    const float *step;  /* [d] */
+    const float *scale; /* [d] 1 / step, or 0 for a column whose codes are all 0 */
+} peri_codes_view;
+
 /* Best-first walk over a graph, exactly:
  *
  * `taken` = rows that were offered, each once; every one of them that passes the filter is offered
@@ -368,9 +407,13 @@ typedef struct peri_hierarchy {
  * has open entries: close the first search_width of them (or all), then offer each link of each
  * that is not in `taken`. A row that leaves L does not come back.
  *
+ * With codes, `distance` above is the value by the codes, and the results come after: of the
+ * offered rows that pass the filter the `rerank` best by the codes (without a filter: of L) get
+ * canonical distances, and the k best of them are the results.
+ *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
- * and the parameters only, never on its place in the batch. */
+ * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The
+ * result depends on the query's bytes and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
     peri_metric metric;
@@ -383,6 +426,8 @@ typedef struct peri_op_graph_search {
     const uint32_t *landmarks; /* [landmark_count] rows where every walk begins too */
     size_t landmark_count;
     peri_filter_view filter;
+    peri_codes_view codes;
+    size_t rerank;     /* with codes: k..itopk_size */
     size_t itopk_size; /* >= k */
     size_t search_width;
     size_t max_iterations;

@@ -5,7 +5,9 @@
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
  * reason. PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of
  * memory. */
+#include "codes.h"
 #include "parity_clusters.h"
+#include "parity_codes.h"
 #include "parity_lists.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
@@ -359,6 +361,53 @@ static void check_descent(pair *t, const knn_case *c, size_t degree, lists *resu
     lists_free(&found);
 }
 
+/* Lists of seven rows, the last one of what is left; each row probes its own and two others, the
+ * last of which may repeat one. */
+static peri_status join_at(place *p, const knn_case *c, size_t degree, lists *out) {
+    size_t n = c->rows.rows, count = n * degree, list_count = n / 7 + 1;
+    uint32_t *starts = test_new(list_count + 1, sizeof *starts);
+    uint32_t *probes = test_new(3 * n, sizeof *probes);
+    for (size_t l = 0; l < list_count; l++) starts[l] = (uint32_t)(7 * l);
+    starts[list_count] = (uint32_t)n;
+    for (size_t i = 0; i < 3 * n; i++)
+        probes[i] = i % 3 == 0 ? (uint32_t)(i / 3 / 7)
+                               : peri_random_below(71, i, (uint32_t)list_count);
+    peri_op_list_join op = { .kind = PERI_OP_LIST_JOIN,
+                             .metric = c->metric,
+                             .lists = list_count,
+                             .probe_count = 3,
+                             .degree = degree };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, n * sizeof *c->lengths);
+    op.starts = place_put(p, starts, (list_count + 1) * sizeof *starts);
+    op.probes = place_put(p, probes, 3 * n * sizeof *probes);
+    op.slots = place_room(p, count * sizeof *op.slots);
+    op.distances = place_room(p, count * sizeof *op.distances);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) {
+        place_fetch(p, out->slots, op.slots, count * sizeof *out->slots);
+        place_fetch(p, out->distances, op.distances, count * sizeof *out->distances);
+    }
+    place_wait(p); /* starts and probes end with this function */
+    free(starts);
+    free(probes);
+    return status;
+}
+
+static void check_join(pair *t, const knn_case *c, size_t degree) {
+    size_t count = c->rows.rows * degree, at = 0;
+    lists wanted = lists_make(count), found = lists_make(count);
+    place_must(join_at(&t->ref, c, degree, &wanted), "ref list_join");
+    if (went(t, PERI_OP_LIST_JOIN, "list_join", join_at(&t->tested, c, degree, &found)))
+        CHECK(memcmp(wanted.slots, found.slots, count * sizeof *found.slots) == 0 &&
+                  test_same_bits(wanted.distances, found.distances, count, &at),
+              "list_join %s %s, %zu rows, degree %zu", peri_dtype_name(c->rows.dtype),
+              peri_metric_name(c->metric), c->rows.rows, degree);
+    clear(t);
+    lists_free(&wanted);
+    lists_free(&found);
+}
+
 static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t knn_degree,
                             size_t degree, uint32_t *graph) {
     peri_op_graph_prune op = {
@@ -449,13 +498,25 @@ static void check_links(pair *t, const knn_case *c, const lists *knn, size_t col
     free(distances);
 }
 
+static peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+    peri_codes_view there = *codes;
+    if (codes->rows.data == NULL) return there;
+    there.rows = place_put_view(p, &codes->rows);
+    there.low = place_put(p, codes->low, dim * sizeof *codes->low);
+    there.step = place_put(p, codes->step, dim * sizeof *codes->step);
+    there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
+    return there;
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
-                             int64_t *ids, float *distances, uint32_t *visited) {
+                             const peri_codes_view *codes, int64_t *ids, float *distances,
+                             uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
     peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH,
                                 .metric = c->metric,
                                 .degree = degree,
                                 .itopk_size = c->k + 9,
+                                .rerank = c->k + 4,
                                 .search_width = 2,
                                 .seeds = 12,
                                 .rand_xor_mask = 0x128394,
@@ -465,6 +526,7 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
+    op.codes = codes_put(p, codes, c->rows.cols);
     op.filter = filters_put(p, &c->filters, q);
     op.ids = place_room(p, count * sizeof *ids);
     op.distances = place_room(p, count * sizeof *distances);
@@ -477,17 +539,18 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     return PERI_OK;
 }
 
-static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree) {
+static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree,
+                         const peri_codes_view *codes) {
     size_t q = c->queries.rows, count = q * c->k;
     int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     float *wanted_values = test_new(count, sizeof *wanted_values);
     float *found_values = test_new(count, sizeof *found_values);
     uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
     uint32_t *found_visited = test_new(q, sizeof *found_visited);
-    place_must(search_at(&t->ref, c, graph, degree, wanted, wanted_values, wanted_visited),
+    place_must(search_at(&t->ref, c, graph, degree, codes, wanted, wanted_values, wanted_visited),
                "ref graph_search");
     if (went(t, PERI_OP_GRAPH_SEARCH, "graph_search",
-             search_at(&t->tested, c, graph, degree, found, found_values, found_visited))) {
+             search_at(&t->tested, c, graph, degree, codes, found, found_values, found_visited))) {
         compare_hits("graph_search", c, wanted, wanted_values, found, found_values);
         CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
               "graph_search %s: distances computed differ", peri_dtype_name(c->rows.dtype));
@@ -511,6 +574,8 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     c.filters = filters_make(filter_count, rows, queries);
     lists knn = lists_make(rows * degree);
     check_descent(t, &c, degree, &knn);
+    check_join(t, &c, degree);
+    check_join(t, &c, 30); /* more than some rows meet */
     uint32_t *wanted = test_new(rows * kept, sizeof *wanted);
     uint32_t *found = test_new(rows * kept, sizeof *found);
     place_must(prune_at(&t->ref, knn.slots, rows, degree, kept, wanted), "ref graph_prune");
@@ -521,7 +586,13 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     clear(t);
     check_links(t, &c, &knn, degree, kept);
     check_links(t, &c, &knn, degree, degree);
-    check_search(t, &c, wanted, kept);
+    peri_codes_view codes = { .low = NULL };
+    check_search(t, &c, wanted, kept, &codes);
+    if (dtype == PERI_F32 || dtype == PERI_F16) {
+        codes = test_codes(&c.rows, metric, c.lengths);
+        check_search(t, &c, wanted, kept, &codes);
+        test_codes_free(&codes);
+    }
     filters_free(&c.filters);
     lists_free(&knn);
     free(c.rows.data);
@@ -612,6 +683,7 @@ int main(void) {
     sweep_knn(&t);
     sweep_lists(&t);
     sweep_clusters(&t);
+    sweep_codes(&t);
     sweep_refine(&t);
     sweep_graphs(&t);
     place_close(&t.ref);

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "backend/cpu/sums.h"
+#include "core/code.h"
 
 #define GROUP 4
 #define INLINE static inline __attribute__((always_inline))
@@ -112,38 +113,114 @@ INLINE __m512i whole_step(bool squared, __m512i q, __m512i x, __m512i sum) {
     return _mm512_dpwssd_epi32(sum, t, t);
 }
 
-INLINE void whole_lanes(peri_dtype dtype, bool squared, int group, const char *q,
-                        const char *const *rows, uint32_t dim, __m512i sums[GROUP]) {
-    for (int r = 0; r < group; r++) sums[r] = _mm512_setzero_si512();
-    for (size_t j = 0; j < dim; j += 32) {
-        size_t left = dim - j;
-        __mmask32 mask = left >= 32 ? UINT32_MAX : (__mmask32)((UINT32_C(1) << left) - 1);
-        __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
+INLINE __m256i load_bytes(const char *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+/* Whole blocks first: masks in the loop would cost as much as the sums. */
+INLINE void whole_lanes(peri_dtype dtype, bool squared, const char *q, const char *const *rows,
+                        uint32_t dim, __m512i sums[GROUP]) {
+    size_t j = 0;
+    for (int r = 0; r < GROUP; r++) sums[r] = _mm512_setzero_si512();
+    for (; j + 32 <= dim; j += 32) {
+        __m512i wide = widen(dtype, load_bytes(q + j));
 #pragma GCC unroll 4
-        for (int r = 0; r < group; r++)
-            sums[r] = whole_step(squared, wide,
-                                 widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
+        for (int r = 0; r < GROUP; r++)
+            sums[r] = whole_step(squared, wide, widen(dtype, load_bytes(rows[r] + j)), sums[r]);
     }
+    if (j == dim) return;
+    __mmask32 mask = (__mmask32)((UINT32_C(1) << (dim - j)) - 1);
+    __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++)
+        sums[r] = whole_step(squared, wide,
+                             widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
+}
+
+/* The sums of four rows, each over its 16 lanes. */
+INLINE __m128i whole_fold_4(const __m512i sums[GROUP]) {
+    __m256i s8[GROUP];
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++)
+        s8[r] = _mm256_add_epi32(_mm512_castsi512_si256(sums[r]),
+                                 _mm512_extracti64x4_epi64(sums[r], 1));
+    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[0], s8[1]),
+                                  _mm256_unpackhi_epi32(s8[0], s8[1]));
+    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[2], s8[3]),
+                                  _mm256_unpackhi_epi32(s8[2], s8[3]));
+    __m256i all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+
+/* The rows of a group from number i; the last row stands in for those past the end. */
+INLINE void group_rows(const void *rows, size_t stride, const uint32_t *slots, size_t i,
+                       size_t count, const char *row[GROUP]) {
+    for (size_t r = 0; r < GROUP; r++)
+        row[r] = peri_sums_row(rows, stride, slots, i + r < count ? i + r : count - 1);
+}
+
+INLINE __mmask8 group_mask(size_t i, size_t count) {
+    return count - i >= GROUP ? 0xF : (__mmask8)((1u << (count - i)) - 1);
 }
 
 INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
-    size_t i = 0;
-    __m512i sums[GROUP];
-    const char *row[GROUP];
-    for (; i + GROUP <= count; i += GROUP) {
-        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+    for (size_t i = 0; i < count; i += GROUP) {
+        __m512i sums[GROUP];
+        const char *row[GROUP];
+        group_rows(rows, stride, slots, i, count, row);
         if (slots != NULL)
             for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
-        whole_lanes(dtype, squared, GROUP, query, row, dim, sums);
-        for (size_t r = 0; r < GROUP; r++) out[i + r] = (float)_mm512_reduce_add_epi32(sums[r]);
+        whole_lanes(dtype, squared, query, row, dim, sums);
+        _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
     }
-    for (; i < count; i++) {
-        row[0] = peri_sums_row(rows, stride, slots, i);
-        whole_lanes(dtype, squared, 1, query, row, dim, sums);
-        out[i] = (float)_mm512_reduce_add_epi32(sums[0]);
+}
+
+/* ---- codes --------------------------------------------------------------------------------- */
+
+INLINE void code_step(const __m512i *weights, const __m512i *codes, __m512i high[GROUP],
+                      __m512i low[GROUP]) {
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++) {
+        high[r] = _mm512_dpbusd_epi32(high[r], codes[r], weights[0]);
+        low[r] = _mm512_dpbusd_epi32(low[r], codes[r], weights[1]);
+    }
+}
+
+INLINE void code_lanes(const char *weights, const char *const *rows, uint32_t dim,
+                       __m512i high[GROUP], __m512i low[GROUP]) {
+    __m512i w[2], codes[GROUP];
+    size_t j = 0;
+    for (int r = 0; r < GROUP; r++) high[r] = low[r] = _mm512_setzero_si512();
+    for (; j + 64 <= dim; j += 64) {
+        for (size_t h = 0; h < 2; h++) w[h] = _mm512_loadu_si512(weights + h * dim + j);
+        for (int r = 0; r < GROUP; r++) codes[r] = _mm512_loadu_si512(rows[r] + j);
+        code_step(w, codes, high, low);
+    }
+    if (j == dim) return;
+    for (size_t h = 0; h < 2; h++) w[h] = _mm512_zextsi256_si512(load_bytes(weights + h * dim + j));
+    for (int r = 0; r < GROUP; r++) codes[r] = _mm512_zextsi256_si512(load_bytes(rows[r] + j));
+    code_step(w, codes, high, low);
+}
+
+/* peri_code_product of four rows: exact in doubles, then rounded once. */
+INLINE __m128 code_products(__m128i high, __m128i low) {
+    __m256d all = _mm256_fmadd_pd(_mm256_cvtepi32_pd(high), _mm256_set1_pd(-64.0),
+                                  _mm256_sub_pd(_mm256_setzero_pd(), _mm256_cvtepi32_pd(low)));
+    return _mm256_cvtpd_ps(all);
+}
+
+static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                         size_t count, uint32_t dim, float *out) {
+    for (size_t i = 0; i < count; i += GROUP) {
+        __m512i high[GROUP], low[GROUP];
+        const char *row[GROUP];
+        group_rows(rows, stride, slots, i, count, row);
+        code_lanes(query, row, dim, high, low);
+        _mm_mask_storeu_ps(out + i, group_mask(i, count),
+                           code_products(whole_fold_4(high), whole_fold_4(low)));
     }
 }
 
@@ -167,4 +244,5 @@ KERNEL(dot_u8, whole_sums, PERI_U8, false)
 const peri_sums_table peri_sums_avx512 = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    code_product,
 };

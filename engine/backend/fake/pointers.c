@@ -7,7 +7,7 @@
 #include "core/checked.h"
 #include "core/codes.h"
 
-#define POINTERS_MAX 16
+#define POINTERS_MAX 20
 
 typedef struct pointers {
     const char *op;
@@ -132,6 +132,16 @@ static void of_refine(pointers *p, const peri_op_refine *op) {
     add(p, "distances", op->distances, q, op->k > 0 ? op->k : op->columns, sizeof *op->distances);
 }
 
+static void of_list_join(pointers *p, const peri_op_list_join *op) {
+    size_t n = op->rows.rows;
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE) add(p, "lengths", op->lengths, n, 1, sizeof *op->lengths);
+    add(p, "starts", op->starts, op->lists + 1, 1, sizeof *op->starts);
+    add(p, "probes", op->probes, n, op->probe_count, sizeof *op->probes);
+    add(p, "slots", op->slots, n, op->degree, sizeof *op->slots);
+    add(p, "distances", op->distances, n, op->degree, sizeof *op->distances);
+}
+
 static void of_graph_descent(pointers *p, const peri_op_graph_descent *op) {
     size_t n = op->rows.rows, degree = op->degree;
     add_view(p, "rows", &op->rows);
@@ -177,6 +187,12 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     }
     if (op->landmark_count > 0)
         add(p, "landmarks", op->landmarks, op->landmark_count, 1, sizeof *op->landmarks);
+    if (op->codes.rows.data != NULL) {
+        add_view(p, "codes.rows", &op->codes.rows);
+        add(p, "codes.low", op->codes.low, op->rows.cols, 1, sizeof *op->codes.low);
+        add(p, "codes.step", op->codes.step, op->rows.cols, 1, sizeof *op->codes.step);
+        add(p, "codes.scale", op->codes.scale, op->rows.cols, 1, sizeof *op->codes.scale);
+    }
     add_filter(p, &op->filter, q);
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
