@@ -62,7 +62,7 @@ local function public_names()
     end
   end
   walk(pg, "pg")
-  for _, word in ipairs { "Matrix", "Searcher", "Hits", "Filter" } do
+  for _, word in ipairs { "Matrix", "Searcher", "Hits", "Filter", "Quantizer" } do
     for key in pairs(core[word]) do
       names[word .. ":" .. key] = true
     end

@@ -154,7 +154,8 @@ local function write_file(case, hierarchy)
   if hierarchy == "built" then
     written.index = build_and_extend(case)
   else
-    written.index = assert(case.cagra:to_hnsw { hierarchy = hierarchy })
+    -- by the rows: what hnswlib walks by too
+    written.index = assert(case.cagra:to_hnsw { hierarchy = hierarchy, codes = "none" })
   end
   assert(written.index:save(written.path, { format = "hnswlib", dtype = case.dtype }))
   return written

@@ -247,7 +247,7 @@ for _, kind in ipairs(KINDS) do
       collectgarbage()
       local before = pg.stats().bytes
       local none, _, code = pg[kind].build(set.rows, { metric = set.metric,
-        progress = function(_, done) return done < 1000 end })
+        progress = function() return false end })
       assert.is_nil(none)
       assert.equal("cancelled", code)
       collectgarbage()

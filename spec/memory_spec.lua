@@ -18,6 +18,10 @@ local BYTES <const> = { f32 = 4, f16 = 2, i8 = 1, u8 = 1 }
 -- How an index of each kind comes to be.
 local MAKERS <const> = {
   flat = function(rows, options) return support.build("flat", rows, options) end,
+  ivf_flat = function(rows, options)
+    options.n_lists = 64
+    return support.build("ivf_flat", rows, options)
+  end,
   cagra = function(rows, options)
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return support.build("cagra", rows, options)

@@ -158,6 +158,22 @@ static bool link_taken(const peri_op_graph_link *op, reason why) {
     return true;
 }
 
+static bool codes_taken(const peri_op_graph_search *op, reason why) {
+    const peri_view *codes = &op->codes.rows;
+    if (codes->data == NULL) return true;
+    if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
+        return refuse(why, "codes of %s rows are not walked, only of f32 f16",
+                      peri_dtype_name(op->rows.dtype));
+    if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
+        codes->cols < op->rows.cols)
+        return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,
+                      peri_dtype_name(codes->dtype), op->rows.rows, op->rows.cols);
+    if (op->rerank < op->k || op->rerank > op->itopk_size)
+        return refuse(why, "rerank: %zu given, k..itopk_size is taken, which is %zu..%zu",
+                      op->rerank, op->k, op->itopk_size);
+    return true;
+}
+
 static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
         !metric_taken(op->metric, &op->rows, op->lengths, why) ||
@@ -166,7 +182,7 @@ static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (op->itopk_size < op->k)
         return refuse(why, "itopk_size: %zu given, at least k = %zu is taken", op->itopk_size,
                       op->k);
-    return true;
+    return codes_taken(op, why);
 }
 
 static bool rotate_taken(const peri_op_rotate *op, reason why) {

@@ -1,10 +1,12 @@
 /* insert.c: batches of rows searched for on the graph as it is, linked, and linked back.
  *
- * A batch is a few operations: a walk for each row on the frozen graph, the exact nearest rows
- * within the batch (its rows are not in the graph yet, and must find each other), the heuristic
- * on both lists, and the edges back (reverse.c). Batches grow with the graph (prefix doubling:
- * Manohar et al., ParlayANN, PPoPP 2024), so a row is never searched for among few. No locks, no
- * races: the graph depends on the order of the rows alone. */
+ * A batch is a few operations: a walk for each row on the frozen graph, the heuristic on what it
+ * found, and the edges back (reverse.c). Batches grow with the rows inserted (prefix doubling:
+ * Manohar et al., ParlayANN, PPoPP 2024). Rows of one batch do not see each other; as long as a
+ * batch is much of what was inserted, and may hold most of a row's neighbours, its rows are also
+ * searched for within the batch, exactly. Later a batch is a thirty-second of the rows before it,
+ * and that would cost a seventh of the build for 0.001 of recall. No locks, no races: the graph
+ * depends on the order of the rows alone. */
 #include "graph/insert.h"
 
 #include <string.h>
@@ -16,8 +18,11 @@
 #include "graph/reverse.h"
 
 #define BATCH_MAX 2048u
-#define FIRST_ROWS 512u /* the first batch: exact among themselves */
-#define NEAR_ROWS 16u   /* of a batch that a row of it meets */
+#define BATCH_FIRST 512u
+#define EARLY_ROWS 4096u /* until then batches are large, and searched within */
+#define EARLY_SHARE 2u   /* a batch is this part of the rows before it */
+#define LATE_SHARE 32u
+#define NEAR_ROWS 16u /* of a batch that a row of it meets */
 
 typedef struct inserting {
     const peri_insert *insert;
@@ -150,11 +155,12 @@ static void join_candidates(inserting *s, size_t i, size_t walked, size_t near) 
     while (at < s->columns) slots[at++] = PERI_SLOT_NONE;
 }
 
-static peri_status insert_batch(inserting *s, size_t first, size_t count, bool walked) {
+static peri_status insert_batch(inserting *s, size_t first, size_t count, size_t near) {
     const peri_insert *insert = s->insert;
     peri_view rows, queries;
     const float *lengths;
-    size_t near = insert->again ? 0 : peri_min_size(s->near, count), m = insert->m;
+    size_t m = insert->m;
+    bool walked = insert->linked > 0 || first > 0;
     for (size_t i = 0; i < count; i++) {
         s->targets[i] = insert->order[first + i];
         s->slots[i] = s->targets[i];
@@ -179,22 +185,23 @@ static peri_status insert_batch(inserting *s, size_t first, size_t count, bool w
 
 /* ---- all batches -------------------------------------------------------------------------- */
 
-static size_t batch_size(const inserting *s, size_t linked) {
-    if (linked == 0) return FIRST_ROWS;
-    return peri_min_size(s->batch, peri_max_size(linked / 2, 64));
+/* Rows of the next batch when `done` have been inserted. */
+static size_t batch_size(const peri_insert *insert, size_t done) {
+    size_t size = done / (done < EARLY_ROWS ? EARLY_SHARE : LATE_SHARE);
+    if (insert->again) return BATCH_MAX;
+    return peri_min_size(BATCH_MAX, peri_max_size(size, done < EARLY_ROWS ? BATCH_FIRST : 1));
 }
 
 static peri_status insert_all(inserting *s) {
     const peri_insert *insert = s->insert;
-    size_t linked = insert->linked, n = insert->count;
     peri_lane_follow(s->linking.lane, &s->progress.control, insert->threads);
-    for (size_t first = 0; first < n;) {
-        size_t count = peri_min_size(batch_size(s, linked), n - first);
+    for (size_t first = 0; first < insert->count;) {
+        size_t count = peri_min_size(batch_size(insert, first), insert->count - first);
+        bool within = !insert->again && first < EARLY_ROWS;
         peri_progress_step(&s->progress, first, count);
         PERI_TRY(peri_progress_tell(&s->progress, first));
-        PERI_TRY(insert_batch(s, first, count, linked > 0));
+        PERI_TRY(insert_batch(s, first, count, within ? peri_min_size(NEAR_ROWS, count) : 0));
         first += count;
-        if (!insert->again) linked += count;
     }
     return PERI_OK;
 }
@@ -245,8 +252,8 @@ peri_status peri_graph_insert(const peri_insert *insert) {
                                 .degree = insert->degree };
     if (insert->lengths != NULL) s.linking.lengths = peri_matrix_view(insert->lengths).data;
     s.batch = peri_min_size(BATCH_MAX, insert->count);
-    s.near = NEAR_ROWS;
-    s.columns = insert->ef + (insert->again ? insert->degree : s.near);
+    s.near = insert->again ? 0 : NEAR_ROWS;
+    s.columns = insert->ef + (insert->again ? insert->degree : NEAR_ROWS);
     peri_progress_init(&s.progress, insert->control, "insert", insert->count);
     PERI_GO(peri_context_device(s.context, s.linking.rows.place, &device));
     PERI_GO(peri_lane_acquire(device, &s.linking.lane));

@@ -532,6 +532,11 @@ PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
 
 /* ---- quantizers --------------------------------------------------------------------------- */
 
+/* An optional library that is opened on first use: "lapack", which learns rotations for opq. Its
+ * file name in `file` (static text), or PERI_E_UNSUPPORTED and, in the detail, what is missing and
+ * which package has it. */
+PERI_API peri_status peri_library_find(const char *name, const char **file);
+
 /* Turns rows into short codes and back. Kinds: "pq", "opq" (product quantization, with a learned
  * rotation), "sq" (8 or 4 bits a column, or f16), "binary" (a bit a column), "rabitq" (1 to 8 bits
  * a rotated column). Learned once, immutable; the same bits for a seed at any number of threads. */

@@ -144,8 +144,8 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
-/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked). What
- * is named by no entry of `to` stays as it is. */
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
+ * What is named by no entry of `to` stays as it is. */
 typedef struct peri_op_scatter {
     peri_op_kind kind;
     peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
@@ -353,6 +353,24 @@ typedef struct peri_hierarchy {
     const uint32_t *links; /* [., degree] PERI_SLOT_NONE ends a short row */
 } peri_hierarchy;
 
+/* What a walk may measure by in place of the rows: 8 bits an element (scalar quantization).
+ * Element j of a row is code c[j], 0..255, and stands for low[j] + step[j] * c[j]; under cosine the
+ * codes are those of the rows brought to length 1. From an f32 query and a row's codes:
+ *   squared L2, euclidean:  e[j] = the code of q[j]: (q[j] - low[j]) * scale[j], below 0 (and NaN)
+ *       made 0, above 255 made 255, plus 0.5, the fraction dropped.  The value is f32 of the whole
+ *       number sum (e[j] - c[j])^2. (step is the same for every j here.)
+ *   inner product, cosine:  w[j] = q[j] * step[j], m = the largest |w[j]|, f = 4063 / m or 0 when
+ *       m is 0;  t[j] = w[j] * f, between -4063 and 4063 (NaN made -4063), plus 4096.5, the
+ *       fraction dropped, minus 4096.  The value is f32 of the whole number -sum t[j] * c[j].
+ * Each step is rounded to f32 once; whole numbers make the values the same on every backend
+ * (core/code.h). Columns from d on are 0 in the rows and count 0. */
+typedef struct peri_codes_view {
+    peri_view rows;     /* [n, cols] u8, cols a multiple of 32, >= d; data NULL: no codes */
+    const float *low;   /* [d] */
+    const float *step;  /* [d] */
+    const float *scale; /* [d] 1 / step, or 0 for a column whose codes are all 0 */
+} peri_codes_view;
+
 /* Best-first walk over a graph, exactly:
  *
  * `taken` = rows that were offered, each once; every one of them that passes the filter is offered
@@ -368,8 +386,12 @@ typedef struct peri_hierarchy {
  * has open entries: close the first search_width of them (or all), then offer each link of each
  * that is not in `taken`. A row that leaves L does not come back.
  *
+ * With codes, `distance` above is the value by the codes, and the results come after: of the
+ * offered rows that pass the filter the `rerank` best by the codes (without a filter: of L) get
+ * canonical distances, and the k best of them are the results.
+ *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
+ * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
  * and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
@@ -383,6 +405,8 @@ typedef struct peri_op_graph_search {
     const uint32_t *landmarks; /* [landmark_count] rows where every walk begins too */
     size_t landmark_count;
     peri_filter_view filter;
+    peri_codes_view codes;
+    size_t rerank;     /* with codes: k..itopk_size */
     size_t itopk_size; /* >= k */
     size_t search_width;
     size_t max_iterations;
@@ -396,9 +420,9 @@ typedef struct peri_op_graph_search {
 } peri_op_graph_search;
 
 /* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
- * subtraction). Element r of the product is the canonical dot of row r of the rotation and t. Without
- * centroids t is the row; with centroids and no labels all rows take centroid 0; without a rotation
- * out[i] is t with zeros behind it. */
+ * subtraction). Element r of the product is the canonical dot of row r of the rotation and t.
+ * Without centroids t is the row; with centroids and no labels all rows take centroid 0; without a
+ * rotation out[i] is t with zeros behind it. */
 typedef struct peri_op_rotate {
     peri_op_kind kind;
     peri_view rows;         /* [n, d] f32 f16 i8 u8 */
@@ -408,11 +432,11 @@ typedef struct peri_op_rotate {
     peri_view out;          /* [n, .] f32 */
 } peri_op_rotate;
 
-/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len, (j +
- * 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with labels,
- * book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t, sum) with
- * t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than anything. Codes are
- * packed as core/codes.h says, spare bits 0. */
+/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len,
+ * (j + 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with
+ * labels, book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t,
+ * sum) with t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than
+ * anything. Codes are packed as core/codes.h says, spare bits 0. */
 typedef struct peri_op_pq_encode {
     peri_op_kind kind;
     peri_view rows;         /* [n, pq_dim * pq_len] f32 */

@@ -39,22 +39,25 @@ _Static_assert(sizeof(peri_hnsw_params) <= PERI_PARAMS_BYTES, "the parameters fi
 
 #define HNSW_SEARCH_PARAMS(X, S)                                                                   \
     X(S, INT, ef, 200, 1, 16384, NULL, NULL,                                                       \
-      "rows that the walk keeps: more is slower and finds more; at least k is used")
+      "rows that the walk keeps: more is slower and finds more; at least k is used")               \
+    PERI_WALK_RERANK_PARAM(X, S)
 
 PERI_PARAMS_STRUCT(hnsw_search_params, HNSW_SEARCH_PARAMS)
 static const peri_param hnsw_search_rows[] = { PERI_PARAMS_ROWS(hnsw_search_params,
                                                                 HNSW_SEARCH_PARAMS) };
-static const peri_param_table hnsw_search_table = { "hnsw.search", hnsw_search_rows, 1 };
+static const peri_param_table hnsw_search_table = { "hnsw.search", hnsw_search_rows, 2 };
 
 #define TO_HNSW_PARAMS(X, S)                                                                       \
     X(S, CHOICE, hierarchy, 1, 0, 1, "none|cpu", NULL, "levels above the graph")                   \
     X(S, INT, ef_construction, 200, 1, 65535, NULL, NULL,                                          \
       "what a written file says of itself, for inserts by others")                                 \
-    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the levels drawn")
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the levels drawn")                   \
+    X(S, CHOICE, codes, 0, 0, 2, "auto|none|sq8", "those of the CAGRA index",                      \
+      "what walks measure by in place of the rows")
 
 PERI_PARAMS_STRUCT(to_hnsw_params, TO_HNSW_PARAMS)
 static const peri_param to_hnsw_rows[] = { PERI_PARAMS_ROWS(to_hnsw_params, TO_HNSW_PARAMS) };
-const peri_param_table peri_to_hnsw_table = { "cagra.to_hnsw", to_hnsw_rows, 3 };
+const peri_param_table peri_to_hnsw_table = { "cagra.to_hnsw", to_hnsw_rows, 4 };
 
 peri_hnsw_params *peri_hnsw_params_of(peri_index *index) { return (void *)index->params; }
 
@@ -86,10 +89,12 @@ static peri_status make_graph(const peri_index *old, peri_index *next, size_t th
 static peri_status hnsw_build(peri_index *index, peri_matrix *rows, size_t threads,
                               const peri_control *control) {
     (void)rows; /* their section is at the index's place */
-    return make_graph(NULL, index, threads, control);
+    PERI_TRY(make_graph(NULL, index, threads, control));
+    return peri_walk_codes_make(index, &peri_hnsw_params_of(index)->codes, threads, control);
 }
 
 static peri_status hnsw_extend(const peri_index *old, peri_index *next, const peri_growth *growth) {
+    PERI_TRY(peri_walk_codes_extend(old, next, growth, peri_hnsw_params_of(next)->codes));
     return make_graph(old, next, growth->threads, growth->control);
 }
 
@@ -100,16 +105,17 @@ static peri_status hnsw_remove(const peri_index *old, peri_index *next, const pe
 /* ---- opening and searching ---------------------------------------------------------------- */
 
 static peri_status hnsw_adopt(peri_index *index) {
-    const peri_hnsw_params *params = peri_hnsw_params_of(index);
+    peri_hnsw_params *params = peri_hnsw_params_of(index);
     if ((uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
                          index->rows);
     PERI_TRY(peri_graph_check(peri_index_section(index, "graph"), index->rows));
-    PERI_TRY(peri_layered_count_holes(index));
-    if (params->level_max == 0) return PERI_OK;
-    return peri_hierarchy_check(peri_index_section(index, "first"),
-                                peri_index_section(index, "links"), index->rows,
-                                (uint32_t)params->entry, (uint32_t)params->level_max);
+    PERI_TRY(peri_walk_codes_adopt(index, &params->codes));
+    if (params->level_max > 0)
+        PERI_TRY(peri_hierarchy_check(peri_index_section(index, "first"),
+                                      peri_index_section(index, "links"), index->rows,
+                                      (uint32_t)params->entry, (uint32_t)params->level_max));
+    return peri_layered_count_holes(index, (size_t)params->entry);
 }
 
 static peri_status hnsw_walk(const peri_index *index, const peri_options *options, size_t k,
@@ -123,6 +129,7 @@ static peri_status hnsw_walk(const peri_index *index, const peri_options *option
     op->degree = graph.cols;
     op->itopk_size = peri_max_size((size_t)params.ef, k);
     op->search_width = 1;
+    peri_walk_codes_fill(index, params.rerank, op);
     op->hierarchy.entry = (uint32_t)built->entry;
     if (built->level_max == 0) return PERI_OK;
     peri_view links = peri_matrix_view(peri_index_section(index, "links"));
@@ -133,14 +140,16 @@ static peri_status hnsw_walk(const peri_index *index, const peri_options *option
     return PERI_OK;
 }
 
-static const char *const hnsw_sections[] = { "graph", "first", "links", NULL };
+static const char *const hnsw_sections[] = {
+    "graph", "first", "links", "codes", "code_scale", NULL
+};
 
 const peri_kind peri_hnsw_kind = {
     .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
     .build_table = &hnsw_build_table,
     .saved_table = &hnsw_saved_table,
     .sections = hnsw_sections,
-    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1))",
+    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1) + " PERI_WALK_CODES_MEMORY ")",
     .build = hnsw_build,
     .adopt = hnsw_adopt,
     .walk = hnsw_walk,
@@ -208,6 +217,15 @@ static peri_status add_hierarchy(peri_index *index, uint64_t seed, const peri_co
     return PERI_OK;
 }
 
+static peri_status add_codes(const peri_index *from, peri_index *index, int64_t asked,
+                             const peri_control *control) {
+    peri_hnsw_params *params = peri_hnsw_params_of(index);
+    int64_t had = peri_cagra_codes(from);
+    params->codes = asked == PERI_WALK_CODES_AUTO ? had : asked;
+    if (params->codes == had) return peri_walk_codes_share(index, from, had);
+    return peri_walk_codes_make(index, &params->codes, 0, control);
+}
+
 static peri_status fill(const peri_index *from, peri_index *index, const to_hnsw_params *asked,
                         const peri_control *control) {
     peri_hnsw_params *params = peri_hnsw_params_of(index);
@@ -220,6 +238,7 @@ static peri_status fill(const peri_index *from, peri_index *index, const to_hnsw
     PERI_TRY(share_sections(from, index));
     PERI_TRY(even_graph(source, (size_t)params->m * 2, &graph));
     PERI_TRY(peri_index_add(index, "graph", graph));
+    PERI_TRY(add_codes(from, index, asked->codes, control));
     if (asked->hierarchy == 0) return PERI_OK;
     return add_hierarchy(index, (uint64_t)asked->seed, control);
 }

@@ -268,6 +268,7 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
+    op.rerank <<= g->class - 1;
     op.visited = visited;
     return peri_lane_run(search->lane, (const peri_op *)&op);
 }
@@ -323,6 +324,14 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
     return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
 }
 
+/* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
+ * not holes, and where none is alive there is nothing to search. */
+static bool meets_removed(const peri_index *index, const peri_search *search) {
+    bool filtered = search->filter_count > 0 || search->also != NULL;
+    return index->alive != NULL &&
+           (filtered || index->holes < index->removed || index->removed == index->rows);
+}
+
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
@@ -333,8 +342,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
-    bool filtered = search->filter_count > 0 || search->also != NULL;
-    if (index->alive != NULL && (filtered || index->holes < index->removed)) joined.also = &alive;
+    if (meets_removed(index, search)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));

@@ -35,8 +35,8 @@ PERI_PARAMS_STRUCT(peri_ivf_search_params, PERI_IVF_SEARCH_PARAMS)
 /* The parameters that an index has in common with the others. */
 peri_ivf_params peri_ivf_params_of(const peri_index *index);
 
-/* Trains on `rows` (at the index's place) and adds "centroids". PERI_E_ARGUMENT when there are fewer
- * rows than lists, or ids for rows that are not to be added. */
+/* Trains on `rows` (at the index's place) and adds "centroids". PERI_E_ARGUMENT when there are
+ * fewer rows than lists, or ids for rows that are not to be added. */
 peri_status peri_ivf_train(peri_index *index, peri_matrix *rows, size_t threads,
                            const peri_control *control);
 

@@ -47,20 +47,37 @@ peri_status peri_layered_make(const peri_index *old, peri_index *next, peri_laye
     return put_section(next, "links", layers->links);
 }
 
-peri_status peri_layered_count_holes(peri_index *index) {
-    peri_matrix *deleted = peri_index_section(index, "deleted"), *marks = NULL, *host = NULL;
+/* Bits of the rows that a section links to. */
+static peri_status add_linked(const peri_index *index, const char *name, uint64_t *linked) {
+    peri_matrix *section = peri_index_section(index, name), *host;
+    if (section == NULL) return PERI_OK;
+    PERI_TRY(peri_matrix_move(section, PERI_CPU, &host));
+    peri_view links = peri_matrix_view(host);
+    for (size_t row = 0; row < links.rows; row++) {
+        const uint32_t *list = peri_view_row(&links, row);
+        for (size_t i = 0; i < links.cols && list[i] != PERI_SLOT_NONE; i++)
+            peri_bitset_add(linked, list[i]);
+    }
+    peri_matrix_release(host);
+    return PERI_OK;
+}
+
+peri_status peri_layered_count_holes(peri_index *index, size_t entry) {
+    peri_matrix *deleted = peri_index_section(index, "deleted");
+    peri_context *context = index->context;
+    size_t words = peri_bitset_words(index->rows);
+    uint64_t *linked = NULL;
     peri_status status;
     index->holes = 0;
     if (deleted == NULL) return PERI_OK;
-    PERI_GO(peri_matrix_move(deleted, PERI_CPU, &marks));
-    PERI_GO(peri_matrix_move(peri_index_section(index, "graph"), PERI_CPU, &host));
-    const uint8_t *gone = peri_matrix_view(marks).data;
-    peri_view graph = peri_matrix_view(host);
-    for (size_t row = 0; row < graph.rows; row++)
-        index->holes += gone[row] != 0 &&
-                        *(const uint32_t *)peri_view_row(&graph, row) == PERI_SLOT_NONE;
+    PERI_GO(peri_memory_acquire_zeroed(context, words, sizeof *linked, &linked));
+    PERI_GO(add_linked(index, "graph", linked));
+    PERI_GO(add_linked(index, "links", linked));
+    peri_bitset_add(linked, entry);
+    const uint8_t *gone = peri_matrix_view(deleted).data; /* on the host: removed.c */
+    for (size_t row = 0; row < index->rows; row++)
+        index->holes += gone[row] != 0 && !peri_bitset_test(linked, row);
 done:
-    peri_matrix_release(marks);
-    peri_matrix_release(host);
+    peri_memory_release(context, linked, words, sizeof *linked);
     return status;
 }

@@ -10,7 +10,8 @@
  * kind decides, old_entry and old_level_max too; entry and level_max are told in `layers`. */
 peri_status peri_layered_make(const peri_index *old, peri_index *next, peri_layers *layers);
 
-/* For adopt(): counts the removed rows that have no links, which no walk comes to. */
-peri_status peri_layered_count_holes(peri_index *index);
+/* For adopt(): counts the removed rows that nothing links to, so that no walk comes to them.
+ * Links were checked, `entry` too. */
+peri_status peri_layered_count_holes(peri_index *index, size_t entry);
 
 #endif

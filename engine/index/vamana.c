@@ -10,6 +10,7 @@
  * to search; and rows that equal others are chained, so every row is reached. */
 #include "graph/graph_check.h"
 #include "index/layered.h"
+#include "index/walk_codes.h"
 
 #define VAMANA_BUILD_PARAMS(X, S)                                                                  \
     X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
@@ -19,7 +20,8 @@
       "rows that a walk keeps while the graph is built, of which links are chosen: L")             \
     X(S, REAL, alpha, 1.2, 1, 4, NULL, NULL,                                                       \
       "how much nearer to a link than to the row another must be to be dropped for it")            \
-    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the order of the rows")
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the order of the rows")              \
+    PERI_WALK_CODES_PARAM(X, S)
 
 #define VAMANA_SAVED_PARAMS(X, S)                                                                  \
     VAMANA_BUILD_PARAMS(X, S)                                                                      \
@@ -36,7 +38,7 @@ static const peri_param_table vamana_saved_table = { "vamana.saved", vamana_save
                                                      VAMANA_SAVED_COUNT };
 _Static_assert(sizeof(vamana_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
 
-static const char *const vamana_sections[] = { "graph", NULL };
+static const char *const vamana_sections[] = { "graph", "codes", "code_scale", NULL };
 
 /* ---- building and changing ---------------------------------------------------------------- */
 
@@ -61,11 +63,15 @@ static peri_status make_graph(const peri_index *old, peri_index *next, size_t th
 static peri_status vamana_build(peri_index *index, peri_matrix *rows, size_t threads,
                                 const peri_control *control) {
     (void)rows; /* their section is at the index's place */
-    return make_graph(NULL, index, threads, control);
+    PERI_TRY(make_graph(NULL, index, threads, control));
+    return peri_walk_codes_make(index, &((vamana_params *)(void *)index->params)->codes, threads,
+                                control);
 }
 
 static peri_status vamana_extend(const peri_index *old, peri_index *next,
                                  const peri_growth *growth) {
+    const vamana_params *params = (const void *)next->params;
+    PERI_TRY(peri_walk_codes_extend(old, next, growth, params->codes));
     return make_graph(old, next, growth->threads, growth->control);
 }
 
@@ -74,7 +80,7 @@ static peri_status vamana_remove(const peri_index *old, peri_index *next, const 
 }
 
 static peri_status vamana_adopt(peri_index *index) {
-    const vamana_params *params = (const void *)index->params;
+    vamana_params *params = (void *)index->params;
     peri_matrix *graph = peri_index_section(index, "graph");
     if ((uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
@@ -83,7 +89,8 @@ static peri_status vamana_adopt(peri_index *index) {
     if (peri_matrix_view(graph).cols != (size_t)params->graph_degree)
         return peri_fail(PERI_E_CORRUPT, "graph: %zu links a row, graph_degree is %lld",
                          peri_matrix_view(graph).cols, (long long)params->graph_degree);
-    return peri_layered_count_holes(index);
+    PERI_TRY(peri_walk_codes_adopt(index, &params->codes));
+    return peri_layered_count_holes(index, (size_t)params->entry);
 }
 
 /* ---- searching ---------------------------------------------------------------------------- */
@@ -92,7 +99,8 @@ static peri_status vamana_adopt(peri_index *index) {
     X(S, INT, itopk_size, 64, 1, 16384, NULL, NULL,                                                \
       "rows that the walk keeps, L of the paper: more is slower and finds more; at least k is "    \
       "used")                                                                                      \
-    X(S, INT, search_width, 1, 1, 64, NULL, NULL, "rows opened in one iteration")
+    X(S, INT, search_width, 1, 1, 64, NULL, NULL, "rows opened in one iteration")                  \
+    PERI_WALK_RERANK_PARAM(X, S)
 
 PERI_PARAMS_STRUCT(vamana_search_params, VAMANA_SEARCH_PARAMS)
 static const peri_param vamana_search_rows[] = { PERI_PARAMS_ROWS(vamana_search_params,
@@ -113,6 +121,7 @@ static peri_status vamana_walk(const peri_index *index, const peri_options *opti
     op->hierarchy = (peri_hierarchy){ .entry = (uint32_t)built->entry };
     op->itopk_size = (size_t)params.itopk_size < k ? k : (size_t)params.itopk_size;
     op->search_width = (size_t)params.search_width;
+    peri_walk_codes_fill(index, params.rerank, op);
     return PERI_OK;
 }
 
@@ -121,7 +130,7 @@ const peri_kind peri_vamana_kind = {
     .build_table = &vamana_build_table,
     .saved_table = &vamana_saved_table,
     .sections = vamana_sections,
-    .memory = "n * (dim * bytes + 4 * graph_degree)",
+    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY ")",
     .build = vamana_build,
     .adopt = vamana_adopt,
     .walk = vamana_walk,

@@ -15,6 +15,17 @@
 
 /* Books of one task share the cache lines of the rows they read. */
 #define TASK_COLUMNS 16u
+/* Rows that k-means++ draws from, a codeword and at least: more changes the result by less than its
+ * chance does. */
+#define START_ROWS_PER_CODE 16u
+#define START_ROWS_MIN 1024u
+
+/* The pieces of one code, as the words stood when they were assigned. */
+typedef struct crowd {
+    uint32_t count, farthest; /* row */
+    double error;             /* sum of squared distances */
+    float distance;           /* squared, of the farthest */
+} crowd;
 
 typedef struct lloyd {
     const peri_codebook_training *training;
@@ -26,7 +37,9 @@ typedef struct lloyd {
     float *words;          /* [books * codes, len] on the host */
     uint8_t *found, *last; /* [m, row_bytes] codes of this and of the last iteration */
     double *sums;          /* [books * codes, len] */
-    uint32_t *counts;      /* [books * codes] */
+    crowd *crowds;         /* [books * codes] */
+    float *pieces; /* [workers, start_rows, len + 1]: what k-means++ draws from, distances */
+    size_t start_rows, workers;
     size_t words_count;
 } lloyd;
 
@@ -39,12 +52,17 @@ static peri_status lloyd_init(lloyd *run) {
     run->codes = (size_t)1 << t->pq_bits;
     run->row_bytes = peri_codes_bytes(t->books, t->pq_bits);
     run->words_count = t->books * run->codes;
+    run->workers = peri_threads(run->context, t->threads);
+    run->start_rows = peri_max_size(START_ROWS_MIN, START_ROWS_PER_CODE * run->codes);
+    run->start_rows = peri_min_size(run->start_rows, run->m);
     peri_context *context = run->context;
     PERI_TRY(peri_context_device(context, run->rows.place, &run->device));
     PERI_TRY(peri_host_floats(t->rows, &run->host));
     PERI_TRY(peri_memory_acquire(context, run->words_count * run->len, sizeof(float), &run->words));
     PERI_TRY(peri_memory_acquire(context, run->words_count * run->len, sizeof(double), &run->sums));
-    PERI_TRY(peri_memory_acquire(context, run->words_count, sizeof(uint32_t), &run->counts));
+    PERI_TRY(peri_memory_acquire(context, run->words_count, sizeof(crowd), &run->crowds));
+    PERI_TRY(peri_memory_acquire(context, run->workers * run->start_rows,
+                                 (run->len + 1) * sizeof(float), &run->pieces));
     PERI_TRY(peri_memory_acquire(context, run->m, run->row_bytes, &run->found));
     return peri_memory_acquire(context, run->m, run->row_bytes, &run->last);
 }
@@ -54,28 +72,69 @@ static void lloyd_reset(lloyd *run) {
     peri_matrix_release(run->host);
     peri_memory_release(context, run->words, run->words_count * run->len, sizeof(float));
     peri_memory_release(context, run->sums, run->words_count * run->len, sizeof(double));
-    peri_memory_release(context, run->counts, run->words_count, sizeof(uint32_t));
+    peri_memory_release(context, run->crowds, run->words_count, sizeof(crowd));
+    peri_memory_release(context, run->pieces, run->workers * run->start_rows,
+                        (run->len + 1) * sizeof(float));
     peri_memory_release(context, run->found, run->m, run->row_bytes);
     peri_memory_release(context, run->last, run->m, run->row_bytes);
 }
 
 /* ---- the beginning ------------------------------------------------------------------------ */
 
-/* Codeword c of each book is the piece of a row of the c-th part of the rows. */
-static void draw_words(const lloyd *run) {
-    const peri_codebook_training *t = run->training;
+static float squared_distance(const float *x, const float *y, size_t len) {
+    float sum = 0;
+    for (size_t l = 0; l < len; l++) sum += (x[l] - y[l]) * (x[l] - y[l]);
+    return sum;
+}
+
+/* The book's pieces of start_rows rows, one of each of as many equal spans. */
+static void take_pieces(const lloyd *run, size_t book, uint64_t seed, float *pieces) {
     peri_view rows = peri_matrix_view(run->host);
-    size_t drawn = peri_min_size(run->codes, run->m);
-    for (size_t book = 0; book < t->books; book++) {
-        uint64_t seed = peri_random_mix(t->seed, book);
-        for (size_t c = 0; c < run->codes; c++) {
-            size_t part = c < drawn ? c : 0;
-            size_t first = part * run->m / drawn, stop = (part + 1) * run->m / drawn;
-            size_t row = first + peri_random_mix(seed, part) % (stop - first);
-            memcpy(run->words + (book * run->codes + c) * run->len,
-                   peri_float_row(&rows, row) + book * run->len, run->len * sizeof(float));
-        }
+    size_t count = run->start_rows;
+    for (size_t i = 0; i < count; i++) {
+        size_t first = (size_t)((unsigned __int128)i * run->m / count);
+        size_t stop = (size_t)((unsigned __int128)(i + 1) * run->m / count);
+        size_t row = first + peri_random_mix(seed, i) % (stop - first);
+        memcpy(pieces + i * run->len, peri_float_row(&rows, row) + book * run->len,
+               run->len * sizeof *pieces);
     }
+}
+
+/* A piece drawn with its distance to the nearest word so far as weight; `count` when all are 0. */
+static size_t draw_piece(const float *nearest, size_t count, uint64_t random) {
+    double total = 0, sum = 0;
+    size_t last = count;
+    for (size_t i = 0; i < count; i++) total += (double)nearest[i];
+    double target = (double)(random >> 11) * 0x1p-53 * total;
+    for (size_t i = 0; i < count; i++) {
+        if (!(nearest[i] > 0)) continue;
+        last = i;
+        sum += (double)nearest[i];
+        if (sum > target) break;
+    }
+    return last;
+}
+
+/* k-means++ for one book. */
+static peri_status start_task(void *ud, size_t book, size_t worker) {
+    const lloyd *run = ud;
+    size_t count = run->start_rows, len = run->len;
+    uint64_t seed = peri_random_mix(run->training->seed, book);
+    float *pieces = run->pieces + worker * count * (len + 1), *nearest = pieces + count * len;
+    float *words = run->words + book * run->codes * len;
+    take_pieces(run, book, seed, pieces);
+    size_t drawn = peri_random_mix(seed, count) % count;
+    for (size_t i = 0; i < count; i++) nearest[i] = INFINITY;
+    for (size_t c = 0; c < run->codes; c++) {
+        const float *word = drawn == count ? words : pieces + drawn * len;
+        if (word != words + c * len) memcpy(words + c * len, word, len * sizeof *words);
+        for (size_t i = 0; i < count && drawn != count; i++) {
+            float distance = squared_distance(pieces + i * len, word, len);
+            if (distance < nearest[i]) nearest[i] = distance;
+        }
+        drawn = draw_piece(nearest, count, peri_random_mix(seed, count + 1 + c));
+    }
+    return PERI_OK;
 }
 
 /* ---- one iteration ------------------------------------------------------------------------ */
@@ -107,47 +166,46 @@ done:
 
 static void sum_book(const lloyd *run, size_t book) {
     peri_view rows = peri_matrix_view(run->host);
-    size_t len = run->len;
-    double *sums = run->sums + book * run->codes * len;
-    uint32_t *counts = run->counts + book * run->codes;
+    size_t len = run->len, first = book * run->codes;
+    double *sums = run->sums + first * len;
     memset(sums, 0, run->codes * len * sizeof *sums);
-    memset(counts, 0, run->codes * sizeof *counts);
+    memset(run->crowds + first, 0, run->codes * sizeof *run->crowds);
     for (size_t r = 0; r < run->m; r++) {
         size_t c = peri_codes_get(run->found + r * run->row_bytes, book, run->training->pq_bits);
         const float *x = peri_float_row(&rows, r) + book * len;
+        crowd *of = &run->crowds[first + c];
+        float distance = squared_distance(x, run->words + (first + c) * len, len);
         for (size_t l = 0; l < len; l++) sums[c * len + l] += (double)x[l];
-        counts[c]++;
+        of->count++;
+        of->error += (double)distance;
+        if (!(distance > of->distance)) continue;
+        of->distance = distance;
+        of->farthest = (uint32_t)r;
     }
 }
 
-/* The largest code gives half of its pieces to an empty one: their words part by 1/1024 of each
- * element, this way and that, so that the next assignment splits them. */
-static void split_largest(const lloyd *run, float *words, uint32_t *counts, size_t empty) {
-    size_t largest = 0;
+/* Gives an empty code the piece that lies farthest, within the code of the most error; that code
+ * gives no other in this iteration. Nothing happens when no code has any. */
+static void move_empty(const lloyd *run, size_t book, size_t empty) {
+    peri_view rows = peri_matrix_view(run->host);
+    crowd *crowds = run->crowds + book * run->codes, *worst = crowds;
     for (size_t c = 1; c < run->codes; c++)
-        if (counts[c] > counts[largest]) largest = c;
-    if (counts[largest] < 2) return;
-    for (size_t l = 0; l < run->len; l++) {
-        float *from = words + largest * run->len + l, *to = words + empty * run->len + l;
-        float apart = fabsf(*from) * 0x1p-10f * (l % 2 == 0 ? 1.0f : -1.0f);
-        *to = *from - apart;
-        *from += apart;
-    }
-    counts[empty] = counts[largest] / 2;
-    counts[largest] -= counts[empty];
+        if (crowds[c].error > worst->error) worst = &crowds[c];
+    if (!(worst->error > 0)) return;
+    worst->error = 0;
+    memcpy(run->words + (book * run->codes + empty) * run->len,
+           peri_float_row(&rows, worst->farthest) + book * run->len, run->len * sizeof(float));
 }
 
 static void move_words(const lloyd *run, size_t book) {
-    size_t len = run->len, drawn = peri_min_size(run->codes, run->m);
-    float *words = run->words + book * run->codes * len;
-    const double *sums = run->sums + book * run->codes * len;
-    uint32_t *counts = run->counts + book * run->codes;
+    size_t len = run->len, first = book * run->codes;
+    for (size_t word = first; word < first + run->codes; word++) {
+        uint32_t count = run->crowds[word].count;
+        for (size_t l = 0; l < len && count > 0; l++)
+            run->words[word * len + l] = (float)(run->sums[word * len + l] / count);
+    }
     for (size_t c = 0; c < run->codes; c++)
-        for (size_t l = 0; l < len && counts[c] > 0; l++)
-            words[c * len + l] = (float)(sums[c * len + l] / counts[c]);
-    for (size_t c = 0; c < drawn; c++)
-        if (counts[c] == 0) split_largest(run, words, counts, c);
-    for (size_t c = drawn; c < run->codes; c++) memcpy(words + c * len, words, len * sizeof *words);
+        if (run->crowds[first + c].count == 0) move_empty(run, book, c);
 }
 
 static size_t task_books(const lloyd *run) { return peri_max_size(1, TASK_COLUMNS / run->len); }
@@ -186,8 +244,9 @@ peri_status peri_codebooks_train(const peri_codebook_training *training, peri_ma
     *codebooks = NULL;
     PERI_GO(lloyd_init(&run));
     size_t count = run.words_count;
+    peri_loop loop = { NULL, training->threads, training->control };
     if (training->start == NULL)
-        draw_words(&run);
+        PERI_GO(peri_parallel(run.context, &loop, training->books, start_task, &run));
     else
         PERI_GO(peri_matrix_read(training->start, 0, count, run.words));
     PERI_GO(iterate(&run));

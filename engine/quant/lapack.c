@@ -11,7 +11,7 @@
 #include "core/checked.h"
 #include "core/memory.h"
 
-/* Fortran's calling convention: everything by address; 32-bit integers, the length of a text last. */
+/* Fortran's calling convention: everything by address, 32-bit integers, a text's length last. */
 typedef void (*dgesdd_fn)(const char *jobz, const int *m, const int *n, double *a, const int *lda,
                           double *s, double *u, const int *ldu, double *vt, const int *ldvt,
                           double *work, const int *lwork, int *iwork, int *info,
@@ -44,6 +44,12 @@ peri_status peri_lapack_find(const char **name) {
                      "pq and the others work, opq learns no rotation");
 }
 
+peri_status peri_library_find(const char *name, const char **file) {
+    *file = NULL;
+    if (strcmp(name, "lapack") == 0) return peri_lapack_find(file);
+    return peri_fail(PERI_E_ARGUMENT, "library: '%.40s' given, allowed: lapack", name);
+}
+
 typedef struct svd {
     double *s, *u, *vt, *work; /* column-major, as Fortran sees them */
     int *iwork;
@@ -72,7 +78,7 @@ static void svd_reset(svd *d, peri_context *context, size_t rows, size_t cols) {
 
 /* Row-major a is, to Fortran, its transpose [cols, rows] = V S U^T: `u` gets V and `vt` U^T. */
 peri_status peri_lapack_procrustes(peri_context *context, double *a, size_t rows, size_t cols,
-                                   double *out) {
+                                   double *out, double *sum) {
     const char *name;
     svd d = { .s = NULL };
     peri_status status;
@@ -86,6 +92,8 @@ peri_status peri_lapack_procrustes(peri_context *context, double *a, size_t rows
                            cols, info);
         goto done;
     }
+    *sum = 0;
+    for (size_t s = 0; s < d.small; s++) *sum += d.s[s];
     memset(out, 0, rows * cols * sizeof *out);
     for (size_t i = 0; i < rows; i++)
         for (size_t s = 0; s < d.small; s++)

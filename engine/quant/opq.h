@@ -1,10 +1,11 @@
-/* opq.h: the rotation with the least distortion (Ge, He, Ke, Sun: Optimized product quantization for
- * approximate nearest neighbor search, CVPR 2013, the non-parametric solution).
+/* opq.h: the rotation with the least distortion (Ge, He, Ke, Sun: Optimized product quantization
+ * for approximate nearest neighbor search, CVPR 2013, the non-parametric solution).
  *
- * From a random rotation, again and again: a few of Lloyd's iterations on the rotated sample, going on
- * from the last books; then the rotation that brings the sample nearest to what its codes stand for
- * (orthogonal Procrustes). The books themselves are trained anew after the last rotation: those of the
- * way fit the rotations of the way. */
+ * From the columns as they are or from a random rotation, whichever leads to less error, again and
+ * again: a few of Lloyd's iterations on the rotated sample, going on from the last books; then the
+ * rotation that brings the sample nearest to what its codes stand for (orthogonal Procrustes). The
+ * books themselves are trained anew after the last rotation: those of the way fit the rotations of
+ * the way. */
 #ifndef PERI_QUANT_OPQ_H
 #define PERI_QUANT_OPQ_H
 

@@ -1,6 +1,7 @@
 /* sq.h: scalar quantization: every column on its own, to 8 or 4 bits or to f16.
  *
- *     code[j] = round((x[j] - low[j]) / step[j]), within 0..2^bits - 1    x'[j] = low[j] + code[j] * step[j]
+ *     code[j] = round((x[j] - low[j]) / step[j]), within 0..2^bits - 1    x'[j] = low[j] + code[j]
+ * * step[j]
  *
  * low and step come from the smallest and largest value of the column in a sample, or from
  * quantiles of it (what lies outside is clamped). A constant column has step 0, code 0 and is

@@ -20,6 +20,8 @@ local PLACE <const> = { "place", [["cpu", "cuda:0", "auto"; "cpu" when left out]
 local IDS <const> = { "ids", "a list or matrix of ids, one a row; row numbers when left out" }
 local BUILD <const> = { PLACE, IDS, THREADS, PROGRESS }
 
+local TRAIN <const> = { THREADS, PROGRESS }
+
 ---@type perigee.help.Entry[]
 M.entries = {
   -- the module
@@ -88,6 +90,43 @@ M.entries = {
       { "metric", "of an hnswlib file, which does not say" },
       { "dtype", "of an hnswlib file: f32 (default) or u8" },
       { "rows", "the matrix of an index that was saved with dataset = false" }, PROGRESS } },
+  -- quantizers
+  { name = "pg.pq.train", call = "pg.pq.train(rows[, options]) -> Quantizer",
+    text = "Product quantization: each piece of a row is coded by the nearest of 2^pq_bits "
+      .. "codewords.",
+    options = TRAIN, params = { "pq", "train" } },
+  { name = "pg.pq.open", call = "pg.pq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.pq.defaults", call = "pg.pq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.opq.train", call = "pg.opq.train(rows[, options]) -> Quantizer",
+    text = "Product quantization behind a learned rotation; needs a LAPACK, see pg.doctor().",
+    options = TRAIN, params = { "opq", "train" } },
+  { name = "pg.opq.open", call = "pg.opq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.opq.defaults", call = "pg.opq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.sq.train", call = "pg.sq.train(rows[, options]) -> Quantizer",
+    text = "Scalar quantization: each column on its own, to 8 or 4 bits or to f16.",
+    options = TRAIN, params = { "sq", "train" } },
+  { name = "pg.sq.open", call = "pg.sq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.sq.defaults", call = "pg.sq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.binary.train", call = "pg.binary.train(rows[, options]) -> Quantizer",
+    text = "One bit a column: above zero, the mean or the median. Decodes to each side's mean.",
+    options = TRAIN, params = { "binary", "train" } },
+  { name = "pg.binary.open", call = "pg.binary.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.binary.defaults", call = "pg.binary.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.rabitq.train", call = "pg.rabitq.train(rows[, options]) -> Quantizer",
+    text = "RaBitQ: 1 to 8 bits a dimension behind a random rotation, and two numbers a row.",
+    options = TRAIN, params = { "rabitq", "train" } },
+  { name = "pg.rabitq.open", call = "pg.rabitq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.rabitq.defaults", call = "pg.rabitq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
   -- filters
   { name = "pg.filter.ids", call = "pg.filter.ids(list[, n]) -> Filter",
     text = "Rows whose id is in a list or a matrix; n rows in all, if it is known already. "
@@ -168,6 +207,21 @@ M.entries = {
     text = "The tree of searchers, and where each part runs." },
   { name = "Searcher:close", call = "s:close()",
     text = "Gives up the handle; it closes once only." },
+  -- Quantizer
+  { name = "Quantizer:encode", call = "q:encode(rows[, options]) -> Matrix",
+    text = "The codes of rows: a matrix of u8, row_bytes columns.", options = TRAIN },
+  { name = "Quantizer:decode", call = "q:decode(codes[, options]) -> Matrix",
+    text = "The rows that codes stand for, f32.", options = TRAIN },
+  { name = "Quantizer:distortion", call = "q:distortion(rows[, options]) -> number",
+    text = "The mean squared distance between a row and what its code stands for.",
+    options = TRAIN },
+  { name = "Quantizer:save", call = "q:save(path[, options]) -> true",
+    text = "Writes beside, syncs, renames: an interrupted save leaves the old file.",
+    options = { PROGRESS } },
+  { name = "Quantizer:info", call = "q:info() -> table",
+    text = "kind, dim, row_bytes, bytes, params as they were resolved, and what the kind adds." },
+  { name = "Quantizer:close", call = "q:close()",
+    text = "Gives up the handle; it closes once only." },
   -- Hits
   { name = "Hits:each", call = "for id, distance in hits:each([row]) do … end",
     text = "The neighbours of one query, nearest first; row counts from 0." },
@@ -199,6 +253,7 @@ local TYPES <const> = {
     .. "smallest, largest, trained_rows, iterations, repaired.",
   Matrix = "Rows somewhere. Fields: rows, cols, dtype, place. #m is the number of rows.",
   Searcher = "What answers queries. Fields: kind, rows, dim, metric, dtype, place.",
+  Quantizer = "Rows to short codes and back. Fields: kind, dim, row_bytes.",
   Hits = "An answer. Fields: neighbors, distances, info, queries, k, metric.",
   Filter = "Which rows may be returned. Filters join by & | - and ~ (not).",
 }

@@ -24,6 +24,11 @@ local pg = {
   hnsw = core.hnsw,
   vamana = core.vamana,
   kmeans = core.kmeans,
+  pq = core.pq,
+  opq = core.opq,
+  sq = core.sq,
+  binary = core.binary,
+  rabitq = core.rabitq,
 }
 
 ---Recall of what was found against the truth.

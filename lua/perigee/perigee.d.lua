@@ -21,6 +21,11 @@
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
 ---@field vamana perigee.Vamana
+---@field pq perigee.Pq
+---@field opq perigee.Opq
+---@field sq perigee.Sq
+---@field binary perigee.Binary
+---@field rabitq perigee.Rabitq
 ---@field filter perigee.Filters
 local pg = {}
 
@@ -284,6 +289,145 @@ function vamana.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function vamana.defaults(verb) end
 
+---@class perigee.PqTrain
+---@field pq_dim integer?
+---@field pq_bits integer?
+---@field kmeans_n_iters integer?
+---@field max_train_points_per_pq_code integer?
+---@field force_random_rotation boolean?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Pq
+local pq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.PqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function pq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function pq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function pq.defaults(verb) end
+
+---@class perigee.OpqTrain
+---@field pq_dim integer?
+---@field pq_bits integer?
+---@field kmeans_n_iters integer?
+---@field max_train_points_per_pq_code integer?
+---@field force_random_rotation boolean?
+---@field seed integer?
+---@field opq_n_iters integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Opq
+local opq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.OpqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function opq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function opq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function opq.defaults(verb) end
+
+---@class perigee.SqTrain
+---@field bits 4|8|16|nil
+---@field quantile number?
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Sq
+local sq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.SqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function sq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function sq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function sq.defaults(verb) end
+
+---@class perigee.BinaryTrain
+---@field threshold "zero"|"mean"|"median"|nil
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Binary
+local binary = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.BinaryTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function binary.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function binary.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function binary.defaults(verb) end
+
+---@class perigee.RabitqTrain
+---@field bits integer?
+---@field centered boolean?
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Rabitq
+local rabitq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.RabitqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function rabitq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function rabitq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function rabitq.defaults(verb) end
+
 ---@class perigee.Filters
 local filter = {}
 
@@ -476,6 +620,46 @@ function Searcher:info() end
 function Searcher:explain() end
 
 function Searcher:close() end
+
+---Rows to short codes and back. Immutable once trained.
+---@class perigee.Quantizer
+---@field kind string
+---@field dim integer
+---@field row_bytes integer
+local Quantizer = {}
+
+---@class perigee.Coding
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Coding?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:encode(rows, options) end
+
+---@param codes perigee.Matrix
+---@param options perigee.Coding?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:decode(codes, options) end
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Coding?
+---@return number?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:distortion(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return true?, string?, perigee.Code?
+function Quantizer:save(path, options) end
+
+---@return table<string, any>
+---@nodiscard
+function Quantizer:info() end
+
+function Quantizer:close() end
 
 ---@class perigee.HitsInfo
 ---@field path string  "exact", "graph", "graph+exact"

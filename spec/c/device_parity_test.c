@@ -5,82 +5,174 @@
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
  * reason. PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of
  * memory. */
+#include "codes.h"
 #include "parity_clusters.h"
-#include "parity_rows.h"
+#include "parity_lists.h"
+
+/* ---- convert, lengths, gather ------------------------------------------------------------- */
+
+/* Runs convert at a place and brings back what `out`'s rows became, spare elements included. */
+static peri_status convert_at(place *p, const peri_view *in, const peri_view *out, void *result) {
+    peri_op_convert op = { PERI_OP_CONVERT, place_put_view(p, in), *out };
+    size_t bytes = out->rows * out->stride_bytes;
+    op.out.place = p->device->place;
+    op.out.data = place_room(p, bytes);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, bytes);
+    return status;
+}
+
+static void check_convert(pair *t, peri_dtype from, peri_dtype to, size_t rows, size_t cols,
+                          size_t spare, float scale) {
+    peri_view in = test_matrix(from, rows, cols, spare, cols + 7);
+    if (from == PERI_F32)
+        for (size_t i = 0; i < rows * (cols + spare); i++) ((float *)in.data)[i] *= scale;
+    size_t stride = (cols + 1) * peri_dtype_bytes(to);
+    peri_view out = { NULL, rows, cols, stride, to, PERI_CPU };
+    void *wanted = test_new(rows, stride), *found = test_new(rows, stride);
+    place_must(convert_at(&t->ref, &in, &out, wanted), "ref convert");
+    if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &in, &out, found)))
+        CHECK(memcmp(wanted, found, rows * stride) == 0, "convert %s to %s, %zu x %zu, scale %g",
+              peri_dtype_name(from), peri_dtype_name(to), rows, cols, (double)scale);
+    clear(t);
+    free(in.data);
+    free(wanted);
+    free(found);
+}
+
+/* Every half, then floats that round, saturate, underflow and are not finite. */
+static void check_convert_values(pair *t) {
+    static const float special[] = { 0.0f,       -0.0f,     0.5f,     1.5f,      2.5f,     -0.5f,
+                                     127.5f,     128.5f,    -128.5f,  255.5f,    1e30f,    -1e30f,
+                                     65504.0f,   65519.0f,  65520.0f, 0x1p-14f,  0x1p-24f, 0x1p-25f,
+                                     0x1.8p-25f, 0x1p-149f, INFINITY, -INFINITY, NAN,      -NAN };
+    size_t count = sizeof special / sizeof special[0];
+    peri_view in = { test_new(65536, 2), 256, 256, 512, PERI_F16, PERI_CPU };
+    for (size_t i = 0; i < 65536; i++) ((uint16_t *)in.data)[i] = (uint16_t)i;
+    for (size_t to = 0; to < TEST_DTYPES; to++) {
+        size_t bytes = 65536 * peri_dtype_bytes(dtypes[to]);
+        peri_view out = { NULL, 256, 256, bytes / 256, dtypes[to], PERI_CPU };
+        peri_view few = {
+            (void *)(uintptr_t)special, 1, count, sizeof special, PERI_F32, PERI_CPU
+        };
+        peri_view few_out = { NULL,       1,       count, count * peri_dtype_bytes(dtypes[to]),
+                              dtypes[to], PERI_CPU };
+        char *wanted = test_new(1, bytes), *found = test_new(1, bytes);
+        place_must(convert_at(&t->ref, &in, &out, wanted), "ref convert");
+        if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &in, &out, found)))
+            CHECK(memcmp(wanted, found, bytes) == 0, "convert every f16 to %s",
+                  peri_dtype_name(dtypes[to]));
+        place_must(convert_at(&t->ref, &few, &few_out, wanted), "ref convert");
+        if (went(t, PERI_OP_CONVERT, "convert", convert_at(&t->tested, &few, &few_out, found)))
+            for (size_t i = 0; i < count; i++)
+                CHECK(memcmp(wanted + i * few_out.stride_bytes / count,
+                             found + i * few_out.stride_bytes / count,
+                             few_out.stride_bytes / count) == 0,
+                      "convert %g to %s", (double)special[i], peri_dtype_name(dtypes[to]));
+        clear(t);
+        free(wanted);
+        free(found);
+    }
+    free(in.data);
+}
+
+static peri_status lengths_at(place *p, const peri_view *rows, float *result) {
+    peri_op_lengths op = { PERI_OP_LENGTHS, place_put_view(p, rows), NULL };
+    op.out = place_room(p, rows->rows * sizeof *op.out);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out, rows->rows * sizeof *op.out);
+    return status;
+}
+
+static void check_lengths(pair *t, peri_dtype dtype, size_t rows, size_t cols) {
+    peri_view in = test_matrix(dtype, rows, cols, rows % 2, 3 * cols);
+    float *wanted = test_new(rows, sizeof *wanted), *found = test_new(rows, sizeof *found);
+    size_t at = 0;
+    place_must(lengths_at(&t->ref, &in, wanted), "ref lengths");
+    if (went(t, PERI_OP_LENGTHS, "lengths", lengths_at(&t->tested, &in, found)))
+        CHECK(test_same_bits(wanted, found, rows, &at), "lengths of %s, %zu x %zu, row %zu",
+              peri_dtype_name(dtype), rows, cols, at);
+    clear(t);
+    free(in.data);
+    free(wanted);
+    free(found);
+}
+
+static peri_status gather_at(place *p, const peri_view *rows, const int64_t *slots, size_t count,
+                             void *result, size_t stride) {
+    peri_op_gather op = { PERI_OP_GATHER, place_put_view(p, rows), NULL, *rows };
+    op.slots = place_put(p, slots, count * sizeof *slots);
+    op.out.rows = count;
+    op.out.stride_bytes = stride;
+    op.out.data = place_room(p, count * stride);
+    op.out.place = p->device->place;
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, count * stride);
+    return status;
+}
+
+static void check_gather(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t count,
+                         size_t spare) {
+    size_t bytes = peri_dtype_bytes(dtype), in_stride = (cols + spare) * bytes;
+    size_t stride = (cols + spare) * bytes;
+    peri_view in = { test_new(rows, in_stride), rows, cols, in_stride, dtype, PERI_CPU };
+    for (size_t i = 0; i < rows * in_stride; i++)
+        ((uint8_t *)in.data)[i] = (uint8_t)peri_random_mix(5, i);
+    int64_t *slots = test_new(count, sizeof *slots);
+    for (size_t i = 0; i < count; i++) slots[i] = peri_random_below(6, i, (uint32_t)rows);
+    void *wanted = test_new(count, stride), *found = test_new(count, stride);
+    place_must(gather_at(&t->ref, &in, slots, count, wanted, stride), "ref gather");
+    if (went(t, PERI_OP_GATHER, "gather", gather_at(&t->tested, &in, slots, count, found, stride)))
+        CHECK(memcmp(wanted, found, count * stride) == 0, "gather %zu of %zu x %zu %s, spare %zu",
+              count, rows, cols, peri_dtype_name(dtype), spare);
+    clear(t);
+    free(in.data);
+    free(slots);
+    free(wanted);
+    free(found);
+}
+
+static peri_status scatter_at(place *p, const peri_view *rows, const int64_t *from,
+                              const int64_t *to, size_t count, size_t room, void *result) {
+    size_t stride = rows->stride_bytes;
+    peri_op_scatter op = { .kind = PERI_OP_SCATTER, .rows = place_put_view(p, rows), .out = *rows };
+    op.from = place_put(p, from, count * sizeof *from);
+    op.to = place_put(p, to, count * sizeof *to);
+    op.count = count;
+    op.out.rows = room;
+    op.out.data = place_room(p, room * stride); /* what is not written keeps the pattern */
+    op.out.place = p->device->place;
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, room * stride);
+    return status;
+}
+
+/* Every second row of the room, from the last one down. */
+static void check_scatter(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t count,
+                          bool named) {
+    peri_view in = test_matrix(dtype, rows, cols, 1, 8);
+    size_t room = 2 * count, bytes = room * in.stride_bytes;
+    int64_t *from = named ? test_new(count, sizeof *from) : NULL;
+    int64_t *to = test_new(count, sizeof *to);
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (int64_t)(room - 1 - 2 * i);
+        if (named) from[i] = peri_random_below(6, i, (uint32_t)rows);
+    }
+    void *wanted = test_new(1, bytes), *found = test_new(1, bytes);
+    place_must(scatter_at(&t->ref, &in, from, to, count, room, wanted), "ref scatter");
+    if (went(t, PERI_OP_SCATTER, "scatter",
+             scatter_at(&t->tested, &in, from, to, count, room, found)))
+        CHECK(memcmp(wanted, found, bytes) == 0, "scatter %zu of %zu x %zu %s%s", count, rows, cols,
+              peri_dtype_name(dtype), named ? "" : ", all");
+    clear(t);
+    free(in.data);
+    free(from);
+    free(to);
+    free(wanted);
+    free(found);
+}
 
 /* ---- knn ---------------------------------------------------------------------------------- */
-
-/* Filters as a test makes them, on the host. */
-typedef struct filters {
-    uint32_t count;
-    size_t words;
-    uint64_t *bits[4];
-    uint32_t *lists[4];
-    size_t passing[4];
-    uint32_t *which; /* may be NULL */
-} filters;
-
-/* Filter i keeps: 0 half the rows, 1 one row, 2 none, 3 all. Those of odd number have no list. */
-static filters filters_make(uint32_t count, size_t rows, size_t queries) {
-    filters f = { .count = count, .words = (rows + 63) / 64 };
-    if (count == 0) return f;
-    for (uint32_t i = 0; i < count; i++) {
-        f.bits[i] = test_new(f.words, sizeof(uint64_t));
-        uint32_t *list = test_new(rows, sizeof *list);
-        for (size_t r = 0; r < rows; r++) {
-            bool keep = i == 0 ? peri_random_mix(9, r) & 1 : i == 1 ? r == rows / 2 : i == 3;
-            if (!keep) continue;
-            f.bits[i][r / 64] |= UINT64_C(1) << (r % 64);
-            list[f.passing[i]++] = (uint32_t)r;
-        }
-        if (i % 2 == 0)
-            f.lists[i] = list;
-        else
-            free(list);
-    }
-    if (count > 1) {
-        f.which = test_new(queries, sizeof *f.which);
-        for (size_t q = 0; q < queries; q++) f.which[q] = peri_random_below(11, q, count);
-    }
-    return f;
-}
-
-static void filters_free(filters *f) {
-    for (uint32_t i = 0; i < f->count; i++) {
-        free(f->bits[i]);
-        free(f->lists[i]);
-    }
-    free(f->which);
-}
-
-/* `passing` is read by host and device: memory of both. */
-static peri_filter_view filters_put(place *p, const filters *f, size_t queries) {
-    peri_filter_view view = { .count = f->count, .words = f->words };
-    if (f->count == 0) return view;
-    const uint64_t *bits[4];
-    const uint32_t *lists[4];
-    for (uint32_t i = 0; i < f->count; i++) {
-        bits[i] = place_put(p, f->bits[i], f->words * sizeof(uint64_t));
-        lists[i] = place_put(p, f->lists[i], f->passing[i] * sizeof(uint32_t));
-    }
-    view.bits = place_put(p, bits, f->count * sizeof *bits);
-    view.lists = place_put(p, lists, f->count * sizeof *lists);
-    view.which = place_put(p, f->which, queries * sizeof *f->which);
-    size_t *passing = place_room_of(p, sizeof f->passing, PERI_MEMORY_MAPPED);
-    memcpy(passing, f->passing, sizeof f->passing);
-    view.passing = passing;
-    place_wait(p); /* bits[] and lists[] end with this function */
-    return view;
-}
-
-typedef struct knn_case {
-    peri_metric metric;
-    peri_view queries, rows;
-    float *lengths;
-    filters filters;
-    size_t k;
-    const char *what;
-} knn_case;
 
 static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *distances) {
     size_t count = c->queries.rows * c->k;
@@ -97,23 +189,6 @@ static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *dist
     place_fetch(p, ids, op.ids, count * sizeof *ids);
     place_fetch(p, distances, op.distances, count * sizeof *distances);
     return PERI_OK;
-}
-
-static void compare_hits(const char *op, const knn_case *c, const int64_t *wanted,
-                         const float *wanted_values, const int64_t *found,
-                         const float *found_values) {
-    size_t count = c->queries.rows * c->k, i = 0;
-    while (i < count && wanted[i] == found[i] &&
-           memcmp(&wanted_values[i], &found_values[i], sizeof *found_values) == 0)
-        i++;
-    size_t at = i < count ? i : 0;
-    CHECK(i == count,
-          "%s %s: %s %s, %zu x %zu, %zu queries, k %zu, %u filters: query %zu rank %zu is %lld at "
-          "%a, wanted %lld at %a",
-          op, c->what, peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), c->rows.rows,
-          c->rows.cols, c->queries.rows, c->k, c->filters.count, at / c->k, at % c->k,
-          (long long)found[at], (double)found_values[at], (long long)wanted[at],
-          (double)wanted_values[at]);
 }
 
 static void compare_knn(pair *t, const knn_case *c) {
@@ -146,126 +221,6 @@ static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t quer
     free(c.queries.data);
     free(c.rows.data);
     free(c.lengths);
-}
-
-/* ---- list scan ---------------------------------------------------------------------------- */
-
-/* Lists of very different sizes, the second one empty, with room behind each; slots are shuffled. */
-typedef struct list_case {
-    knn_case c; /* rows: of the arena */
-    int64_t *probes;
-    size_t n_probes;
-    peri_lists_view lists;
-} list_case;
-
-static int64_t *make_offsets(size_t n_lists, size_t rows, uint32_t *sizes) {
-    int64_t *offsets = test_new(n_lists + 1, sizeof *offsets);
-    for (size_t left = rows, l = 0; l < n_lists; l++) {
-        sizes[l] = l == 1 && n_lists > 2 ? 0 : (uint32_t)(l + 1 == n_lists ? left : left / 3);
-        left -= sizes[l];
-        offsets[l + 1] = offsets[l] + sizes[l] + (int64_t)(l % 3);
-    }
-    return offsets;
-}
-
-static uint32_t *make_slots(const peri_lists_view *lists, size_t rows) {
-    uint32_t *slots = test_new(lists->capacity, sizeof *slots), entry = 0;
-    for (size_t i = 0; i < lists->capacity; i++) slots[i] = PERI_SLOT_NONE; /* never read */
-    for (size_t l = 0; l < lists->n_lists; l++)
-        for (size_t i = 0; i < lists->sizes[l]; i++, entry++) /* 7919 is prime and above all rows */
-            slots[(size_t)lists->offsets[l] + i] = (uint32_t)((uint64_t)entry * 7919 % rows);
-    return slots;
-}
-
-static list_case list_case_make(size_t rows, size_t n_lists, size_t queries, size_t n_probes) {
-    list_case l = { .n_probes = n_probes };
-    uint32_t *sizes = test_new(n_lists, sizeof *sizes);
-    l.lists = (peri_lists_view){ .n_lists = n_lists, .sizes = sizes };
-    l.lists.offsets = make_offsets(n_lists, rows, sizes);
-    l.lists.capacity = (size_t)l.lists.offsets[n_lists];
-    l.lists.slots = make_slots(&l.lists, rows);
-    if (n_probes == 0) return l;
-    l.probes = test_new(queries * n_probes, sizeof *l.probes);
-    for (size_t q = 0; q < queries; q++)
-        for (size_t p = 0; p < n_probes; p++) /* the last one of some is none */
-            l.probes[q * n_probes + p] = p > 0 && p + 1 == n_probes && q % 3 == 0
-                                             ? PERI_ID_NONE
-                                             : (int64_t)((q * 5 + p) % n_lists);
-    return l;
-}
-
-static peri_status list_scan_at(place *p, const list_case *l, int64_t *ids, float *distances,
-                                uint32_t *visited) {
-    size_t q = l->c.queries.rows, count = q * l->c.k;
-    peri_op_list_scan op = { .kind = PERI_OP_LIST_SCAN, .metric = l->c.metric, .k = l->c.k };
-    op.queries = place_put_view(p, &l->c.queries);
-    op.rows = place_put_view(p, &l->c.rows);
-    op.probes = place_put(p, l->probes, q * l->n_probes * sizeof *l->probes);
-    op.n_probes = l->n_probes;
-    op.lists = l->lists;
-    op.lists.offsets = place_put(p, l->lists.offsets, (l->lists.n_lists + 1) * sizeof(int64_t));
-    op.lists.sizes = place_put(p, l->lists.sizes, l->lists.n_lists * sizeof(uint32_t));
-    op.lists.slots = place_put(p, l->lists.slots, l->lists.capacity * sizeof(uint32_t));
-    if (l->c.metric == PERI_COSINE)
-        op.lengths = place_put(p, l->c.lengths, l->c.rows.rows * sizeof *l->c.lengths);
-    op.filter = filters_put(p, &l->c.filters, q);
-    op.ids = place_room(p, count * sizeof *ids);
-    op.distances = place_room(p, count * sizeof *distances);
-    op.visited = place_room(p, q * sizeof *visited);
-    peri_status status = place_run(p, &op);
-    if (status != PERI_OK) return status;
-    place_fetch(p, ids, op.ids, count * sizeof *ids);
-    place_fetch(p, distances, op.distances, count * sizeof *distances);
-    place_fetch(p, visited, op.visited, q * sizeof *visited);
-    return PERI_OK;
-}
-
-static void compare_list_scan(pair *t, const list_case *l) {
-    size_t q = l->c.queries.rows, count = q * l->c.k;
-    int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
-    float *wanted_values = test_new(count, sizeof *wanted_values);
-    float *found_values = test_new(count, sizeof *found_values);
-    uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
-    uint32_t *found_visited = test_new(q, sizeof *found_visited);
-    place_must(list_scan_at(&t->ref, l, wanted, wanted_values, wanted_visited), "ref list_scan");
-    if (went(t, PERI_OP_LIST_SCAN, "list_scan",
-             list_scan_at(&t->tested, l, found, found_values, found_visited))) {
-        compare_hits("list_scan", &l->c, wanted, wanted_values, found, found_values);
-        CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
-              "list_scan: %zu lists, %zu probes: entries looked at differ", l->lists.n_lists,
-              l->n_probes);
-    }
-    clear(t);
-    free(wanted);
-    free(found);
-    free(wanted_values);
-    free(found_values);
-    free(wanted_visited);
-    free(found_visited);
-}
-
-/* n_probes 0: all lists. */
-static void check_list_scan(pair *t, peri_dtype dtype, peri_metric metric, size_t queries,
-                            size_t rows, size_t cols, size_t n_lists, size_t n_probes, size_t k,
-                            uint32_t filter_count, bool coarse) {
-    list_case l = list_case_make(rows, n_lists, queries, n_probes);
-    peri_dtype query_dtype = peri_query_dtype(dtype);
-    l.c = (knn_case){ .metric = metric, .k = k, .what = coarse ? "coarse" : "random" };
-    l.c.queries = coarse ? coarse_matrix(query_dtype, queries, cols, 23)
-                         : test_matrix(query_dtype, queries, cols, queries % 2, 23);
-    l.c.rows = coarse ? coarse_matrix(dtype, l.lists.capacity, cols, 24)
-                      : test_matrix(dtype, l.lists.capacity, cols, cols % 3, 24);
-    l.c.lengths = test_lengths(&l.c.rows);
-    l.c.filters = filters_make(filter_count, rows, queries);
-    compare_list_scan(t, &l);
-    filters_free(&l.c.filters);
-    free(l.c.queries.data);
-    free(l.c.rows.data);
-    free(l.c.lengths);
-    free(l.probes);
-    free((void *)(uintptr_t)l.lists.offsets);
-    free((void *)(uintptr_t)l.lists.sizes);
-    free((void *)(uintptr_t)l.lists.slots);
 }
 
 /* ---- refine ------------------------------------------------------------------------------- */
@@ -495,13 +450,25 @@ static void check_links(pair *t, const knn_case *c, const lists *knn, size_t col
     free(distances);
 }
 
+static peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+    peri_codes_view there = *codes;
+    if (codes->rows.data == NULL) return there;
+    there.rows = place_put_view(p, &codes->rows);
+    there.low = place_put(p, codes->low, dim * sizeof *codes->low);
+    there.step = place_put(p, codes->step, dim * sizeof *codes->step);
+    there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
+    return there;
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
-                             int64_t *ids, float *distances, uint32_t *visited) {
+                             const peri_codes_view *codes, int64_t *ids, float *distances,
+                             uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
     peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH,
                                 .metric = c->metric,
                                 .degree = degree,
                                 .itopk_size = c->k + 9,
+                                .rerank = c->k + 4,
                                 .search_width = 2,
                                 .seeds = 12,
                                 .rand_xor_mask = 0x128394,
@@ -511,6 +478,7 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
+    op.codes = codes_put(p, codes, c->rows.cols);
     op.filter = filters_put(p, &c->filters, q);
     op.ids = place_room(p, count * sizeof *ids);
     op.distances = place_room(p, count * sizeof *distances);
@@ -523,17 +491,18 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     return PERI_OK;
 }
 
-static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree) {
+static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree,
+                         const peri_codes_view *codes) {
     size_t q = c->queries.rows, count = q * c->k;
     int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     float *wanted_values = test_new(count, sizeof *wanted_values);
     float *found_values = test_new(count, sizeof *found_values);
     uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
     uint32_t *found_visited = test_new(q, sizeof *found_visited);
-    place_must(search_at(&t->ref, c, graph, degree, wanted, wanted_values, wanted_visited),
+    place_must(search_at(&t->ref, c, graph, degree, codes, wanted, wanted_values, wanted_visited),
                "ref graph_search");
     if (went(t, PERI_OP_GRAPH_SEARCH, "graph_search",
-             search_at(&t->tested, c, graph, degree, found, found_values, found_visited))) {
+             search_at(&t->tested, c, graph, degree, codes, found, found_values, found_visited))) {
         compare_hits("graph_search", c, wanted, wanted_values, found, found_values);
         CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
               "graph_search %s: distances computed differ", peri_dtype_name(c->rows.dtype));
@@ -567,7 +536,13 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     clear(t);
     check_links(t, &c, &knn, degree, kept);
     check_links(t, &c, &knn, degree, degree);
-    check_search(t, &c, wanted, kept);
+    peri_codes_view codes = { .low = NULL };
+    check_search(t, &c, wanted, kept, &codes);
+    if (dtype == PERI_F32 || dtype == PERI_F16) {
+        codes = test_codes(&c.rows, metric, c.lengths);
+        check_search(t, &c, wanted, kept, &codes);
+        test_codes_free(&codes);
+    }
     filters_free(&c.filters);
     lists_free(&knn);
     free(c.rows.data);
@@ -578,6 +553,25 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
 }
 
 /* ---- the sweep ---------------------------------------------------------------------------- */
+
+static void sweep_rows(pair *t) {
+    static const size_t dims[] = { 1, 31, 32, 33, 100, 130, 257 };
+    for (size_t a = 0; a < TEST_DTYPES; a++) {
+        check_scatter(t, dtypes[a], 50, 33, 20, true);
+        check_scatter(t, dtypes[a], 30, 1 + a, 30, false);
+        for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+            check_lengths(t, dtypes[a], 9, dims[d]);
+            check_gather(t, dtypes[a], 50, dims[d], 33, d % 3);
+            for (size_t b = 0; b < TEST_DTYPES; b++)
+                check_convert(t, dtypes[a], dtypes[b], 5, dims[d], d % 2, d % 2 == 0 ? 1 : 300);
+        }
+    }
+    check_scatter(t, PERI_I64, 20, 3, 7, true);
+    check_gather(t, PERI_I64, 20, 3, 7, 0);
+    check_gather(t, PERI_U32, 20, 4, 70, 0);
+    check_convert(t, PERI_I32, PERI_I32, 3, 5, 1, 1);
+    check_convert_values(t);
+}
 
 static void sweep_knn(pair *t) {
     static const struct {
@@ -602,32 +596,6 @@ static void sweep_knn(pair *t) {
         check_knn(t, dtypes[a], PERI_INNER_PRODUCT, 2, 70, 4097, 10, 0, false);
     }
     if (!t->small) check_knn(t, PERI_I8, PERI_SQEUCLIDEAN, 8200, 40, 2, 1024, 2, false);
-}
-
-static void sweep_lists(pair *t) {
-    static const struct {
-        size_t queries, rows, cols, lists, probes, k;
-        uint32_t filters;
-    } shapes[] = { { 1, 1, 1, 1, 1, 1, 0 },        { 1, 31, 2, 4, 2, 5, 1 },
-                   { 3, 300, 31, 9, 4, 32, 0 },    { 14, 133, 32, 5, 3, 33, 4 },
-                   { 40, 700, 33, 7, 3, 10, 2 },   { 9, 65, 64, 6, 0, 70, 4 },
-                   { 30, 2000, 20, 10, 0, 10, 0 }, { 2, 130, 130, 130, 9, 129, 3 } };
-    for (size_t a = 0; a < TEST_DTYPES; a++)
-        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
-            for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-                for (int coarse = 0; coarse < 2; coarse++)
-                    check_list_scan(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
-                                    shapes[s].cols, shapes[s].lists, shapes[s].probes, shapes[s].k,
-                                    shapes[s].filters, coarse != 0);
-    for (size_t a = 0; a < TEST_DTYPES; a++) {
-        check_scatter(t, dtypes[a], 50, 33, 20, true);
-        check_scatter(t, dtypes[a], 30, 1 + a, 30, false);
-        if (t->small) continue;
-        check_list_scan(t, dtypes[a], PERI_SQEUCLIDEAN, 100, 5000, 96, 12, 4, 20, 0, false);
-        check_list_scan(t, dtypes[a], PERI_INNER_PRODUCT, 100, 5000, 24, 12, 12, 200, 1, false);
-        check_list_scan(t, dtypes[a], PERI_COSINE, 70, 5000, 40, 3, 2, 10, 4, false);
-    }
-    check_scatter(t, PERI_I64, 20, 3, 7, true);
 }
 
 static void sweep_refine(pair *t) {

@@ -1,8 +1,10 @@
-/* parity_clusters.h: assign and cluster_sums. A part of device_parity_test. */
+/* parity_clusters.h: assignment to centroids and their sums at a place against ref. */
 #ifndef PERIGEE_SPEC_PARITY_CLUSTERS_H
 #define PERIGEE_SPEC_PARITY_CLUSTERS_H
 
 #include "parity.h"
+
+/* ---- assign, cluster sums ----------------------------------------------------------------- */
 
 typedef struct cluster_case {
     peri_metric metric;
@@ -14,7 +16,8 @@ typedef struct cluster_case {
     bool unit;
 } cluster_case;
 
-static peri_status assign_at(place *p, const cluster_case *c, uint32_t *labels, float *distances) {
+static inline peri_status assign_at(place *p, const cluster_case *c, uint32_t *labels,
+                                    float *distances) {
     size_t n = c->rows.rows;
     peri_op_assign op = { .kind = PERI_OP_ASSIGN, .metric = c->metric };
     op.rows = place_put_view(p, &c->rows);
@@ -30,7 +33,7 @@ static peri_status assign_at(place *p, const cluster_case *c, uint32_t *labels, 
     return PERI_OK;
 }
 
-static void compare_assign(pair *t, const cluster_case *c) {
+static inline void compare_assign(pair *t, const cluster_case *c) {
     size_t n = c->rows.rows, at = 0;
     uint32_t *wanted = test_new(n, sizeof *wanted), *found = test_new(n, sizeof *found);
     float *wanted_values = test_new(n, sizeof *wanted_values);
@@ -55,8 +58,8 @@ static void compare_assign(pair *t, const cluster_case *c) {
 }
 
 /* `close`: many ties; otherwise random. */
-static void check_assign(pair *t, peri_dtype dtype, peri_metric metric, size_t rows, size_t cols,
-                         size_t clusters, bool close) {
+static inline void check_assign(pair *t, peri_dtype dtype, peri_metric metric, size_t rows,
+                                size_t cols, size_t clusters, bool close) {
     cluster_case c = { .metric = metric };
     c.rows = close ? coarse_matrix(dtype, rows, cols, 51) : test_matrix(dtype, rows, cols, 3, 51);
     c.centroids = close ? coarse_matrix(PERI_F32, clusters, cols, 52)
@@ -69,7 +72,7 @@ static void check_assign(pair *t, peri_dtype dtype, peri_metric metric, size_t r
 }
 
 /* Far from the origin, equal rows, values past the range of squares: labels all the same. */
-static void check_assign_values(pair *t, peri_metric metric, size_t cols) {
+static inline void check_assign_values(pair *t, peri_metric metric, size_t cols) {
     static const float scales[] = { 1e-30f, 1.0f, 1e18f, 1e25f };
     for (size_t s = 0; s < sizeof scales / sizeof *scales; s++) {
         cluster_case c = { .metric = metric };
@@ -89,7 +92,8 @@ static void check_assign_values(pair *t, peri_metric metric, size_t cols) {
     }
 }
 
-static peri_status sums_at(place *p, const cluster_case *c, float *centroids, uint32_t *counts) {
+static inline peri_status sums_at(place *p, const cluster_case *c, float *centroids,
+                                  uint32_t *counts) {
     size_t n = c->rows.rows, clusters = c->centroids.rows, cols = c->centroids.cols;
     peri_op_cluster_sums op = { .kind = PERI_OP_CLUSTER_SUMS, .unit = c->unit };
     op.rows = place_put_view(p, &c->rows);
@@ -105,7 +109,7 @@ static peri_status sums_at(place *p, const cluster_case *c, float *centroids, ui
     return PERI_OK;
 }
 
-static void compare_sums(pair *t, const cluster_case *c) {
+static inline void compare_sums(pair *t, const cluster_case *c) {
     size_t clusters = c->centroids.rows, count = clusters * c->centroids.cols, at = 0;
     float *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     uint32_t *wanted_counts = test_new(clusters, sizeof *wanted_counts);
@@ -126,8 +130,8 @@ static void compare_sums(pair *t, const cluster_case *c) {
 }
 
 /* Most rows under the first label; the last one has none. */
-static void check_sums(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t clusters,
-                       int form) {
+static inline void check_sums(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t clusters,
+                              int form) {
     cluster_case c = { .unit = (form & 1) != 0 };
     c.rows = test_matrix(dtype, rows, cols, 2, 55);
     c.centroids = test_matrix(PERI_F32, clusters, cols, 0, 56);
@@ -146,7 +150,7 @@ static void check_sums(pair *t, peri_dtype dtype, size_t rows, size_t cols, size
     free(c.weights);
 }
 
-static void sweep_clusters(pair *t) {
+static inline void sweep_clusters(pair *t) {
     static const struct {
         size_t rows, cols, clusters;
     } shapes[] = { { 1, 1, 1 },    { 33, 3, 7 },    { 5, 31, 40 },  { 100, 32, 12 },

@@ -1,8 +1,12 @@
 /* quant_test: the parts of the quantizers that only C can see: rotate and pq_encode of every
- * instruction set against ref, the fast rotation, RaBitQ's codes and estimates, packed codes. */
+ * instruction set against ref, the fast rotation, RaBitQ's codes and estimates, packed codes, files
+ * that are well-formed and lie. */
+#include <unistd.h>
+
 #include "operate.h"
 
 #include "core/codes.h"
+#include "io/container.h"
 #include "quant/codebook.h"
 #include "quant/lapack.h"
 #include "quant/pq.h"
@@ -380,15 +384,95 @@ static void check_pq_rule(void) {
 
 static void check_procrustes(peri_context *context) {
     const char *name;
-    double a[6] = { 3, 0, 0, 0, 0, 2 }, out[6];
+    double a[6] = { 3, 0, 0, 0, 0, 2 }, out[6], sum = 0;
     if (peri_lapack_find(&name) != PERI_OK) {
         check_skip("procrustes", peri_error_detail());
         return;
     }
-    CHECK(peri_lapack_procrustes(context, a, 2, 3, out) == PERI_OK, "%s", peri_error_detail());
+    CHECK(peri_lapack_procrustes(context, a, 2, 3, out, &sum) == PERI_OK, "%s",
+          peri_error_detail());
+    CHECK(fabs(sum - 5) < 1e-12, "the singular values add up to %g", sum);
     static const double wanted[6] = { 1, 0, 0, 0, 0, 1 };
     for (size_t i = 0; i < 6; i++)
         CHECK(fabs(out[i] - wanted[i]) < 1e-12, "element %zu is %g", i, out[i]);
+}
+
+/* ---- files made to deceive ---------------------------------------------------------------- */
+
+/* Writes a container of our own making, with valid checksums, and opens it as a quantizer. */
+static peri_status open_made(peri_context *context, const char *kind, peri_option *list,
+                             size_t params, peri_section *sections, size_t count) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/quant_test.%ld", (long)getpid());
+    peri_options options = { list, params };
+    peri_quantizer *made = NULL;
+    peri_status status = peri_container_save(context, path, kind, &options, sections, count, NULL);
+    if (status != PERI_OK) exit(2);
+    status = peri_quantizer_open(context, path, NULL, NULL, &made);
+    CHECK((status == PERI_OK) == (made != NULL), "%s: a handle exactly when it went well", kind);
+    peri_quantizer_release(made);
+    remove(path);
+    return status;
+}
+
+static peri_matrix *filled(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                           float value) {
+    peri_matrix *matrix = NULL;
+    if (peri_matrix_create(context, rows, cols, dtype, PERI_CPU, &matrix) != PERI_OK) exit(2);
+    float *data = peri_matrix_view(matrix).data;
+    for (size_t i = 0; dtype == PERI_F32 && i < rows * cols; i++) data[i] = value;
+    return matrix;
+}
+
+/* One section of a file of dim 8; the shape or the value is wrong unless `good`. */
+static void deceive(peri_context *context, const char *kind, const char *section, size_t rows,
+                    size_t cols, peri_dtype dtype, float value, bool good) {
+    peri_option list[] = { { "dim", { PERI_VALUE_INT, { .i = 8 } } },
+                           { "pq_dim", { PERI_VALUE_INT, { .i = 4 } } },
+                           { "pq_bits", { PERI_VALUE_INT, { .i = 4 } } },
+                           { "bits", { PERI_VALUE_INT, { .i = 8 } } } };
+    peri_section sections[1] = { { .matrix = filled(context, rows, cols, dtype, value) } };
+    snprintf(sections[0].name, sizeof sections[0].name, "%s", section);
+    peri_status status = open_made(context, kind, list, 4, sections, 1);
+    CHECK(status == (good ? PERI_OK : PERI_E_CORRUPT), "%s, %s %zu x %zu of %g: %s", kind, section,
+          rows, cols, (double)value, peri_status_code(status));
+    peri_matrix_release(sections[0].matrix);
+}
+
+static void check_files(peri_context *context) {
+    deceive(context, "pq", "codebooks", 64, 2, PERI_F32, 1, true);
+    deceive(context, "pq", "codebooks", 63, 2, PERI_F32, 1, false);
+    deceive(context, "pq", "codebooks", 64, 3, PERI_F32, 1, false);
+    deceive(context, "pq", "codebooks", 64, 2, PERI_I32, 1, false);
+    deceive(context, "pq", "codebooks", 64, 2, PERI_F32, NAN, false);
+    deceive(context, "pq", "words", 64, 2, PERI_F32, 1, false);
+    deceive(context, "sq", "levels", 2, 8, PERI_F32, 1, true);
+    deceive(context, "sq", "levels", 2, 9, PERI_F32, 1, false);
+    deceive(context, "sq", "levels", 2, 8, PERI_F32, -1, false); /* a step below 0 */
+    deceive(context, "sq", "levels", 2, 8, PERI_F32, INFINITY, false);
+    deceive(context, "binary", "levels", 3, 8, PERI_F32, 0, true);
+    deceive(context, "binary", "levels", 2, 8, PERI_F32, 0, false);
+    deceive(context, "binary", "levels", 3, 8, PERI_F32, NAN, false);
+    deceive(context, "rabitq", "centroid", 1, 8, PERI_F32, 0, true);
+    deceive(context, "rabitq", "centroid", 8, 1, PERI_F32, 0, false);
+    deceive(context, "rabitq", "centroid", 1, 8, PERI_F32, INFINITY, false);
+    static const int64_t dims[] = { 0, -1, PERI_DIM_MAX + 1, INT64_MIN, INT64_MAX };
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
+        peri_option dim = { "dim", { PERI_VALUE_INT, { .i = dims[i] } } };
+        CHECK(open_made(context, "sq", &dim, 1, NULL, 0) == PERI_E_CORRUPT, "dim %lld",
+              (long long)dims[i]);
+    }
+    peri_option odd[] = { { "dim", { PERI_VALUE_INT, { .i = 8 } } },
+                          { "bits", { PERI_VALUE_INT, { .i = 5 } } } };
+    CHECK(open_made(context, "sq", odd, 2, NULL, 0) == PERI_E_CORRUPT, "sq of 5 bits");
+    odd[1].value.as.i = 9;
+    CHECK(open_made(context, "rabitq", odd, 2, NULL, 0) == PERI_E_CORRUPT, "rabitq of 9 bits");
+    odd[1].value = (peri_value){ PERI_VALUE_TEXT, { .text = "8" } };
+    CHECK(open_made(context, "sq", odd, 2, NULL, 0) == PERI_E_CORRUPT, "bits in words");
+    odd[1] = (peri_option){ "pq_dim", { PERI_VALUE_INT, { .i = 9 } } };
+    CHECK(open_made(context, "pq", odd, 2, NULL, 0) == PERI_E_CORRUPT, "9 pieces of 8 columns");
+    CHECK(open_made(context, "sq", NULL, 0, NULL, 0) == PERI_E_CORRUPT, "no dim");
+    CHECK(open_made(context, "flat", odd, 1, NULL, 0) == PERI_E_UNSUPPORTED, "an index");
 }
 
 int main(void) {
@@ -408,6 +492,7 @@ int main(void) {
     check_codebooks(context);
     check_pq_rule();
     check_procrustes(context);
+    check_files(context);
     peri_context_release(context);
     return check_done();
 }

@@ -23,6 +23,7 @@
 #define TILE_BYTES_MAX (UINT64_C(16) << 20)   /* transposed queries of a batch */
 #define BLOCK_BYTES_MAX (UINT64_C(768) << 10) /* transposed queries of a block: most of an L2 */
 #define BLOCK_QUERIES_MAX 1020u
+#define BLOCK_QUERIES_LEAST 336u /* with fewer, packing costs more than tiles from L3 (Zen 5) */
 #define BATCH_QUERIES_MAX 4096u
 #define DIRECT_BLOCK_QUERIES 64u
 #define DIRECT_SEGMENT_BYTES 262144u /* rows that stay in L2 while a block of queries passes */
@@ -81,8 +82,9 @@ static void plan_sizes(peri_knn_job *job, const peri_device *device, const peri_
     size_t fitting = peri_min_size(TILE_BYTES_MAX / row_bytes, ENTRY_BYTES_MAX / entry_bytes);
     /* A tile at least: with fewer the coarse pass would multiply zeros. */
     job->batch_limit = peri_min_size(limit, peri_max_size(fitting, PERI_BLOCK_QUERIES_MAX));
-    size_t block = peri_min_size(BLOCK_QUERIES_MAX, BLOCK_BYTES_MAX / row_bytes);
-    job->block_limit = peri_max_size(1, block / PERI_BLOCK_QUERIES_MAX) * PERI_BLOCK_QUERIES_MAX;
+    size_t block = peri_max_size(BLOCK_QUERIES_LEAST, BLOCK_BYTES_MAX / row_bytes);
+    job->block_limit = peri_min_size(BLOCK_QUERIES_MAX, block) / PERI_BLOCK_QUERIES_MAX *
+                       PERI_BLOCK_QUERIES_MAX;
 }
 
 static void plan_memory(peri_knn_job *job, layout *l) {

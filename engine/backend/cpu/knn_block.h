@@ -90,9 +90,11 @@ typedef struct peri_block_kernels {
     peri_block_take_fn take;
 } peri_block_kernels;
 
-extern const peri_block_kernels peri_block_avx2, peri_block_avx512;
+extern const peri_block_kernels peri_block_avx2, peri_block_avxvnni, peri_block_avx512;
 
 /* Of the instruction set in use; NULL when it has none. */
 const peri_block_kernels *peri_block_chosen(void);
+/* The CPU has AVX2 and AVX-VNNI, the form of the byte products that needs no AVX-512. */
+bool peri_block_has_avxvnni(void);
 
 #endif

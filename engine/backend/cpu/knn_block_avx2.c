@@ -1,18 +1,8 @@
 /* knn_block_avx2.c: the kernels of the coarse pass with AVX2 and FMA: 16 rows by 6 queries.
  *
- * 12 accumulators, two registers of rows and one of a query: 15 of the 16. Rows are transposed 8 by
- * 8 in registers; a ragged tail of columns goes through a padded copy. */
-#include <immintrin.h>
-#include <string.h>
-
-#include "backend/cpu/knn_block.h"
-
-#define ROWS 16
-#define QUERIES 6
-#define INLINE static inline __attribute__((always_inline))
-/* Holds an accumulator in its register: left alone, gcc 12 reorders the integer products until the
- * accumulators no longer fit and keeps them on the stack, at half the speed. */
-#define HOLD(accumulator) __asm__ volatile("" : "+x"(accumulator))
+ * Rows are transposed 8 by 8 in registers; a ragged tail of columns goes through a padded copy.
+ * Bytes are widened to 16 bits: the products of bytes that AVX2 has saturate. */
+#include "backend/cpu/knn_block_ymm.h"
 
 INLINE size_t element_bytes(peri_dtype dtype) {
     return dtype == PERI_F32 ? 4 : dtype == PERI_F16 ? 2 : 1;
@@ -39,25 +29,6 @@ INLINE __m256 load(peri_dtype dtype, const char *row, size_t j, size_t count) {
     memset(padded, dtype == PERI_I8 ? 0x80 : 0, sizeof padded);
     memcpy(padded, at, count * element_bytes(dtype));
     return load_all(dtype, padded);
-}
-
-INLINE void transpose(__m256 r[8]) {
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
-               d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        r[i] = _mm256_shuffle_ps(a, c, 0x44);
-        r[i + 1] = _mm256_shuffle_ps(a, c, 0xEE);
-        r[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-        r[i + 3] = _mm256_shuffle_ps(b, d, 0xEE);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        __m256 a = r[c], b = r[c + 4];
-        r[c] = _mm256_permute2f128_ps(a, b, 0x20);
-        r[c + 4] = _mm256_permute2f128_ps(a, b, 0x31);
-    }
 }
 
 /* Eight rows into eight lanes of the panel. */
@@ -92,20 +63,16 @@ INLINE void pack8(peri_dtype dtype, const char *const *rows, uint32_t dim, const
               norms + 8);                                                                          \
     } while (0)
 
-static void pack(peri_dtype dtype, const char *const *rows, uint32_t dim, const float *centre,
-                 const float *scale, float *panel, float *norms) {
+void peri_block_pack_avx2(peri_dtype dtype, const char *const *rows, uint32_t dim,
+                          const float *centre, const float *scale, float *panel, float *norms) {
     if (dtype == PERI_F16)
         PACK_BOTH(PERI_F16);
     else
         PACK_BOTH(PERI_F32);
 }
 
-INLINE uint32_t both(__m256 low, __m256 high) {
-    return (uint32_t)_mm256_movemask_ps(low) | (uint32_t)_mm256_movemask_ps(high) << 8;
-}
-
-static uint32_t tile(const float *panel, const float *start, const float *queries, uint32_t dim,
-                     const float *least, uint32_t *masks, float *scores) {
+uint32_t peri_block_tile_avx2(const float *panel, const float *start, const float *queries,
+                              uint32_t dim, const float *least, uint32_t *masks, float *scores) {
     __m256 low[QUERIES], high[QUERIES];
     uint32_t hits = 0;
 #pragma GCC unroll 6
@@ -138,8 +105,6 @@ static uint32_t tile(const float *panel, const float *start, const float *querie
 }
 
 /* ---- i8 and u8 ----------------------------------------------------------------------------- */
-
-INLINE __m256i load_words(const void *p) { return _mm256_loadu_si256(p); }
 
 /* Eight rows into eight lanes of the panel. */
 INLINE void pack_whole8(peri_dtype dtype, const char *const *rows, uint32_t dim, int16_t *panel,
@@ -198,55 +163,20 @@ INLINE void multiply_whole(const int16_t *panel, const int32_t *start, const int
     }
 }
 
-INLINE void put_whole(__m256i low, __m256i high, int32_t *scores) {
-    _mm256_storeu_si256((void *)scores, low);
-    _mm256_storeu_si256((void *)(scores + 8), high);
-}
-
 static uint32_t tile_whole(const void *panel, const int32_t *start, const void *queries,
                            uint32_t groups, const int32_t *least, uint32_t *masks,
                            int32_t *scores) {
     __m256i low[QUERIES], high[QUERIES];
-    uint32_t hits = 0;
     multiply_whole(panel, start, queries, groups, low, high);
-#pragma GCC unroll 6
-    for (int i = 0; i < QUERIES; i++) {
-        __m256i bar = _mm256_set1_epi32(least[i]);
-        uint32_t below = both(_mm256_castsi256_ps(_mm256_cmpgt_epi32(bar, low[i])),
-                              _mm256_castsi256_ps(_mm256_cmpgt_epi32(bar, high[i])));
-        if (__builtin_expect(below != UINT16_MAX, 0)) {
-            masks[i] = below ^ UINT16_MAX;
-            put_whole(low[i], high[i], scores + i * ROWS);
-            hits |= UINT32_C(1) << i;
-        }
-    }
-    return hits;
-}
-
-INLINE __m256 not_below(__m256i products, const float *scale, __m256i base, __m256 bar) {
-    __m256 dot = _mm256_cvtepi32_ps(_mm256_add_epi32(products, base));
-    return _mm256_cmp_ps(_mm256_mul_ps(_mm256_loadu_ps(scale), dot), bar, _CMP_NLT_UQ);
+    return hits_whole(low, high, least, masks, scores);
 }
 
 static uint32_t tile_scaled(const void *panel, const int32_t *start, const float *scale,
                             const void *queries, uint32_t groups, const int32_t *base,
                             const float *least, uint32_t *masks, int32_t *scores) {
     __m256i low[QUERIES], high[QUERIES];
-    uint32_t hits = 0;
     multiply_whole(panel, start, queries, groups, low, high);
-#pragma GCC unroll 6
-    for (int i = 0; i < QUERIES; i++) {
-        __m256 bar = _mm256_broadcast_ss(least + i);
-        __m256i more = _mm256_set1_epi32(base[i]);
-        uint32_t mask = both(not_below(low[i], scale, more, bar),
-                             not_below(high[i], scale + 8, more, bar));
-        if (__builtin_expect(mask != 0, 0)) {
-            masks[i] = mask;
-            put_whole(low[i], high[i], scores + i * ROWS);
-            hits |= UINT32_C(1) << i;
-        }
-    }
-    return hits;
+    return hits_scaled(low, high, scale, base, least, masks, scores);
 }
 
 /* ---- entries ------------------------------------------------------------------------------- */
@@ -269,8 +199,8 @@ INLINE __m256 values8(const peri_block_rule *rule, const char *scores, size_t fi
     return _mm256_blendv_ps(value, _mm256_set1_ps(__builtin_inff()), nan);
 }
 
-static size_t take(const peri_block_rule *rule, const void *scores, uint32_t mask,
-                   const uint32_t *slots, float *values, uint32_t *out_slots) {
+size_t peri_block_take_avx2(const peri_block_rule *rule, const void *scores, uint32_t mask,
+                            const uint32_t *slots, float *values, uint32_t *out_slots) {
     float all[ROWS];
     size_t count = 0;
     _mm256_storeu_ps(all, values8(rule, scores, 0));
@@ -286,9 +216,9 @@ static size_t take(const peri_block_rule *rule, const void *scores, uint32_t mas
 const peri_block_kernels peri_block_avx2 = { .rows = ROWS,
                                              .queries = QUERIES,
                                              .group = 2,
-                                             .pack = pack,
-                                             .tile = tile,
+                                             .pack = peri_block_pack_avx2,
+                                             .tile = peri_block_tile_avx2,
                                              .pack_whole = pack_whole,
                                              .tile_whole = tile_whole,
                                              .tile_scaled = tile_scaled,
-                                             .take = take };
+                                             .take = peri_block_take_avx2 };

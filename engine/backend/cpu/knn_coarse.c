@@ -58,16 +58,6 @@ typedef struct task {
     panel p;
 } task;
 
-const peri_block_kernels *peri_block_chosen(void) {
-    switch (peri_isa_chosen()) {
-#if defined(__x86_64__)
-    case PERI_ISA_AVX512: return &peri_block_avx512;
-    case PERI_ISA_AVX2: return &peri_block_avx2;
-#endif
-    default: return NULL;
-    }
-}
-
 /* Lays a worker's arrays out from `base`, or counts their bytes when it is NULL. */
 static size_t lay_out(panel *p, char *base, uint32_t dim, size_t block_limit) {
     size_t values = peri_round_up((size_t)dim * PERI_BLOCK_ROWS_MAX * sizeof(float), PERI_ALIGN);

@@ -7,7 +7,7 @@
 #include "core/checked.h"
 #include "core/codes.h"
 
-#define POINTERS_MAX 16
+#define POINTERS_MAX 20
 
 typedef struct pointers {
     const char *op;
@@ -177,6 +177,12 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     }
     if (op->landmark_count > 0)
         add(p, "landmarks", op->landmarks, op->landmark_count, 1, sizeof *op->landmarks);
+    if (op->codes.rows.data != NULL) {
+        add_view(p, "codes.rows", &op->codes.rows);
+        add(p, "codes.low", op->codes.low, op->rows.cols, 1, sizeof *op->codes.low);
+        add(p, "codes.step", op->codes.step, op->rows.cols, 1, sizeof *op->codes.step);
+        add(p, "codes.scale", op->codes.scale, op->rows.cols, 1, sizeof *op->codes.scale);
+    }
     add_filter(p, &op->filter, q);
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
