@@ -124,9 +124,10 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
 }
 
 /* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
- * not holes, and where none is alive there is nothing to search. */
+ * not holes, and where none is alive there is nothing to search. A walk may begin at a hole (a
+ * random row), and the scan that repairs a short answer of it meets them all. */
 static bool meets_removed(const peri_index *index, const peri_search *search) {
-    bool filtered = search->filter_count > 0 || search->also != NULL;
+    bool filtered = search->filter_count > 0 || search->also != NULL || index->kind->walk != NULL;
     return index->alive != NULL &&
            (filtered || index->holes < index->removed || index->removed == index->rows);
 }

@@ -1,6 +1,6 @@
-/* asked.h: what a search asks of an index, made ready for operations: queries in the dtype that they
- * take, filters bound, joined with those of wrappers and with the rows that are alive, and placed.
- * All of it lies in the lane's arenas. */
+/* asked.h: what a search asks of an index, made ready for operations: queries in the dtype that
+ * they take, filters bound, joined with those of wrappers and with the rows that are alive, and
+ * placed. All of it lies in the lane's arenas. */
 #ifndef PERI_INDEX_ASKED_H
 #define PERI_INDEX_ASKED_H
 

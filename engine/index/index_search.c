@@ -51,9 +51,9 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
 }
 
 /* The class of a query from the share of rows that pass. A row of the scan costs less than one
- * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
+ * of the walk (it comes in order): `gain` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
-    static const double SCAN_GAIN = 4.0;
+    const double gain = p->walk.codes.rows.data == NULL ? 3.0 : 2.0;
     size_t rows = index->rows - index->holes; /* those that a search may meet */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
     if ((passing == rows && passing > 0) || p->asked.filter_count == 0) return 1;
@@ -63,7 +63,7 @@ static unsigned class_of(const peri_index *index, const plan *p, size_t passing,
     double share = (double)passing / (double)rows;
     unsigned level = 0;
     while (level < LEVELS - 1 && share * (double)(1u << level) < 0.95) level++;
-    if ((double)passing <= SCAN_GAIN * walk_cost(&p->walk, p->walk.itopk_size << level))
+    if ((double)passing <= gain * walk_cost(&p->walk, p->walk.itopk_size << level))
         return CLASS_EXACT;
     /* The widest list still holds too few passing rows. */
     if (share * (double)(1u << level) < 0.5) return CLASS_EXACT;
