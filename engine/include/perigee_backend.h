@@ -412,8 +412,8 @@ typedef struct peri_codes_view {
  * canonical distances, and the k best of them are the results.
  *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
- * and the parameters only, never on its place in the batch. */
+ * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The
+ * result depends on the query's bytes and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
     peri_metric metric;

@@ -7,6 +7,7 @@
  * memory. */
 #include "codes.h"
 #include "parity_clusters.h"
+#include "parity_codes.h"
 #include "parity_lists.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
@@ -682,6 +683,7 @@ int main(void) {
     sweep_knn(&t);
     sweep_lists(&t);
     sweep_clusters(&t);
+    sweep_codes(&t);
     sweep_refine(&t);
     sweep_graphs(&t);
     place_close(&t.ref);

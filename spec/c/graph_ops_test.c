@@ -1,7 +1,7 @@
 /* graph_ops_test: NN-descent, pruning and the walk on the cpu backend against ref, bit for bit:
  * every dtype and metric, random, clustered and repeated rows, awkward sizes, filters,
- * hierarchies, codes in place of the rows, 1..4 threads and every instruction set; and what must hold of their results
- * whatever the backend. */
+ * hierarchies, codes in place of the rows, 1..4 threads and every instruction set; and what must
+ * hold of their results whatever the backend. */
 #include "codes.h"
 #include "core/bitset.h"
 

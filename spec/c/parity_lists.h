@@ -7,7 +7,7 @@
 
 /* ---- list scan ---------------------------------------------------------------------------- */
 
-/* Lists of very different sizes, the second one empty, with room behind each; slots are shuffled. */
+/* Lists of very different sizes, the second one empty, with room behind each; shuffled slots. */
 typedef struct list_case {
     knn_case c; /* rows: of the arena */
     int64_t *probes;
