@@ -92,7 +92,9 @@ struct peri_stream {
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
+    X(RANGE_SCAN, range_scan)       /* all entries within a distance */                            \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
+    X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
@@ -200,6 +202,26 @@ typedef struct peri_op_list_scan {
     uint32_t *visited; /* [q]; may be NULL */
 } peri_op_list_scan;
 
+/* All entries of the probed lists that pass and whose canonical distance is `radius` or nearer. A
+ * first run without offsets counts them; a second one, with room for as many, names them. */
+typedef struct peri_op_range_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* as in LIST_SCAN */
+    size_t n_probes;
+    peri_lists_view lists; /* slots NULL: an entry's slot is its position */
+    peri_view rows;        /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths;  /* [capacity]; cosine */
+    peri_filter_view filter;
+    float radius;           /* inside */
+    int64_t *counts;        /* [q] out: entries found */
+    const int64_t *offsets; /* [q] where a query's entries go; NULL = they are only counted */
+    size_t room;            /* items of ids and distances */
+    int64_t *ids;           /* [room] out: slots, in any order within a query */
+    float *distances;       /* [room] out */
+} peri_op_range_scan;
+
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
  * and take the query's side of the distance. */
@@ -252,6 +274,26 @@ typedef struct peri_op_refine {
     int64_t *ids;     /* [q, k] */
     float *distances; /* [q, k], or [q, columns] when k == 0 */
 } peri_op_refine;
+
+/* The nearest rows of every row among the rows of the lists that it probes: an inverted file joined
+ * with itself. Rows are sorted by list: list l is rows starts[l]..starts[l + 1] - 1, and may be
+ * empty. out: the `degree` nearest of each row, itself left out, in the order of (canonical
+ * distance, slot); a row of f16 is widened where it is the query. PERI_SLOT_NONE at +inf ends a
+ * short list. */
+typedef struct peri_op_list_join {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;         /* [n, d] */
+    const float *lengths;   /* [n]; cosine */
+    const uint32_t *starts; /* [lists + 1] ascending from 0 to n */
+    size_t lists;
+    const uint32_t *probes; /* [n, probe_count] lists in any order, each counts once;
+                               PERI_SLOT_NONE is none */
+    size_t probe_count;
+    size_t degree;
+    uint32_t *slots;  /* [n, degree] out */
+    float *distances; /* [n, degree] out; may be NULL */
+} peri_op_list_join;
 
 /* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction
  * for generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of

@@ -218,7 +218,7 @@ function ivf_flat.defaults(verb) end
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
 ---@field intermediate_graph_degree integer?
----@field build_algo "auto"|"exact"|"nn_descent"|nil
+---@field build_algo "auto"|"exact"|"nn_descent"|"ivf_flat"|nil
 ---@field nn_descent_niter integer?
 ---@field termination_threshold number?
 ---@field guarantee_connectivity boolean?
@@ -551,6 +551,20 @@ local Searcher = {}
 ---@return perigee.Hits?, string?, perigee.Code?
 ---@nodiscard
 function Searcher:search(queries, k, options) end
+
+---@class perigee.RangeSearch
+---@field filter perigee.Filter|perigee.Filter[]|nil
+---@field max_results integer?  of each query, the nearest; 0: all
+---@field threads integer?
+---@field progress perigee.Progress?
+---@field n_probes integer?  ivf_flat
+
+---@param queries perigee.Queries
+---@param radius number
+---@param options perigee.RangeSearch?
+---@return perigee.Matrix? offsets, perigee.Matrix|string ids, perigee.Matrix|perigee.Code distances
+---@nodiscard
+function Searcher:range_search(queries, radius, options) end
 
 ---@param queries perigee.Queries
 ---@param ids perigee.Ids
