@@ -62,10 +62,13 @@ local function public_names()
     end
   end
   walk(pg, "pg")
-  for _, word in ipairs { "Matrix", "Searcher", "Hits", "Filter" } do
+  for _, word in ipairs { "Matrix", "Searcher", "Hits", "Filter", "Quantizer" } do
     for key in pairs(core[word]) do
       names[word .. ":" .. key] = true
     end
+  end
+  for key in pairs(require "perigee.kmeans".methods) do
+    names["Clusters:" .. key] = true
   end
   return names
 end

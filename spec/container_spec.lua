@@ -12,7 +12,7 @@ local function build(kind, options)
   if kind == "hnsw" then
     return assert(build("cagra", options):to_hnsw())
   end
-  local all = { metric = set.metric }
+  local all = { metric = set.metric, n_lists = kind == "ivf_flat" and 30 or nil }
   for key, value in pairs(options or {}) do
     all[key] = value
   end
@@ -22,7 +22,7 @@ end
 describe("a saved index", function()
   after_each(support.clean)
 
-  for _, kind in ipairs { "flat", "cagra", "hnsw" } do
+  for _, kind in ipairs { "flat", "ivf_flat", "cagra", "hnsw", "vamana" } do
     for _, map in ipairs { false, true } do
       local how = map and ", mapped" or ""
       it(("of kind %s opens with the same answers%s"):format(kind, how), function()
@@ -46,7 +46,7 @@ describe("a saved index", function()
     for r = 1, set.rows.rows do
       ids[r] = 5000000000 + r
     end
-    for _, kind in ipairs { "flat", "cagra" } do
+    for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
       local index, path = build(kind, { ids = ids }), support.path ".perigee"
       assert(index:save(path))
       local back = assert(pg.open(path, { place = place }))
@@ -108,52 +108,58 @@ describe("a saved index", function()
   end)
 end)
 
-describe("a damaged index", function()
-  after_each(support.clean)
+local SMALL <const> = {
+  cagra = { graph_degree = 4, intermediate_graph_degree = 8 },
+  ivf_flat = { n_lists = 5, metric = "cosine" },
+}
 
-  local rows = support.clustered(60, 5, 4, 17)
-  local path = support.path ".perigee"
-  local small = { graph_degree = 4, intermediate_graph_degree = 8 }
-  assert(assert(pg.cagra.build(rows, small)):save(path))
-  local bytes = support.read(path)
-  support.clean()
+for kind, options in pairs(SMALL) do
+  describe("a damaged index of kind " .. kind, function()
+    after_each(support.clean)
 
-  local function open(changed, options)
-    return pg.open(support.write(support.path ".perigee", changed), options)
-  end
+    local rows = support.clustered(60, 5, 4, 17)
+    local path = support.path ".perigee"
+    assert(assert(pg[kind].build(rows, options)):save(path))
+    local bytes = support.read(path)
+    support.clean()
 
-  it("is refused at every length", function()
-    for length = 0, #bytes - 1, #bytes > 4000 and 11 or 1 do
-      for _, map in ipairs { false, true } do
-        local index, message, code = open(bytes:sub(1, length), { map = map })
-        assert.is_nil(index)
-        assert.is_string(message)
-        assert.is_true(code == "corrupt" or code == "io" or code == "unsupported", code)
+    local function open(changed, options)
+      return pg.open(support.write(support.path ".perigee", changed), options)
+    end
+
+    it("is refused at every length", function()
+      for length = 0, #bytes - 1, #bytes > 4000 and 11 or 1 do
+        for _, map in ipairs { false, true } do
+          local index, message, code = open(bytes:sub(1, length), { map = map })
+          assert.is_nil(index)
+          assert.is_string(message)
+          assert.is_true(code == "corrupt" or code == "io" or code == "unsupported", code)
+        end
+        support.clean()
       end
-      support.clean()
-    end
-  end)
+    end)
 
-  it("is refused whichever byte is changed", function()
-    for at = 1, #bytes, 5 do
-      local flipped = string.char(bytes:byte(at) ~ (1 << at % 8))
-      local index, message = open(bytes:sub(1, at - 1) .. flipped .. bytes:sub(at + 1))
-      assert.is_nil(index, ("byte %d of %d was changed, and it opened"):format(at - 1, #bytes))
+    it("is refused whichever byte is changed", function()
+      for at = 1, #bytes, 5 do
+        local flipped = string.char(bytes:byte(at) ~ (1 << at % 8))
+        local index, message = open(bytes:sub(1, at - 1) .. flipped .. bytes:sub(at + 1))
+        assert.is_nil(index, ("byte %d of %d was changed, and it opened"):format(at - 1, #bytes))
+        assert.is_string(message)
+        support.clean()
+      end
+    end)
+
+    it("is refused with bytes after its end", function()
+      local index, message = open(bytes .. "more")
+      assert.is_nil(index)
       assert.is_string(message)
-      support.clean()
-    end
-  end)
+    end)
 
-  it("is refused with bytes after its end", function()
-    local index, message = open(bytes .. "more")
-    assert.is_nil(index)
-    assert.is_string(message)
+    it("of another program is refused by name", function()
+      local index, message, code = pg.open(support.data "formats/f4.npy")
+      assert.is_nil(index)
+      assert.matches("f4.npy", message)
+      assert.is_true(code == "corrupt" or code == "unsupported")
+    end)
   end)
-
-  it("of another program is refused by name", function()
-    local index, message, code = pg.open(support.data "formats/f4.npy")
-    assert.is_nil(index)
-    assert.matches("f4.npy", message)
-    assert.is_true(code == "corrupt" or code == "unsupported")
-  end)
-end)
+end

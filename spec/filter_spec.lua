@@ -148,9 +148,14 @@ describe("a filtered search", function()
   local n, k = set.rows.rows, 10
   local SHARES <const> = { 0.5, 0.1, 0.01, 0.001 }
 
-  for _, kind in ipairs { "flat", "cagra" } do
+  local function build(kind)
+    local n_lists = kind == "ivf_flat" and 50 or nil
+    return support.build(kind, set.rows, { metric = set.metric, n_lists = n_lists })
+  end
+
+  for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
     it(kind .. " returns k rows whenever k match, all within the filter, the right ones", function()
-      local index = support.build(kind, set.rows, { metric = set.metric })
+      local index = build(kind)
       for _, share in ipairs(SHARES) do
         local f, passes, count = spread(n, share, 41)
         local hits = assert(index:search(set.queries, k, { filter = f }))
@@ -171,7 +176,7 @@ describe("a filtered search", function()
     end)
 
     it(kind .. " is not changed by a filter that lets all pass", function()
-      local index = support.build(kind, set.rows, { metric = set.metric })
+      local index = build(kind)
       local plain = assert(index:search(set.queries, k))
       for _, f in ipairs { pg.filter.range(0, n), ~pg.filter.ids {}, pg.filter.bits(
         ("\255"):rep((n + 7) // 8)) } do
@@ -182,7 +187,7 @@ describe("a filtered search", function()
     end)
 
     it(kind .. " takes one filter for each query", function()
-      local index = support.build(kind, set.rows, { metric = set.metric })
+      local index = build(kind)
       local filters, list = {}, {}
       for q = 0, #set.queries - 1 do
         local first = (q * 37) % (n - 400)
@@ -204,7 +209,7 @@ describe("a filtered search", function()
     end)
 
     it(kind .. " answers nothing when nothing passes", function()
-      local index = support.build(kind, set.rows, { metric = set.metric })
+      local index = build(kind)
       local hits = assert(index:search(set.queries, k, { filter = pg.filter.ids {} }))
       assert.equal(#set.queries * k, hits.info.missing)
       assert.equal(-1, hits.neighbors:row(0)[1])

@@ -18,11 +18,22 @@ local BYTES <const> = { f32 = 4, f16 = 2, i8 = 1, u8 = 1 }
 -- How an index of each kind comes to be.
 local MAKERS <const> = {
   flat = function(rows, options) return support.build("flat", rows, options) end,
+  ivf_flat = function(rows, options)
+    options.n_lists = 64
+    return support.build("ivf_flat", rows, options)
+  end,
   cagra = function(rows, options)
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return support.build("cagra", rows, options)
   end,
+  vamana = function(rows, options)
+    options.graph_degree = 32
+    return support.build("vamana", rows, options)
+  end,
   hnsw = function(rows, options)
+    if rows.dtype == "f16" then -- built, or made of a graph
+      return support.build("hnsw", rows, options)
+    end
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return assert(support.build("cagra", rows, options):to_hnsw())
   end,

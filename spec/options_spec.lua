@@ -73,7 +73,7 @@ describe("an option", function()
     assert.is_string(rules.max_iterations)
     assert(index:search(rows:row(0), 3, search))
     assert.equal("cpu", pg.cagra.defaults("to_hnsw").hierarchy)
-    assert.is_number(pg.hnsw.defaults().ef)
+    assert.is_number(pg.hnsw.defaults("search").ef)
     assert.error_matches(function() pg.cagra.defaults "destroy" end, "verb: 'destroy' given")
   end)
 

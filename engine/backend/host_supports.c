@@ -84,8 +84,22 @@ static bool gather_taken(const peri_op_gather *op, reason why) {
     return true;
 }
 
-static bool knn_taken(const peri_op_knn *op, reason why) {
+static bool scatter_taken(const peri_op_scatter *op, reason why) {
+    if (op->rows.cols != op->out.cols || op->rows.dtype != op->out.dtype)
+        return refuse(why, "%zu columns of %s are not scattered into %zu of %s", op->rows.cols,
+                      peri_dtype_name(op->rows.dtype), op->out.cols,
+                      peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool list_scan_taken(const peri_op_list_scan *op, reason why) {
     return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
+           queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
+}
+
+static bool knn_taken(const peri_op_knn *op, reason why) {
+    return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
+           metric_taken(op->metric, &op->rows, op->lengths, why) &&
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
 }
 
@@ -132,6 +146,34 @@ static bool prune_taken(const peri_op_graph_prune *op, reason why) {
     return true;
 }
 
+static bool link_taken(const peri_op_graph_link *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why))
+        return false;
+    if (op->degree == 0) return refuse(why, "degree: 0 given, 1 and more are taken");
+    if (!(op->alpha >= 1.0f && op->alpha <= 1024.0f))
+        return refuse(why, "alpha: %g given, 1..1024 is taken", (double)op->alpha);
+    if (op->metric == PERI_INNER_PRODUCT && op->alpha > 1.0f && op->lengths == NULL)
+        return refuse(why, "alpha above 1 under inner_product needs the lengths of the rows");
+    return true;
+}
+
+static bool codes_taken(const peri_op_graph_search *op, reason why) {
+    const peri_view *codes = &op->codes.rows;
+    if (codes->data == NULL) return true;
+    if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
+        return refuse(why, "codes of %s rows are not walked, only of f32 f16",
+                      peri_dtype_name(op->rows.dtype));
+    if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
+        codes->cols < op->rows.cols)
+        return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,
+                      peri_dtype_name(codes->dtype), op->rows.rows, op->rows.cols);
+    if (op->rerank < op->k || op->rerank > op->itopk_size)
+        return refuse(why, "rerank: %zu given, k..itopk_size is taken, which is %zu..%zu",
+                      op->rerank, op->k, op->itopk_size);
+    return true;
+}
+
 static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
         !metric_taken(op->metric, &op->rows, op->lengths, why) ||
@@ -140,6 +182,28 @@ static bool search_taken(const peri_op_graph_search *op, reason why) {
     if (op->itopk_size < op->k)
         return refuse(why, "itopk_size: %zu given, at least k = %zu is taken", op->itopk_size,
                       op->k);
+    return codes_taken(op, why);
+}
+
+static bool rotate_taken(const peri_op_rotate *op, reason why) {
+    if (!rows_taken(&op->rows, why)) return false;
+    if (op->out.dtype != PERI_F32 || op->out.rows != op->rows.rows || op->out.cols == 0 ||
+        (op->rotation == NULL && op->out.cols < op->rows.cols))
+        return refuse(why, "%zu x %zu rows are not rotated into %zu x %zu %s", op->rows.rows,
+                      op->rows.cols, op->out.rows, op->out.cols, peri_dtype_name(op->out.dtype));
+    return true;
+}
+
+static bool pq_encode_taken(const peri_op_pq_encode *op, reason why) {
+    if (op->rows.dtype != PERI_F32)
+        return refuse(why, "rows of %s are not coded, only f32", peri_dtype_name(op->rows.dtype));
+    if (op->pq_bits < 1 || op->pq_bits > 8)
+        return refuse(why, "pq_bits: %u given, 1..8 are taken", op->pq_bits);
+    if (op->pq_dim == 0 || op->pq_len == 0 || op->rows.cols != (size_t)op->pq_dim * op->pq_len)
+        return refuse(why, "%zu columns are not %u pieces of %u", op->rows.cols, op->pq_dim,
+                      op->pq_len);
+    if (op->labels == NULL && op->books != op->pq_dim)
+        return refuse(why, "%zu codebooks for %u pieces without labels", op->books, op->pq_dim);
     return true;
 }
 
@@ -150,13 +214,18 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_CONVERT: return convert_taken((const peri_op_convert *)op, why);
     case PERI_OP_LENGTHS: return rows_taken(&((const peri_op_lengths *)op)->rows, why);
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
+    case PERI_OP_SCATTER: return scatter_taken((const peri_op_scatter *)op, why);
+    case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
     case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
     case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
+    case PERI_OP_GRAPH_LINK: return link_taken((const peri_op_graph_link *)op, why);
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
+    case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
+    case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);
     case PERI_OP_COUNT: break;
     }
     return refuse(why, "operation %d is not known", op->kind);

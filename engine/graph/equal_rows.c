@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/bitset.h"
 #include "core/checked.h"
 #include "core/matrix.h"
 #include "core/memory.h"
@@ -48,16 +49,19 @@ static uint32_t find_group(grouping *g, size_t row) {
     return (uint32_t)g->groups++;
 }
 
-/* Rows sorted by group: a counting sort keeps them ascending in each. */
-static void sort_by_group(const grouping *g, peri_equal_rows *out) {
+/* Rows sorted by group: a counting sort keeps them ascending in each. A row of no group
+ * (PERI_SLOT_NONE) is left out. */
+static void sort_by_group(const uint32_t *group, size_t groups, peri_equal_rows *out) {
     memset(out->starts, 0, (out->rows + 1) * sizeof(uint32_t));
-    for (size_t row = 0; row < out->rows; row++) out->starts[g->group[row] + 1]++;
-    for (size_t i = 0; i < g->groups; i++) out->starts[i + 1] += out->starts[i];
     for (size_t row = 0; row < out->rows; row++)
-        out->order[out->starts[g->group[row]]++] = (uint32_t)row;
+        if (group[row] != PERI_SLOT_NONE) out->starts[group[row] + 1]++;
+    for (size_t i = 0; i < groups; i++) out->starts[i + 1] += out->starts[i];
+    for (size_t row = 0; row < out->rows; row++)
+        if (group[row] != PERI_SLOT_NONE) out->order[out->starts[group[row]]++] = (uint32_t)row;
     /* Every start has moved to its group's end: back by one group. */
-    for (size_t i = g->groups; i > 0; i--) out->starts[i] = out->starts[i - 1];
+    for (size_t i = groups; i > 0; i--) out->starts[i] = out->starts[i - 1];
     out->starts[0] = 0;
+    out->groups = groups;
 }
 
 peri_status peri_equal_rows_find(peri_context *context, const peri_view *rows, size_t threads,
@@ -77,14 +81,35 @@ peri_status peri_equal_rows_find(peri_context *context, const peri_view *rows, s
     peri_loop loop = { "equal_rows", threads, control };
     PERI_GO(peri_parallel(context, &loop, peri_ceil_div(n, ROWS_A_TASK), hash_rows, &g));
     for (size_t row = 0; row < n; row++) g.group[row] = find_group(&g, row);
-    out->groups = g.groups;
-    sort_by_group(&g, out);
+    sort_by_group(g.group, g.groups, out);
 done:
     peri_memory_release(context, g.first, n, sizeof *g.first);
     peri_memory_release(context, g.group, n, sizeof *g.group);
     peri_memory_release(context, g.table, g.table_size, sizeof *g.table);
     peri_memory_release(context, g.hashes, n, sizeof *g.hashes);
     if (status != PERI_OK) peri_equal_rows_reset(out);
+    return status;
+}
+
+peri_status peri_equal_rows_keep(peri_equal_rows *equal, const uint64_t *bits) {
+    uint32_t *group = NULL, *number = NULL, groups = 0;
+    size_t before = equal->groups;
+    peri_status status;
+    PERI_GO(peri_memory_acquire(equal->context, equal->rows, sizeof *group, &group));
+    PERI_GO(peri_memory_acquire(equal->context, before, sizeof *number, &number));
+    memset(number, 0xFF, before * sizeof *number);
+    for (uint32_t i = 0; i < before; i++)
+        for (size_t j = equal->starts[i]; j < equal->starts[i + 1]; j++) group[equal->order[j]] = i;
+    for (size_t row = 0; row < equal->rows; row++) {
+        uint32_t *renamed = &number[group[row]];
+        bool kept = peri_bitset_test(bits, row);
+        if (kept && *renamed == PERI_SLOT_NONE) *renamed = groups++;
+        group[row] = kept ? *renamed : PERI_SLOT_NONE;
+    }
+    sort_by_group(group, groups, equal);
+done:
+    peri_memory_release(equal->context, number, before, sizeof *number);
+    peri_memory_release(equal->context, group, equal->rows, sizeof *group);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* equal_rows.h: which rows are equal, bit for bit. */
+/* equal_rows.h: which rows are equal, bit for bit, and what links they get for that. */
 #ifndef PERI_GRAPH_EQUAL_ROWS_H
 #define PERI_GRAPH_EQUAL_ROWS_H
 
@@ -15,6 +15,16 @@ typedef struct peri_equal_rows {
 /* Finds them by hashing and comparing, O(n). `rows` is on the host. */
 peri_status peri_equal_rows_find(peri_context *context, const peri_view *rows, size_t threads,
                                  const peri_control *control, peri_equal_rows *out);
+/* Leaves the rows whose bit is set; groups go by their lowest row that is left, and a group
+ * without any is gone. */
+peri_status peri_equal_rows_keep(peri_equal_rows *equal, const uint64_t *bits);
+/* The links of all rows from those of one row a group: families.c.
+ *
+ * links  [groups, degree] numbers of groups, PERI_SLOT_NONE ends a short row
+ * out    [rows, cols] slots, cols >= degree; the rows of the groups are written
+ * spare  [cols] */
+void peri_equal_rows_spread(const peri_equal_rows *equal, const uint32_t *links, size_t degree,
+                            const peri_view *out, uint32_t *spare);
 void peri_equal_rows_reset(peri_equal_rows *equal);
 
 #endif

@@ -35,10 +35,10 @@ typedef struct tower {
 
 /* ---- drawing ------------------------------------------------------------------------------ */
 
-static uint8_t draw_level(const peri_hierarchy_build *build, size_t row) {
+uint8_t peri_level_draw(uint64_t seed, size_t row, size_t m) {
     /* In (0, 1]: the logarithm of 0 is never taken. */
-    double u = ((double)(peri_random_mix(build->seed, row) >> 11) + 1.0) * 0x1p-53;
-    double level = floor(-log(u) / log((double)peri_max_size(build->m, 2)));
+    double u = ((double)(peri_random_mix(seed, row) >> 11) + 1.0) * 0x1p-53;
+    double level = floor(-log(u) / log((double)peri_max_size(m, 2)));
     return (uint8_t)(level > LEVELS_MAX ? LEVELS_MAX : level);
 }
 
@@ -54,7 +54,7 @@ static peri_status draw_levels(tower *t) {
     memset(t->levels, 0, t->n);
     for (size_t group = 0; group < equal.groups; group++) {
         uint32_t row = equal.order[equal.starts[group]];
-        t->levels[row] = draw_level(t->build, row);
+        t->levels[row] = peri_level_draw(t->build->seed, row, t->build->m);
         t->link_rows += t->levels[row];
         if (t->levels[row] > t->level_max) t->level_max = t->levels[row];
     }

@@ -24,6 +24,9 @@ typedef struct peri_hierarchy_build {
 peri_status peri_hierarchy_make(const peri_hierarchy_build *build, peri_matrix **first,
                                 peri_matrix **links, uint32_t *entry, uint32_t *level_max);
 
+/* The level of a row as HNSW draws it: 0 and more, with 1 / ln(m). */
+uint8_t peri_level_draw(uint64_t seed, size_t row, size_t m);
+
 /* Whether such levels may be walked: shapes, order, every link in range, on its level, not to
  * itself, and the entry on the top level. PERI_E_CORRUPT; the matrices may be NULL (missing) and
  * anywhere. */

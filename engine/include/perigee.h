@@ -1,7 +1,7 @@
 /* perigee.h: the whole public C API of Perigee, in reading order.
  *
  * status and errors -> context -> places -> dtypes and metrics -> views and matrices -> options ->
- * filters -> searchers (build, search, save, open) -> measuring.
+ * filters -> searchers (build, search, save, open) -> quantizers -> clustering -> measuring.
  *
  * Conventions
  *   - Every function returns a peri_status; PERI_OK is 0. peri_error_detail() says what, where and
@@ -320,8 +320,9 @@ typedef struct peri_param_table {
     size_t count;
 } peri_param_table;
 
-/* The tables of a kind's verb: kind "flat", "cagra", "hnsw", "filtered", "refined"; verb "build",
- * "search", "to_hnsw". NULL when there is none. */
+/* The tables of a kind's verb: kind "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined";
+ * verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary", "rabitq"; verb
+ * "train"; also that of "kmeans". NULL when there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
@@ -361,13 +362,13 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "cagra", "hnsw". Combinators wrap
- * searchers: "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "cagra", "hnsw". Combinators
+ * wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
     uint32_t size;
-    const char *kind;  /* "flat", "cagra", "hnsw" is made by peri_searcher_to_hnsw */
+    const char *kind;  /* "flat", "ivf_flat", "cagra"; "hnsw" is made by peri_searcher_to_hnsw */
     peri_matrix *rows; /* [n, dim] f32 f16 i8 u8; kept by reference */
     peri_matrix *ids;  /* [n, 1] i64, unique, >= 0; NULL = row numbers */
     peri_place place;
@@ -437,7 +438,8 @@ typedef struct peri_request {
 
 /* What an answer says of itself. */
 typedef struct peri_hits_info {
-    const char *path; /* "exact", "graph", "graph+exact"; static text */
+    const char *path; /* "exact", "graph", "graph+exact", "lists", "lists+all lists",
+                         "all lists"; static text */
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
@@ -494,7 +496,7 @@ PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_f
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
-/* "flat", "cagra", "hnsw", "filtered", "refined"; static text. */
+/* "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);
@@ -527,6 +529,120 @@ PERI_API peri_status peri_searcher_save(peri_searcher *searcher, const char *pat
                                         const peri_file_options *options);
 PERI_API peri_status peri_searcher_open(peri_context *context, const char *path,
                                         const peri_file_options *options, peri_searcher **out);
+
+/* ---- quantizers --------------------------------------------------------------------------- */
+
+/* An optional library that is opened on first use: "lapack", which learns rotations for opq. Its
+ * file name in `file` (static text), or PERI_E_UNSUPPORTED and, in the detail, what is missing and
+ * which package has it. */
+PERI_API peri_status peri_library_find(const char *name, const char **file);
+
+/* Turns rows into short codes and back. Kinds: "pq", "opq" (product quantization, with a learned
+ * rotation), "sq" (8 or 4 bits a column, or f16), "binary" (a bit a column), "rabitq" (1 to 8 bits
+ * a rotated column). Learned once, immutable; the same bits for a seed at any number of threads. */
+typedef struct peri_quantizer peri_quantizer;
+
+typedef struct peri_train {
+    uint32_t size;
+    const char *kind;
+    peri_matrix *rows;    /* [n, dim] f32 f16 i8 u8, n > 0; read during the call only */
+    peri_options options; /* the kind's "train" table */
+    size_t threads;       /* 0 = the context's */
+    const peri_control *control;
+} peri_train;
+
+#define PERI_TRAIN_INIT                                                                            \
+    { (uint32_t)sizeof(peri_train), NULL, NULL, { NULL, 0 }, 0, NULL }
+
+/* Learns a quantizer from rows; pq and opq at the rows' place, and they code there. PERI_E_ARGUMENT
+ * (options, shapes), PERI_E_INVALID (NaN, Inf), PERI_E_MEMORY, PERI_E_CANCELLED, PERI_E_UNSUPPORTED
+ * (place; opq without a LAPACK). */
+PERI_API peri_status peri_quantizer_train(const peri_train *train, peri_quantizer **out);
+
+/* How encode, decode and distortion run. */
+typedef struct peri_coding {
+    uint32_t size;
+    size_t threads; /* 0 = the context's */
+    const peri_control *control;
+} peri_coding;
+
+#define PERI_CODING_INIT                                                                           \
+    { (uint32_t)sizeof(peri_coding), 0, NULL }
+
+/* Codes of rows [n, dim] f32 f16 i8 u8, anywhere: u8 [n, row_bytes] on the host. `coding` may be
+ * NULL. PERI_E_ARGUMENT (dim), PERI_E_INVALID (NaN, Inf, with row and column). */
+PERI_API peri_status peri_quantizer_encode(peri_quantizer *quantizer, peri_matrix *rows,
+                                           const peri_coding *coding, peri_matrix **codes);
+/* What codes [n, row_bytes] u8 stand for: f32 [n, dim] on the host. Any bytes are taken: codes of
+ * another quantizer give rows of no meaning. PERI_E_ARGUMENT (shape). */
+PERI_API peri_status peri_quantizer_decode(peri_quantizer *quantizer, peri_matrix *codes,
+                                           const peri_coding *coding, peri_matrix **rows);
+/* The mean over the rows of the squared distance between a row and its decoded code. */
+PERI_API peri_status peri_quantizer_distortion(peri_quantizer *quantizer, peri_matrix *rows,
+                                               const peri_coding *coding, double *out);
+
+/* Fields: kind, dim, row_bytes, bytes, parameters as they were resolved ("params.pq_dim"), and what
+ * the kind has to say. */
+PERI_API void peri_quantizer_describe(const peri_quantizer *quantizer, peri_field_fn field,
+                                      void *ud);
+/* "pq", "opq", "sq", "binary", "rabitq"; static text. */
+PERI_API const char *peri_quantizer_name(const peri_quantizer *quantizer);
+/* Columns of its rows. */
+PERI_API uint32_t peri_quantizer_dim(const peri_quantizer *quantizer);
+/* Bytes of the code of a row. */
+PERI_API size_t peri_quantizer_row_bytes(const peri_quantizer *quantizer);
+
+/* Writes beside `path`, syncs, renames. */
+PERI_API peri_status peri_quantizer_save(peri_quantizer *quantizer, const char *path,
+                                         const peri_control *control);
+/* Opens what save wrote, trusting none of it. `kind` NULL takes any. PERI_E_IO, PERI_E_CORRUPT,
+ * PERI_E_UNSUPPORTED (another kind, named). */
+PERI_API peri_status peri_quantizer_open(peri_context *context, const char *path, const char *kind,
+                                         const peri_control *control, peri_quantizer **out);
+/* One more reference. */
+PERI_API void peri_quantizer_retain(peri_quantizer *quantizer);
+/* One reference less; the last frees it. NULL is allowed. */
+PERI_API void peri_quantizer_release(peri_quantizer *quantizer);
+
+/* ---- clustering --------------------------------------------------------------------------- */
+
+/* k-means (kmeans++ or random starts; balanced, hierarchical, mini-batch: see the table "train" of
+ * "kmeans"), at the place of the rows; or the nearest of centroids that are there already. */
+typedef struct peri_clustering {
+    uint32_t size;
+    peri_matrix *rows;      /* [n, dim] f32 f16 i8 u8 */
+    peri_matrix *centroids; /* [n_clusters, dim] f32: given, nothing is trained; NULL = trained */
+    bool labels;            /* also assign all rows to the centroids */
+    peri_options options;   /* table "kmeans.train"; with centroids, metric alone */
+    size_t threads;         /* 0 = the context's */
+    const peri_control *control;
+} peri_clustering;
+
+#define PERI_CLUSTERING_INIT                                                                       \
+    { (uint32_t)sizeof(peri_clustering), NULL, NULL, true, { NULL, 0 }, 0, NULL }
+
+/* Labels, distances and sizes are NULL without `labels`; sizes and inertia are then those of the
+ * rows trained on. */
+typedef struct peri_clusters {
+    peri_matrix *centroids; /* [n_clusters, dim] f32 at the rows' place */
+    peri_matrix *labels;    /* [n, 1] u32 at the rows' place */
+    peri_matrix *distances; /* [n, 1] f32 at the rows' place: to the centroid of the label */
+    peri_matrix *sizes;     /* [n_clusters, 1] u32 on the host */
+    double inertia;         /* sum of squared L2 distances; of 1 - cosine */
+    size_t smallest, largest;
+    size_t trained_rows; /* 0 when nothing was trained */
+    size_t iterations;   /* assignments of the rows trained on; hierarchical: the last rounds */
+    size_t repaired;     /* clusters that were empty or starving and moved */
+    peri_metric metric;
+} peri_clusters;
+
+/* Trains and assigns. The same rows, options and seed give the same bits on any number of threads.
+ * Rows of length 1 suit inner_product. PERI_E_ARGUMENT (options, shapes, n_clusters),
+ * PERI_E_INVALID (NaN, Inf, a zero vector under cosine, with row and column), PERI_E_MEMORY,
+ * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED; `out` is empty then. */
+PERI_API peri_status peri_clusters_train(const peri_clustering *clustering, peri_clusters *out);
+/* Releases what `clusters` holds and clears it. */
+PERI_API void peri_clusters_reset(peri_clusters *clusters);
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 

@@ -87,13 +87,18 @@ struct peri_stream {
     X(CONVERT, convert)             /* dtype to dtype, rounding to nearest even, saturating */     \
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
+    X(SCATTER, scatter)             /* rows to slots */                                            \
     X(KNN, knn)                     /* exact nearest rows */                                       \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
+    X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
-    X(GRAPH_SEARCH, graph_search)   /* best-first walk */
+    X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
+    X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
+    X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
+    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
@@ -139,6 +144,17 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
+/* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
+ * What is named by no entry of `to` stays as it is. */
+typedef struct peri_op_scatter {
+    peri_op_kind kind;
+    peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
+    const int64_t *from; /* [m]; NULL = 0, 1, 2 .. */
+    const int64_t *to;   /* [m] */
+    size_t count;        /* m */
+    peri_view out;       /* [., d] same dtype */
+} peri_op_scatter;
+
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
 typedef struct peri_op_knn {
@@ -152,6 +168,37 @@ typedef struct peri_op_knn {
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
 } peri_op_knn;
+
+/* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
+ * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
+ * follow. What an entry holds (a row, a code, a length) is row `position` of a matrix beside the
+ * lists. */
+typedef struct peri_lists_view {
+    size_t n_lists;
+    size_t capacity;        /* positions of the arena */
+    const int64_t *offsets; /* [n_lists + 1] ascending, the last is the capacity */
+    const uint32_t *sizes;  /* [n_lists] */
+    const uint32_t *slots;  /* [capacity] slot of the entry: what filters and answers name */
+} peri_lists_view;
+
+/* The k nearest entries of each query in the lists that it probes, exact: canonical distances, ties
+ * to the lower slot, as if KNN were asked with a filter of the slots in these lists.
+ * visited[i] = entries in them that pass the filter. Queries as in KNN. */
+typedef struct peri_op_list_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* [q, n_probes] lists, distinct in a row, or PERI_ID_NONE; NULL = all */
+    size_t n_probes;       /* not read without probes */
+    peri_lists_view lists;
+    peri_view rows;       /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths; /* [capacity] of rows; cosine only, else may be NULL */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_list_scan;
 
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
@@ -266,6 +313,37 @@ typedef struct peri_op_graph_prune {
     size_t degree;   /* <= knn_degree */
 } peri_op_graph_prune;
 
+/* Links of rows, chosen among candidates by distances: the neighbour selection heuristic of HNSW
+ * (Malkov & Yashunin 2018, algorithm 4); with alpha above 1, RobustPrune of Vamana (Subramanya et
+ * al.: DiskANN, NeurIPS 2019, algorithm 2). Row i of the output is that of row t = slots[i].
+ *
+ * Its candidates, without PERI_SLOT_NONE, t itself and repeats, are gone through by (v(t, c), c),
+ * where v is the value inside (smaller is nearer). Candidate c is dropped when for some link r
+ * kept before
+ *     v(r, c) < limit,  or  v(r, c) == limit and v(r, c) <= v(t, r)
+ * and else kept, until `degree` are. (The second case: a link r equal to t is at the distance of t
+ * from every c, and would drop them all. It drops only what is equal to it.) With alpha 1, limit =
+ * v(t, c); above, v(t, c) / alpha, and under the inner product, whose values are negative,
+ *     limit = fma(1 / alpha - 1, fma(|t|, |c|, v(t, c)), v(t, c)):
+ * what is divided is how far v is from the least it can be, which for rows of length 1 is the rule
+ * of cosine. A v that overflowed to NaN counts as +inf. PERI_SLOT_NONE ends a short row. */
+typedef struct peri_op_graph_link {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;       /* [n, d] */
+    const float *lengths; /* [n]; cosine, and inner product with alpha above 1 */
+    float alpha;          /* >= 1 */
+    size_t count;
+    const uint32_t *slots;      /* [count] */
+    const uint32_t *candidates; /* [count, columns] PERI_SLOT_NONE is passed over */
+    const float *distances;     /* [count, columns] v(t, c), no NaN; NULL = not known yet */
+    size_t columns;
+    uint32_t *links;       /* [count, degree] out */
+    float *link_distances; /* [count, degree] out: v(t, link), a zero without its sign, +inf past
+                              the end; may be NULL */
+    size_t degree;
+} peri_op_graph_link;
+
 /* Upper levels over a graph (HNSW: Malkov & Yashunin 2018). A walk descends them greedily. */
 typedef struct peri_hierarchy {
     uint32_t entry;        /* where every walk begins; PERI_SLOT_NONE = no fixed entry */
@@ -274,6 +352,24 @@ typedef struct peri_hierarchy {
     const uint32_t *first; /* [n] row of `links` that holds level 1 of a node (level l: + l - 1) */
     const uint32_t *links; /* [., degree] PERI_SLOT_NONE ends a short row */
 } peri_hierarchy;
+
+/* What a walk may measure by in place of the rows: 8 bits an element (scalar quantization).
+ * Element j of a row is code c[j], 0..255, and stands for low[j] + step[j] * c[j]; under cosine the
+ * codes are those of the rows brought to length 1. From an f32 query and a row's codes:
+ *   squared L2, euclidean:  e[j] = the code of q[j]: (q[j] - low[j]) * scale[j], below 0 (and NaN)
+ *       made 0, above 255 made 255, plus 0.5, the fraction dropped.  The value is f32 of the whole
+ *       number sum (e[j] - c[j])^2. (step is the same for every j here.)
+ *   inner product, cosine:  w[j] = q[j] * step[j], m = the largest |w[j]|, f = 4063 / m or 0 when
+ *       m is 0;  t[j] = w[j] * f, between -4063 and 4063 (NaN made -4063), plus 4096.5, the
+ *       fraction dropped, minus 4096.  The value is f32 of the whole number -sum t[j] * c[j].
+ * Each step is rounded to f32 once; whole numbers make the values the same on every backend
+ * (core/code.h). Columns from d on are 0 in the rows and count 0. */
+typedef struct peri_codes_view {
+    peri_view rows;     /* [n, cols] u8, cols a multiple of 32, >= d; data NULL: no codes */
+    const float *low;   /* [d] */
+    const float *step;  /* [d] */
+    const float *scale; /* [d] 1 / step, or 0 for a column whose codes are all 0 */
+} peri_codes_view;
 
 /* Best-first walk over a graph, exactly:
  *
@@ -290,8 +386,12 @@ typedef struct peri_hierarchy {
  * has open entries: close the first search_width of them (or all), then offer each link of each
  * that is not in `taken`. A row that leaves L does not come back.
  *
+ * With codes, `distance` above is the value by the codes, and the results come after: of the
+ * offered rows that pass the filter the `rerank` best by the codes (without a filter: of L) get
+ * canonical distances, and the k best of them are the results.
+ *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
+ * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
  * and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
@@ -305,6 +405,8 @@ typedef struct peri_op_graph_search {
     const uint32_t *landmarks; /* [landmark_count] rows where every walk begins too */
     size_t landmark_count;
     peri_filter_view filter;
+    peri_codes_view codes;
+    size_t rerank;     /* with codes: k..itopk_size */
     size_t itopk_size; /* >= k */
     size_t search_width;
     size_t max_iterations;
@@ -316,6 +418,35 @@ typedef struct peri_op_graph_search {
     float *distances;  /* [q, k] */
     uint32_t *visited; /* [q] distances computed; may be NULL */
 } peri_op_graph_search;
+
+/* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
+ * subtraction). Element r of the product is the canonical dot of row r of the rotation and t.
+ * Without centroids t is the row; with centroids and no labels all rows take centroid 0; without a
+ * rotation out[i] is t with zeros behind it. */
+typedef struct peri_op_rotate {
+    peri_op_kind kind;
+    peri_view rows;         /* [n, d] f32 f16 i8 u8 */
+    const float *centroids; /* [m, d] or NULL */
+    const uint32_t *labels; /* [n] below m, or NULL */
+    const float *rotation;  /* [out.cols, d] or NULL: then out.cols >= d */
+    peri_view out;          /* [n, .] f32 */
+} peri_op_rotate;
+
+/* Product quantization (Jegou, Douze, Schmid, 2011). Piece j of a row is its columns [j * pq_len,
+ * (j + 1) * pq_len); its code is the nearest of the 2^pq_bits codewords of a book: book j, or, with
+ * labels, book labels[i] for all pieces of row i. Nearest: the sum over l, ascending, of fma(t, t,
+ * sum) with t = x[l] - codeword[l], from 0; ties to the lower code; a NaN is no nearer than
+ * anything. Codes are packed as core/codes.h says, spare bits 0. */
+typedef struct peri_op_pq_encode {
+    peri_op_kind kind;
+    peri_view rows;         /* [n, pq_dim * pq_len] f32 */
+    const float *codebooks; /* [books * 2^pq_bits, pq_len] */
+    size_t books;           /* pq_dim, or with labels any number */
+    const uint32_t *labels; /* [n] below books, or NULL */
+    uint32_t pq_dim, pq_len;
+    uint32_t pq_bits; /* 1..8 */
+    uint8_t *codes;   /* [n, ceil(pq_dim * pq_bits / 8)] */
+} peri_op_pq_encode;
 
 /* ---- the table ---------------------------------------------------------------------------- */
 

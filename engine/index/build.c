@@ -4,6 +4,8 @@
 
 #include "index/combinators.h"
 #include "index/handle.h"
+#include "quant/clusters.h"
+#include "quant/quantizer.h"
 
 static peri_status refuse_kind(const char *given) {
     char allowed[256] = "";
@@ -60,7 +62,10 @@ const peri_param_table *peri_params_find(const char *kind, const char *verb) {
         return found->build == NULL ? NULL : found->build_table;
     if (found != NULL && strcmp(verb, "search") == 0) return found->ops.search_table;
     if (strcmp(kind, "cagra") == 0 && strcmp(verb, "to_hnsw") == 0) return &peri_to_hnsw_table;
+    if (strcmp(kind, "kmeans") == 0 && strcmp(verb, "train") == 0) return &peri_kmeans_table;
     if (strcmp(kind, "refined") == 0) return &peri_refined_table;
+    const peri_quantizer_kind *quantizer = peri_quantizer_kind_find(kind);
+    if (quantizer != NULL && strcmp(verb, "train") == 0) return quantizer->train_table;
     return NULL;
 }
 

@@ -13,6 +13,7 @@
 #include "graph/graph_check.h"
 #include "index/hnsw.h"
 #include "index/index.h"
+#include "index/walk_codes.h"
 
 #define CAGRA_BUILD_PARAMS(X, S)                                                                   \
     X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
@@ -27,7 +28,8 @@
       "nn_descent ends when a smaller share of its lists changed")                                 \
     X(S, FLAG, guarantee_connectivity, 1, 0, 1, NULL, NULL,                                        \
       "every row can be reached from the entry")                                                   \
-    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the random choices")
+    X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the random choices")                 \
+    PERI_WALK_CODES_PARAM(X, S)
 
 #define CAGRA_SAVED_PARAMS(X, S)                                                                   \
     CAGRA_BUILD_PARAMS(X, S)                                                                       \
@@ -53,7 +55,7 @@ static peri_status check_params(const cagra_params *params) {
     return PERI_OK;
 }
 
-static const char *const cagra_sections[] = { "graph", "landmarks", NULL };
+static const char *const cagra_sections[] = { "graph", "landmarks", "codes", "code_scale", NULL };
 
 static peri_status cagra_build(peri_index *index, peri_matrix *rows, size_t threads,
                                const peri_control *control) {
@@ -81,7 +83,8 @@ static peri_status cagra_build(peri_index *index, peri_matrix *rows, size_t thre
     params->entry = entry;
     params->build_algo = (int64_t)build.algo;
     PERI_TRY(peri_index_add(index, "graph", graph));
-    return landmarks == NULL ? PERI_OK : peri_index_add(index, "landmarks", landmarks);
+    if (landmarks != NULL) PERI_TRY(peri_index_add(index, "landmarks", landmarks));
+    return peri_walk_codes_make(index, &params->codes, threads, control);
 }
 
 static peri_status check_landmarks(const peri_index *index) {
@@ -105,16 +108,21 @@ static peri_status check_landmarks(const peri_index *index) {
 }
 
 static peri_status cagra_adopt(peri_index *index) {
-    const cagra_params *params = (const cagra_params *)(const void *)index->params;
+    cagra_params *params = (cagra_params *)(void *)index->params;
     if (index->rows > 0 && (uint64_t)params->entry >= index->rows)
         return peri_fail(PERI_E_CORRUPT, "entry %lld of %zu rows", (long long)params->entry,
                          index->rows);
     PERI_TRY(check_landmarks(index));
+    PERI_TRY(peri_walk_codes_adopt(index, &params->codes));
     return peri_graph_check(peri_index_section(index, "graph"), index->rows);
 }
 
 int64_t peri_cagra_entry(const peri_index *cagra) {
     return ((const cagra_params *)(const void *)cagra->params)->entry;
+}
+
+int64_t peri_cagra_codes(const peri_index *cagra) {
+    return ((const cagra_params *)(const void *)cagra->params)->codes;
 }
 
 /* ---- searching ---------------------------------------------------------------------------- */
@@ -128,7 +136,8 @@ int64_t peri_cagra_entry(const peri_index *cagra) {
     X(S, INT, min_iterations, 0, 0, 1000000, NULL, NULL, "iterations at least")                    \
     X(S, INT, num_random_samplings, 1, 0, 64, NULL, NULL,                                          \
       "random rows that the walk begins at, times itopk_size")                                     \
-    X(S, INT, rand_xor_mask, 0x128394, 0, 9007199254740991, NULL, NULL, "seed of the random rows")
+    X(S, INT, rand_xor_mask, 0x128394, 0, 9007199254740991, NULL, NULL, "seed of the random rows") \
+    PERI_WALK_RERANK_PARAM(X, S)
 
 PERI_PARAMS_STRUCT(cagra_search_params, CAGRA_SEARCH_PARAMS)
 static const peri_param cagra_search_rows[] = { PERI_PARAMS_ROWS(cagra_search_params,
@@ -158,6 +167,7 @@ static peri_status cagra_walk(const peri_index *index, const peri_options *optio
     op->min_iterations = (size_t)params.min_iterations;
     op->seeds = (size_t)(params.num_random_samplings * params.itopk_size);
     op->rand_xor_mask = (uint64_t)params.rand_xor_mask;
+    peri_walk_codes_fill(index, params.rerank, op);
     return PERI_OK;
 }
 
@@ -166,7 +176,7 @@ const peri_kind peri_cagra_kind = {
     .build_table = &cagra_build_table,
     .saved_table = &cagra_saved_table,
     .sections = cagra_sections,
-    .memory = "n * (dim * bytes + 4 * graph_degree)",
+    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY ")",
     .build = cagra_build,
     .adopt = cagra_adopt,
     .walk = cagra_walk,

@@ -166,7 +166,7 @@ static size_t take_slots(const uint8_t *gone, const uint8_t *before, size_t rows
 
 /* All sections but "deleted" and what goes with it. */
 static peri_status share_sections(const peri_index *old, peri_index *next, peri_matrix *deleted) {
-    PERI_TRY(peri_index_set_deleted(next, deleted));
+    if (deleted != NULL) PERI_TRY(peri_index_set_deleted(next, deleted));
     for (size_t i = 0; i < old->section_count; i++) {
         const char *name = old->sections[i].name;
         if (strcmp(name, "deleted") == 0) continue;
@@ -235,5 +235,30 @@ peri_status peri_searcher_remove(peri_searcher *searcher, const peri_removal *le
     if (status != PERI_OK) *removed = 0;
     peri_handle_done(searcher, next);
     peri_index_release(old);
+    return status;
+}
+
+/* ---- packing ------------------------------------------------------------------------------ */
+
+static peri_status pack_index(const peri_index *old, peri_index *next) {
+    peri_matrix *deleted = peri_index_section(old, "deleted");
+    peri_status status = share_sections(old, next, deleted);
+    return status == PERI_OK ? old->kind->pack(old, next) : status;
+}
+
+peri_status peri_index_pack(peri_index *index, peri_index **out) {
+    *out = NULL;
+    if (!index->loose || index->kind->pack == NULL) {
+        peri_index_retain(index);
+        *out = index;
+        return PERI_OK;
+    }
+    peri_index *next = NULL;
+    peri_status status = make_next(index, index->rows, &next);
+    if (status == PERI_OK) status = pack_index(index, next);
+    if (status == PERI_OK)
+        *out = next;
+    else
+        peri_index_release(next);
     return status;
 }

@@ -107,6 +107,7 @@ static peri_status fill(peri_index *index, const peri_hnswlib_graph *graph, peri
     params->m = (int64_t)graph->m;
     params->ef_construction = (int64_t)graph->ef_construction;
     params->entry = graph->entry;
+    params->codes = PERI_WALK_CODES_NONE;
     params->level_max = graph->level_max;
     if (graph->count == 0) return peri_fail(PERI_E_UNSUPPORTED, "the file holds no elements");
     PERI_TRY(peri_matrix_check(graph->rows, metric == PERI_COSINE, "vectors", 0, control));

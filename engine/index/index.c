@@ -6,7 +6,8 @@
 #include "core/memory.h"
 #include "index/handle.h"
 
-const peri_kind *const peri_kinds[] = { &peri_flat_kind, &peri_cagra_kind, &peri_hnsw_kind };
+const peri_kind *const peri_kinds[] = { &peri_flat_kind, &peri_ivf_flat_kind, &peri_cagra_kind,
+                                        &peri_hnsw_kind, &peri_vamana_kind };
 const size_t peri_kind_count = sizeof peri_kinds / sizeof *peri_kinds;
 
 const peri_kind *peri_kind_find(const char *name) {
@@ -72,6 +73,13 @@ peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix 
     peri_matrix_release(section->matrix);
     section->matrix = matrix;
     return PERI_OK;
+}
+
+void peri_index_drop(peri_index *index, const char *name) {
+    peri_section *section = find_section(index, name);
+    if (section == NULL) return;
+    peri_matrix_release(section->matrix);
+    *section = index->sections[--index->section_count];
 }
 
 peri_status peri_index_share(peri_index *index, const peri_index *from, const char *name) {
@@ -146,9 +154,10 @@ static peri_status take_section(peri_index *to, const peri_section *section) {
     return peri_index_add(to, section->name, there);
 }
 
-static peri_status move_index(const peri_index *from, peri_place place, peri_searcher **out) {
-    peri_index *to = NULL;
+static peri_status move_index(peri_index *loose, peri_place place, peri_searcher **out) {
+    peri_index *from = NULL, *to = NULL;
     peri_status status;
+    PERI_GO(peri_index_pack(loose, &from));
     PERI_GO(peri_index_create(from->context, from->kind, place, &to));
     memcpy(to->params, from->params, sizeof to->params);
     PERI_GO(peri_index_set_shape(to, from->rows, from->dim, from->dtype));
@@ -160,9 +169,11 @@ static peri_status move_index(const peri_index *from, peri_place place, peri_sea
             PERI_GO(take_section(to, &from->sections[i]));
     PERI_GO(to->kind->adopt(to));
     PERI_GO(peri_index_check_place(to));
-    return peri_handle_create(to, out);
+    status = peri_handle_create(to, out);
+    to = NULL;
 done:
     peri_index_release(to);
+    peri_index_release(from);
     return status;
 }
 
@@ -211,6 +222,7 @@ void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *u
     }
     peri_field_int(field, ud, "bytes", (int64_t)bytes);
     if (index->removed > 0) peri_field_int(field, ud, "removed", (int64_t)index->removed);
+    if (index->kind->describe != NULL) index->kind->describe(index, field, ud);
     peri_field_params(field, ud, index->kind->saved_table, index->params);
     peri_index_release(index);
 }

@@ -78,6 +78,11 @@ typedef struct peri_kind {
      * of `old` are shared already; peri_index_replace changes one. NULL with extend: marks are
      * enough. */
     peri_status (*remove)(const peri_index *old, peri_index *next, const peri_loss *loss);
+    /* (optional) Replaces sections of `next`, which shares those of `old`, by such without what
+     * only growing needs. Called for a loose index that is saved or moved. */
+    peri_status (*pack)(const peri_index *old, peri_index *next);
+    /* (optional) Fields beyond those of every index. */
+    void (*describe)(const peri_index *index, peri_field_fn field, void *ud);
 } peri_kind;
 
 struct peri_index {
@@ -95,7 +100,9 @@ struct peri_index {
     const int64_t *ids; /* [rows] host, row to id; NULL = row numbers */
     peri_id_map map;    /* id to row, of rows that are alive */
     size_t removed;     /* rows that are marked in "deleted" */
+    size_t holes; /* of those, the ones that are gone from graph or lists: no search meets them */
     peri_filter *alive; /* the others; NULL = all */
+    bool loose;         /* `pack` of the kind has something to do */
 };
 
 /* A new index of a kind, without sections; head filled. */
@@ -108,6 +115,8 @@ void peri_index_release(peri_index *index); /* NULL is allowed */
 peri_status peri_index_add(peri_index *index, const char *name, peri_matrix *matrix);
 /* The same in place of the section of that name, which may be missing. */
 peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix *matrix);
+/* Lets a section go, when there is one of that name. */
+void peri_index_drop(peri_index *index, const char *name);
 /* A section's matrix (not retained), or NULL. */
 peri_matrix *peri_index_section(const peri_index *index, const char *name);
 /* Adds a section of `from`, retained, when it has it. */
@@ -122,6 +131,9 @@ peri_status peri_index_set_rows(peri_index *index, peri_matrix *rows);
 peri_status peri_index_set_ids(peri_index *index, peri_matrix *ids);
 /* Sets which rows are removed: [n, 1] u8, 1 = removed; retained. removed.c */
 peri_status peri_index_set_deleted(peri_index *index, peri_matrix *deleted);
+/* The index without what only growing needs, as it is saved and moved: itself, retained, when there
+ * is nothing to leave out. grow.c */
+peri_status peri_index_pack(peri_index *index, peri_index **out);
 /* The row of an id, PERI_ID_NONE when no row alive has it. ids.c */
 int64_t peri_index_find(const peri_index *index, int64_t id);
 
@@ -151,7 +163,8 @@ void peri_handle_free(peri_searcher *self);
     }
 
 /* The kinds, in the order in which they are told. */
-extern const peri_kind peri_flat_kind, peri_cagra_kind, peri_hnsw_kind;
+extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_cagra_kind, peri_hnsw_kind,
+    peri_vamana_kind;
 extern const peri_kind *const peri_kinds[];
 extern const size_t peri_kind_count;
 const peri_kind *peri_kind_find(const char *name);

@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "index/handle.h"
 #include "index/hnswlib_convert.h"
+#include "quant/quantizer.h"
 
 #define OPTIONS_MAX 40
 #define WORD_MAX 48
@@ -72,8 +73,12 @@ peri_status peri_searcher_save(peri_searcher *searcher, const char *path,
     if (index == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s is not saved: save the index that it wraps",
                          searcher->ops->kind);
-    peri_status status = is_hnswlib(options) ? peri_hnswlib_save(index, path, options)
-                                             : save_container(index, path, options);
+    peri_index *packed = NULL;
+    peri_status status = peri_index_pack(index, &packed);
+    if (status == PERI_OK)
+        status = is_hnswlib(options) ? peri_hnswlib_save(packed, path, options)
+                                     : save_container(packed, path, options);
+    peri_index_release(packed);
     peri_index_release(index);
     return status;
 }
@@ -175,6 +180,11 @@ static peri_status open_container(peri_context *context, const char *path,
     peri_status status;
     PERI_GO(peri_container_open(context, path, options->map, options->control, &container));
     const peri_kind *kind = peri_kind_find(peri_container_kind(container));
+    if (kind == NULL && peri_quantizer_kind_find(peri_container_kind(container)) != NULL) {
+        status = peri_fail(PERI_E_UNSUPPORTED, "'%s' holds a quantizer: open it as %s", path,
+                           peri_container_kind(container));
+        goto done;
+    }
     if (kind == NULL) {
         status = peri_fail(PERI_E_UNSUPPORTED,
                            "'%s' holds an index of kind '%.40s', which this "

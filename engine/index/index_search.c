@@ -165,7 +165,7 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
 }
 
 static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
-    if (p->filter_count == 0) return index->rows;
+    if (p->filter_count == 0) return index->rows - index->holes;
     return p->passing[p->per_query ? query : 0];
 }
 
@@ -182,9 +182,9 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
  * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
     static const double SCAN_GAIN = 4.0;
-    size_t rows = index->rows;
+    size_t rows = index->rows - index->holes; /* those that a search may meet */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
-    if (passing == rows) return 1;
+    if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
     if (index->kind->scan != NULL)
         return (double)passing <= p->reach * (double)rows ? CLASS_EXACT : 1;
     if (passing <= k) return CLASS_EXACT;
@@ -268,6 +268,7 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
+    op.rerank <<= g->class - 1;
     op.visited = visited;
     return peri_lane_run(search->lane, (const peri_op *)&op);
 }
@@ -323,6 +324,14 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
     return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
 }
 
+/* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
+ * not holes, and where none is alive there is nothing to search. */
+static bool meets_removed(const peri_index *index, const peri_search *search) {
+    bool filtered = search->filter_count > 0 || search->also != NULL;
+    return index->alive != NULL &&
+           (filtered || index->holes < index->removed || index->removed == index->rows);
+}
+
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
@@ -333,7 +342,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
     const peri_also alive = { index->alive, search->also };
     peri_search joined = *search;
-    if (index->alive != NULL) joined.also = &alive;
+    if (meets_removed(index, search)) joined.also = &alive;
     PERI_TRY(bind_filters(index, &joined, p));
     PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));

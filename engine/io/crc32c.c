@@ -18,7 +18,9 @@
 
 static pthread_once_t prepare_once = PTHREAD_ONCE_INIT;
 static uint32_t tables[8][256];
+#if defined(__x86_64__)
 static bool has_instruction;
+#endif
 
 static void prepare(void) {
     for (uint32_t byte = 0; byte < 256; byte++) {

@@ -10,6 +10,7 @@
 
 #define STARVING 0.25 /* of the average size: below, a cluster of a balanced training moves */
 #define PULL_BACK 2u
+#define HIERARCHY_CLUSTERS_LEAST 16u
 
 enum { SEED_SAMPLE = 1, SEED_START, SEED_ROUNDS };
 
@@ -27,6 +28,15 @@ static peri_status check(const peri_kmeans *asked) {
                          "n_clusters: %zu given for %zu rows, set it to %zu or less or give more "
                          "rows",
                          asked->n_clusters, rows.rows, rows.rows);
+    if (asked->batch_rows > 0 && asked->hierarchical)
+        return peri_fail(PERI_E_ARGUMENT,
+                         "batch_rows: %zu given, allowed: 0 with hierarchical; "
+                         "set train_fraction to read fewer rows",
+                         asked->batch_rows);
+    if (asked->batch_rows > 0 && asked->batch_rows < asked->n_clusters)
+        return peri_fail(PERI_E_ARGUMENT,
+                         "batch_rows: %zu given, allowed: 0, or n_clusters = %zu and more",
+                         asked->batch_rows, asked->n_clusters);
     return PERI_OK;
 }
 
@@ -58,7 +68,7 @@ static peri_status take_rows(const peri_kmeans *asked, peri_matrix **out) {
     return status;
 }
 
-static peri_status report_of(const peri_kmeans_rounds *r, peri_kmeans_report *report) {
+peri_status peri_kmeans_report_of(const peri_kmeans_rounds *r, peri_kmeans_report *report) {
     size_t clusters = peri_matrix_view(r->centroids).rows;
     uint32_t *sizes;
     if (report == NULL) return PERI_OK;
@@ -89,24 +99,32 @@ static peri_status train_flat(const peri_kmeans *asked, peri_matrix *rows, peri_
     PERI_GO(peri_kmeans_rounds_open(&r, asked, rows, *centroids,
                                     peri_random_mix(asked->seed, SEED_ROUNDS), asked->control));
     PERI_GO(peri_kmeans_rounds_run(&r, &plan));
-    PERI_GO(report_of(&r, report));
+    PERI_GO(peri_kmeans_report_of(&r, report));
 done:
     peri_kmeans_rounds_close(&r);
     return status;
 }
 
+static peri_status train(const peri_kmeans *asked, peri_matrix **centroids,
+                         peri_kmeans_report *report) {
+    bool large = asked->hierarchical && asked->n_clusters >= HIERARCHY_CLUSTERS_LEAST;
+    peri_matrix *rows;
+    PERI_TRY(check(asked));
+    if (asked->batch_rows > 0) return peri_kmeans_train_batches(asked, centroids, report);
+    PERI_TRY(take_rows(asked, &rows));
+    peri_status status = (large ? peri_kmeans_train_hierarchy : train_flat)(asked, rows, centroids,
+                                                                            report);
+    peri_matrix_release(rows);
+    return status;
+}
+
 peri_status peri_kmeans_train(const peri_kmeans *asked, peri_matrix **centroids,
                               peri_kmeans_report *report) {
-    peri_matrix *rows;
     *centroids = NULL;
-    PERI_TRY(check(asked));
-    PERI_TRY(take_rows(asked, &rows));
-    peri_status status = train_flat(asked, rows, centroids, report);
-    peri_matrix_release(rows);
-    if (status != PERI_OK) {
-        peri_matrix_release(*centroids);
-        *centroids = NULL;
-    }
+    peri_status status = train(asked, centroids, report);
+    if (status == PERI_OK) return PERI_OK;
+    peri_matrix_release(*centroids);
+    *centroids = NULL;
     return status;
 }
 

@@ -26,7 +26,8 @@ typedef struct peri_kmeans {
     peri_kmeans_init init;
     bool balanced;
     bool hierarchical;
-    size_t batch_rows; /* > 0: mini-batch, n_clusters at least; not with hierarchical */
+    size_t batch_rows; /* > 0: mini-batch, n_clusters at least; not with hierarchical. Each of the
+                          n_iters iterations reads so many rows of all; a report is of the last */
     uint64_t seed;
     size_t threads; /* 0 = the context's */
     const peri_control *control;

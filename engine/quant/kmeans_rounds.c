@@ -13,6 +13,7 @@
 /* Rounds end when the inertia falls by a smaller share: what is left is far below the difference
  * between two seeds. */
 #define TOLERANCE 1e-5
+#define FEEDINGS_MOST 10u
 
 static peri_status column(peri_kmeans_rounds *r, size_t rows, peri_dtype dtype, peri_matrix **out) {
     return peri_matrix_create(r->context, rows, 1, dtype, r->device->place, out);
@@ -147,6 +148,21 @@ static peri_status run_rounds(peri_kmeans_rounds *r, const peri_kmeans_plan *pla
     return PERI_OK;
 }
 
+/* No cluster starves at the end, unless there is nothing to cut: centroids that starve move, the
+ * others stay, while fewer starve each time. */
+static peri_status feed(peri_kmeans_rounds *r, double threshold, uint32_t *sizes) {
+    size_t moved, before = SIZE_MAX;
+    for (uint32_t i = 0; i < FEEDINGS_MOST && r->inertia > 0; i++) {
+        PERI_TRY(peri_kmeans_rounds_sizes(r, sizes));
+        PERI_TRY(peri_kmeans_repair(r, threshold, sizes, &moved));
+        if (moved == 0) break;
+        PERI_TRY(peri_kmeans_rounds_assign(r));
+        if (moved >= before) break;
+        before = moved;
+    }
+    return PERI_OK;
+}
+
 peri_status peri_kmeans_rounds_run(peri_kmeans_rounds *r, const peri_kmeans_plan *plan) {
     const peri_control *outer = r->control;
     size_t clusters = peri_matrix_view(r->centroids).rows;
@@ -157,6 +173,7 @@ peri_status peri_kmeans_rounds_run(peri_kmeans_rounds *r, const peri_kmeans_plan
     r->control = &progress.control;
     peri_lane_follow(r->lane, r->control, r->asked->threads);
     peri_status status = run_rounds(r, plan, &progress, sizes);
+    if (status == PERI_OK && plan->threshold > 0) status = feed(r, plan->threshold, sizes);
     r->control = outer;
     peri_lane_follow(r->lane, outer, r->asked->threads);
     peri_memory_release(r->context, sizes, clusters, sizeof *sizes);

@@ -41,7 +41,8 @@ peri_status peri_kmeans_rounds_move(peri_kmeans_rounds *rounds, const double *we
 
 /* Assigns and moves, at most n_iters times, repairing empty clusters, or with a threshold > 0 those
  * of at most threshold * average rows; then a last assignment. A round that repaired may be
- * followed by one more: `pull_back` of them earn one. */
+ * followed by one more: `pull_back` of them earn one. With a threshold clusters that starve under
+ * the last assignment are moved until none does, or it no longer helps. */
 typedef struct peri_kmeans_plan {
     const char *stage;
     uint32_t n_iters;
@@ -62,6 +63,14 @@ peri_status peri_kmeans_rows_at(peri_matrix *rows, peri_metric metric, const int
                                 size_t count, peri_matrix **out);
 /* `count` distinct rows of n, ascending, one of each of `count` equal spans. */
 void peri_kmeans_sample(size_t n, uint64_t seed, size_t count, int64_t *ids);
+/* The hierarchical way: `rows` are those to train on. */
+peri_status peri_kmeans_train_hierarchy(const peri_kmeans *asked, peri_matrix *rows,
+                                        peri_matrix **centroids, peri_kmeans_report *report);
+/* The way in batches: of asked->rows. */
+peri_status peri_kmeans_train_batches(const peri_kmeans *asked, peri_matrix **centroids,
+                                      peri_kmeans_report *report);
+peri_status peri_kmeans_report_of(const peri_kmeans_rounds *rounds, peri_kmeans_report *report);
+
 /* Where to begin: [n_clusters, d]. */
 peri_status peri_kmeans_start(const peri_kmeans *asked, peri_matrix *rows, size_t n_clusters,
                               uint64_t seed, const peri_control *control, peri_matrix **out);

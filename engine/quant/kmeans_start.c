@@ -2,8 +2,10 @@
  *
  * k-means++ draws each next centroid with a probability in proportion to the squared distance to
  * the nearest one drawn so far (Arthur & Vassilvitskii, SODA 2007), here on a sample of some rows a
- * cluster. Few clusters: the best of several draws is taken each time (the greedy form). Many: some
- * are drawn at a time, so that the rounds stay few and each is one operation of the place. */
+ * cluster. Few clusters: the best of several draws is taken each time (the greedy form), and the
+ * best of several starts after some rounds on the sample: there a bad start costs most and a good
+ * one least. Many: some are drawn at a time, so that the rounds stay few and each is one operation
+ * of the place. */
 #include <math.h>
 
 #include "core/checked.h"
@@ -15,6 +17,8 @@
 #define SAMPLE_LEAST 2048u
 #define GREEDY_CLUSTERS 64u /* up to here several draws are tried */
 #define ROUNDS_MOST 256u
+#define STARTS 4u
+#define START_ROUNDS 6u
 
 void peri_kmeans_sample(size_t n, uint64_t seed, size_t count, int64_t *ids) {
     size_t whole = n / count, spare = n % count; /* spans of whole or whole + 1 rows */
@@ -165,6 +169,41 @@ static peri_status choose(seeding *s, size_t clusters, peri_progress *progress) 
     return PERI_OK;
 }
 
+/* Some rounds on the sample from where `s` has begun; `centroids` become theirs. */
+static peri_status settle(seeding *s, peri_matrix *centroids, double *inertia) {
+    peri_kmeans_plan plan = { "k-means++", START_ROUNDS, 0, 1 };
+    peri_kmeans_rounds r;
+    peri_status status;
+    PERI_GO(peri_kmeans_rounds_open(&r, s->asked, s->sample, centroids, s->seed, s->control));
+    PERI_GO(peri_kmeans_rounds_run(&r, &plan));
+    *inertia = r.inertia;
+done:
+    peri_kmeans_rounds_close(&r);
+    return status;
+}
+
+static peri_status choose_best(seeding *s, size_t clusters, peri_progress *progress,
+                               peri_matrix **out) {
+    size_t starts = clusters > 1 && clusters <= GREEDY_CLUSTERS ? STARTS : 1;
+    double least = INFINITY, inertia = 0;
+    for (size_t i = 0; i < starts; i++) {
+        peri_matrix *centroids;
+        s->count = 0;
+        PERI_TRY(choose(s, clusters, progress));
+        PERI_TRY(peri_kmeans_rows_at(s->sample, s->metric, s->chosen, clusters, &centroids));
+        peri_status status = starts == 1 ? PERI_OK : settle(s, centroids, &inertia);
+        bool better = status == PERI_OK && (*out == NULL || inertia < least);
+        peri_matrix *loser = better ? *out : centroids;
+        if (better) {
+            *out = centroids;
+            least = inertia;
+        }
+        peri_matrix_release(loser);
+        PERI_TRY(status);
+    }
+    return PERI_OK;
+}
+
 static peri_status take_sample(seeding *s, peri_matrix *rows) {
     size_t n = peri_matrix_view(rows).rows;
     int64_t *ids;
@@ -193,8 +232,7 @@ static peri_status start_plusplus(seeding *s, peri_matrix *rows, size_t clusters
     PERI_GO(peri_memory_acquire(s->context, s->rows, sizeof *s->trial, &s->trial));
     PERI_GO(peri_memory_acquire(s->context, s->rows, sizeof *s->sums, &s->sums));
     PERI_GO(peri_memory_acquire(s->context, clusters, sizeof *s->chosen, &s->chosen));
-    PERI_GO(choose(s, clusters, &progress));
-    PERI_GO(peri_kmeans_rows_at(s->sample, s->metric, s->chosen, clusters, out));
+    PERI_GO(choose_best(s, clusters, &progress, out));
 done:
     peri_matrix_release(s->sample);
     peri_memory_release(s->context, s->nearest, s->rows, sizeof *s->nearest);

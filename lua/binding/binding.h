@@ -18,6 +18,7 @@
 #define LPERI_SEARCHER "perigee.Searcher"
 #define LPERI_FILTER "perigee.Filter"
 #define LPERI_HITS "perigee.Hits"
+#define LPERI_QUANTIZER "perigee.Quantizer"
 
 #define LPERI_PLACE_SIZE 32
 
@@ -145,6 +146,10 @@ typedef struct lperi_searcher {
     peri_searcher *handle;
 } lperi_searcher;
 
+typedef struct lperi_quantizer {
+    peri_quantizer *handle;
+} lperi_quantizer;
+
 /* Answers: two host matrices [q, k]. Uservalues 1 and 2 keep the handles that fields give out. */
 typedef struct lperi_hits {
     peri_matrix *neighbors, *distances;
@@ -172,10 +177,15 @@ void lperi_collectsearcher(lua_State *L, const peri_searcher *searcher);
 
 bool lperi_onhost(peri_place place);
 
+/* Pushes what `describe` tells of a handle as a table, "a.b" as field b of table a. */
+typedef void (*lperi_describe_fn)(const void *handle, peri_field_fn field, void *ud);
+int lperi_pushdescription(lua_State *L, lperi_describe_fn describe, const void *handle);
+
 void lperi_openmatrix(lua_State *L);
 void lperi_openfilter(lua_State *L);
 void lperi_openhits(lua_State *L);
 void lperi_opensearcher(lua_State *L);
+void lperi_openquantizer(lua_State *L);
 
 /* ---- entries of the module, by the file that holds them ------------------------------------ */
 
@@ -204,6 +214,15 @@ int lperi_searcher_refined(lua_State *L);
 int lperi_searcher_to_hnsw(lua_State *L);
 int lperi_searcher_to(lua_State *L);
 int lperi_searcher_save(lua_State *L);
+
+/* kmeans.c */
+int lperi_kmeans(lua_State *L);
+/* The rows at `arg`: a matrix, or a table of rows. Leaves what it makes on the stack. */
+peri_status lperi_readrows(lua_State *L, int arg, peri_matrix **out);
+
+/* quantizer.c; upvalue 1: the kind */
+int lperi_quantizer_train(lua_State *L);
+int lperi_quantizer_open(lua_State *L);
 
 /* params.c */
 int lperi_params(lua_State *L);

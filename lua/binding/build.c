@@ -35,8 +35,7 @@ static peri_status read_ids(lua_State *L, int options, size_t rows, peri_matrix 
     return status;
 }
 
-/* The rows at `arg`: a matrix, or a table of rows. Leaves what it makes on the stack. */
-static peri_status read_base(lua_State *L, int arg, peri_matrix **out) {
+peri_status lperi_readrows(lua_State *L, int arg, peri_matrix **out) {
     *out = NULL;
     if (lua_type(L, arg) != LUA_TTABLE) {
         *out = lperi_checkmatrix(L, arg);
@@ -63,7 +62,7 @@ int lperi_build(lua_State *L) {
     int options = lperi_checkoptions(L, 2, own, "build");
     peri_build build = PERI_BUILD_INIT;
     build.kind = lua_tostring(L, lua_upvalueindex(1));
-    peri_status status = read_base(L, 1, &build.rows);
+    peri_status status = lperi_readrows(L, 1, &build.rows);
     if (status != PERI_OK) return lperi_result(L, status, 0);
     status = read_ids(L, options, peri_matrix_view(build.rows).rows, &build.ids);
     if (status != PERI_OK) return lperi_result(L, status, 0);
@@ -101,7 +100,7 @@ int lperi_searcher_extend(lua_State *L) {
     lua_settop(L, 3);
     int options = lperi_checkoptions(L, 3, own, NULL);
     peri_extension more = PERI_EXTENSION_INIT;
-    peri_status status = read_base(L, 2, &more.rows);
+    peri_status status = lperi_readrows(L, 2, &more.rows);
     if (status != PERI_OK) return lperi_result(L, status, 0);
     status = read_ids(L, options, peri_matrix_view(more.rows).rows, &more.ids);
     if (status != PERI_OK) return lperi_result(L, status, 0);

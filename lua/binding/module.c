@@ -206,7 +206,8 @@ void lperi_newtype(lua_State *L, const lperi_type *type, const char *word) {
 /* members(value) -> the word of its type, its table of methods, its list of fields; nil for
  * others */
 static int members(lua_State *L) {
-    static const char *const names[] = { LPERI_MATRIX, LPERI_SEARCHER, LPERI_FILTER, LPERI_HITS };
+    static const char *const names[] = { LPERI_MATRIX, LPERI_SEARCHER, LPERI_FILTER, LPERI_HITS,
+                                         LPERI_QUANTIZER };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (luaL_testudata(L, 1, names[i]) == NULL) continue;
         luaL_getmetatable(L, names[i]);
@@ -263,10 +264,39 @@ static void add_kind(lua_State *L, const char *kind, bool builds) {
     lua_setfield(L, -2, kind);
 }
 
+/* module[kind] = { train, open, defaults } */
+static void add_quantizer(lua_State *L, const char *kind) {
+    static const luaL_Reg entries[] = {
+        { "train", lperi_quantizer_train },
+        { "open", lperi_quantizer_open },
+        { "defaults", lperi_defaults },
+        { NULL, NULL },
+    };
+    lua_newtable(L);
+    lua_pushstring(L, kind);
+    luaL_setfuncs(L, entries, 1);
+    lua_setfield(L, -2, kind);
+}
+
+/* libraries() -> a list of { name, file } and of { name, reason }: what is loaded when needed */
+static int libraries(lua_State *L) {
+    const char *file;
+    peri_status status = peri_library_find("lapack", &file);
+    lua_newtable(L);
+    lua_createtable(L, 0, 2);
+    lua_pushliteral(L, "lapack");
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, status == PERI_OK ? file : peri_error_detail());
+    lua_setfield(L, -2, status == PERI_OK ? "file" : "reason");
+    lua_rawseti(L, -2, 1);
+    return 1;
+}
+
 static const luaL_Reg functions[] = {
     { "configure", configure },
     { "stats", stats },
     { "devices", devices },
+    { "libraries", libraries },
     { "members", members },
     { "methods", methods },
     { "terminal", terminal },
@@ -277,6 +307,7 @@ static const luaL_Reg functions[] = {
     { "open", lperi_open },
     { "hits", lperi_hits_new },
     { "recall", lperi_recall },
+    { "kmeans", lperi_kmeans },
     { "params", lperi_params },
     { NULL, NULL },
 };
@@ -295,11 +326,19 @@ int luaopen_perigee_core(lua_State *L) {
     lperi_openfilter(L);
     lperi_openhits(L);
     lperi_opensearcher(L);
+    lperi_openquantizer(L);
     luaL_newlib(L, filters);
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
+    add_kind(L, "ivf_flat", true);
     add_kind(L, "cagra", true);
-    add_kind(L, "hnsw", false);
+    add_kind(L, "hnsw", true);
+    add_kind(L, "vamana", true);
+    add_quantizer(L, "pq");
+    add_quantizer(L, "opq");
+    add_quantizer(L, "sq");
+    add_quantizer(L, "binary");
+    add_quantizer(L, "rabitq");
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);

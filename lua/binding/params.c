@@ -76,6 +76,7 @@ int lperi_defaults(lua_State *L) {
     const char *verb = luaL_optstring(L, 1, "build");
     const peri_param_table *table = peri_params_find(kind, verb);
     if (table == NULL && lua_isnoneornil(L, 1)) table = peri_params_find(kind, "search");
+    if (table == NULL && lua_isnoneornil(L, 1)) table = peri_params_find(kind, "train");
     if (table == NULL)
         return lperi_argument(L, 1, "verb: '%s' given, %s has none such", verb, kind);
     lua_createtable(L, 0, (int)table->count);

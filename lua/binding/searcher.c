@@ -105,13 +105,20 @@ static void describe_field(void *ud, const char *key, const peri_value *value) {
     told->failed = lua_pcall(told->L, 2, 0, 0) != LUA_OK;
 }
 
-static int searcher_info(lua_State *L) {
-    peri_searcher *searcher = lperi_checksearcher(L, 1);
+int lperi_pushdescription(lua_State *L, lperi_describe_fn describe, const void *handle) {
     lua_newtable(L);
     description told = { L, lua_gettop(L), false };
     luaL_checkstack(L, LUA_MINSTACK, NULL);
-    peri_searcher_describe(searcher, describe_field, &told);
+    describe(handle, describe_field, &told);
     return told.failed ? lua_error(L) : 1;
+}
+
+static void describe_searcher(const void *handle, peri_field_fn field, void *ud) {
+    peri_searcher_describe(handle, field, ud);
+}
+
+static int searcher_info(lua_State *L) {
+    return lperi_pushdescription(L, describe_searcher, lperi_checksearcher(L, 1));
 }
 
 /* Length of the column at `text`, which a tab or the end ends. */

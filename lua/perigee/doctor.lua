@@ -39,6 +39,12 @@ local function report_text(report)
   for _, device in ipairs(report.devices) do
     lines[#lines + 1] = device_line(device)
   end
+  if #report.libraries > 0 then
+    lines[#lines + 1] = "libraries"
+    for _, library in ipairs(report.libraries) do
+      lines[#lines + 1] = ("  %-8s %s"):format(library.name, library.file)
+    end
+  end
   if #report.missing > 0 then
     lines[#lines + 1] = "missing"
     for _, part in ipairs(report.missing) do
@@ -56,13 +62,21 @@ local function doctor()
   end
   ---@class perigee.Report
   local report = {
-    version = core.version, lua = _VERSION, memory = core.stats(), devices = {}, missing = {},
+    version = core.version, lua = _VERSION, memory = core.stats(), devices = {}, libraries = {},
+    missing = {},
   }
   for _, device in ipairs(all) do
     if device.reason then
       table.insert(report.missing, { what = device.place, why = device.reason })
     else
       table.insert(report.devices, device)
+    end
+  end
+  for _, library in ipairs(core.libraries()) do
+    if library.reason then
+      table.insert(report.missing, { what = library.name, why = library.reason })
+    else
+      table.insert(report.libraries, library)
     end
   end
   return setmetatable(report, { __tostring = report_text, __name = "perigee.Report" })

@@ -20,6 +20,8 @@ local PLACE <const> = { "place", [["cpu", "cuda:0", "auto"; "cpu" when left out]
 local IDS <const> = { "ids", "a list or matrix of ids, one a row; row numbers when left out" }
 local BUILD <const> = { PLACE, IDS, THREADS, PROGRESS }
 
+local TRAIN <const> = { THREADS, PROGRESS }
+
 ---@type perigee.help.Entry[]
 M.entries = {
   -- the module
@@ -58,15 +60,29 @@ M.entries = {
   { name = "pg.flat.defaults", call = "pg.flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_flat.build", call = "pg.ivf_flat.build(rows[, options]) -> Searcher",
+    text = "Rows in lists by their nearest centroid; a search compares those of a few lists.",
+    options = BUILD, params = { "ivf_flat", "build" } },
+  { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
   { name = "pg.cagra.defaults", call = "pg.cagra.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, search, "
       .. "to_hnsw." },
+  { name = "pg.hnsw.build", call = "pg.hnsw.build(rows[, options]) -> Searcher",
+    text = "A graph with levels above it, made by insertion.", options = BUILD,
+    params = { "hnsw", "build" } },
   { name = "pg.hnsw.defaults", call = "pg.hnsw.defaults([verb]) -> values, rules",
-    text = "Default search parameters by name. An HNSW index is made by index:to_hnsw or "
-      .. "pg.open." },
+    text = "Default parameters by name. verb: build, search. An HNSW index is also made by "
+      .. "index:to_hnsw or pg.open." },
+  { name = "pg.vamana.build", call = "pg.vamana.build(rows[, options]) -> Searcher",
+    text = "A graph of one level whose links reach far, made by insertion in two passes.",
+    options = BUILD, params = { "vamana", "build" } },
+  { name = "pg.vamana.defaults", call = "pg.vamana.defaults([verb]) -> values, rules",
+    text = "Default parameters by name. verb: build, search." },
   { name = "pg.open", call = "pg.open(path[, options]) -> Searcher",
     text = "Opens a saved index.",
     options = { PLACE, { "map", "true: map the file instead of reading it" },
@@ -74,6 +90,43 @@ M.entries = {
       { "metric", "of an hnswlib file, which does not say" },
       { "dtype", "of an hnswlib file: f32 (default) or u8" },
       { "rows", "the matrix of an index that was saved with dataset = false" }, PROGRESS } },
+  -- quantizers
+  { name = "pg.pq.train", call = "pg.pq.train(rows[, options]) -> Quantizer",
+    text = "Product quantization: each piece of a row is coded by the nearest of 2^pq_bits "
+      .. "codewords.",
+    options = TRAIN, params = { "pq", "train" } },
+  { name = "pg.pq.open", call = "pg.pq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.pq.defaults", call = "pg.pq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.opq.train", call = "pg.opq.train(rows[, options]) -> Quantizer",
+    text = "Product quantization behind a learned rotation; needs a LAPACK, see pg.doctor().",
+    options = TRAIN, params = { "opq", "train" } },
+  { name = "pg.opq.open", call = "pg.opq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.opq.defaults", call = "pg.opq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.sq.train", call = "pg.sq.train(rows[, options]) -> Quantizer",
+    text = "Scalar quantization: each column on its own, to 8 or 4 bits or to f16.",
+    options = TRAIN, params = { "sq", "train" } },
+  { name = "pg.sq.open", call = "pg.sq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.sq.defaults", call = "pg.sq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.binary.train", call = "pg.binary.train(rows[, options]) -> Quantizer",
+    text = "One bit a column: above zero, the mean or the median. Decodes to each side's mean.",
+    options = TRAIN, params = { "binary", "train" } },
+  { name = "pg.binary.open", call = "pg.binary.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.binary.defaults", call = "pg.binary.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
+  { name = "pg.rabitq.train", call = "pg.rabitq.train(rows[, options]) -> Quantizer",
+    text = "RaBitQ: 1 to 8 bits a dimension behind a random rotation, and two numbers a row.",
+    options = TRAIN, params = { "rabitq", "train" } },
+  { name = "pg.rabitq.open", call = "pg.rabitq.open(path[, options]) -> Quantizer",
+    text = "Opens what Quantizer:save wrote.", options = { PROGRESS } },
+  { name = "pg.rabitq.defaults", call = "pg.rabitq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: train." },
   -- filters
   { name = "pg.filter.ids", call = "pg.filter.ids(list[, n]) -> Filter",
     text = "Rows whose id is in a list or a matrix; n rows in all, if it is known already. "
@@ -82,6 +135,13 @@ M.entries = {
     text = "Rows from first up to, without, stop." },
   { name = "pg.filter.bits", call = "pg.filter.bits(string[, n]) -> Filter",
     text = "Packed bits, the lowest of the first byte is row 0; a set bit lets its row pass." },
+  -- clustering
+  { name = "pg.kmeans", call = "pg.kmeans(rows[, options]) -> Clusters",
+    text = "Centroids by k-means and the nearest of them of every row, at the place of the rows; "
+      .. "or only the latter, for centroids given.",
+    options = { { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
+      { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
+    params = { "kmeans", "train" } },
   -- measuring
   { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
     text = "The share of the true neighbours that were found: by value when both sides carry "
@@ -147,6 +207,21 @@ M.entries = {
     text = "The tree of searchers, and where each part runs." },
   { name = "Searcher:close", call = "s:close()",
     text = "Gives up the handle; it closes once only." },
+  -- Quantizer
+  { name = "Quantizer:encode", call = "q:encode(rows[, options]) -> Matrix",
+    text = "The codes of rows: a matrix of u8, row_bytes columns.", options = TRAIN },
+  { name = "Quantizer:decode", call = "q:decode(codes[, options]) -> Matrix",
+    text = "The rows that codes stand for, f32.", options = TRAIN },
+  { name = "Quantizer:distortion", call = "q:distortion(rows[, options]) -> number",
+    text = "The mean squared distance between a row and what its code stands for.",
+    options = TRAIN },
+  { name = "Quantizer:save", call = "q:save(path[, options]) -> true",
+    text = "Writes beside, syncs, renames: an interrupted save leaves the old file.",
+    options = { PROGRESS } },
+  { name = "Quantizer:info", call = "q:info() -> table",
+    text = "kind, dim, row_bytes, bytes, params as they were resolved, and what the kind adds." },
+  { name = "Quantizer:close", call = "q:close()",
+    text = "Gives up the handle; it closes once only." },
   -- Hits
   { name = "Hits:each", call = "for id, distance in hits:each([row]) do … end",
     text = "The neighbours of one query, nearest first; row counts from 0." },
@@ -155,6 +230,14 @@ M.entries = {
       .. "it went." },
   { name = "Hits:close", call = "hits:close()",
     text = "Gives up the handle; it closes once only." },
+  -- Clusters
+  { name = "Clusters:assign", call = "c:assign(rows[, { threads =, progress = }]) -> "
+      .. "labels, distances",
+    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]." },
+  { name = "Clusters:info", call = "c:info() -> table",
+    text = "n_clusters, dim, metric, place, inertia, iterations, trained_rows, smallest, largest, "
+      .. "repaired." },
+  { name = "Clusters:close", call = "c:close()", text = "Gives up its matrices." },
   -- Filter
   { name = "Filter:count", call = "f:count([n]) -> integer",
     text = "How many of n rows pass; n as given when it was made, if left out." },
@@ -166,8 +249,11 @@ M.entries = {
 }
 
 local TYPES <const> = {
+  Clusters = "What k-means found. Fields: centroids, labels, distances, sizes, inertia, metric, "
+    .. "smallest, largest, trained_rows, iterations, repaired.",
   Matrix = "Rows somewhere. Fields: rows, cols, dtype, place. #m is the number of rows.",
   Searcher = "What answers queries. Fields: kind, rows, dim, metric, dtype, place.",
+  Quantizer = "Rows to short codes and back. Fields: kind, dim, row_bytes.",
   Hits = "An answer. Fields: neighbors, distances, info, queries, k, metric.",
   Filter = "Which rows may be returned. Filters join by & | - and ~ (not).",
 }
@@ -204,7 +290,7 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "cagra", "hnsw", "refined" }
+local SEARCHED <const> = { "ivf_flat", "cagra", "hnsw", "vamana", "refined" }
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }
@@ -235,7 +321,7 @@ end
 local function value_of(name)
   local word, method = name:match "^(%u%w+):([%w_]+)$"
   if word then
-    return core[word][method]
+    return (core[word] or require "perigee.kmeans".methods)[method]
   end
   local value = require "perigee"
   for key in name:gmatch "[^.]+" do
@@ -325,6 +411,8 @@ function M.text(value)
   elseif type(value) == "function" then
     local entry = entry_of(value)
     return entry and entry_text(entry) or "no help on this function: it is not of Perigee"
+  elseif require "perigee.kmeans".is(value) then
+    return by_name "Clusters"
   elseif type(value) == "table" then
     local name = table_name(value)
     if name and TYPES[name] then

@@ -19,8 +19,16 @@ local pg = {
   open = core.open,
   filter = core.filter,
   flat = core.flat,
+  ivf_flat = core.ivf_flat,
   cagra = core.cagra,
   hnsw = core.hnsw,
+  vamana = core.vamana,
+  kmeans = core.kmeans,
+  pq = core.pq,
+  opq = core.opq,
+  sq = core.sq,
+  binary = core.binary,
+  rabitq = core.rabitq,
 }
 
 ---Recall of what was found against the truth.
@@ -51,6 +59,9 @@ end
 -- What the core asks of the Lua side.
 core.hooks.progress = function()
   return require "perigee.progress".bar()
+end
+core.hooks.clusters = function(fields)
+  return require "perigee.kmeans".object(fields)
 end
 core.hooks.accept = function(searcher, queries, k, options)
   return require "perigee.accept".search(searcher, queries, k, options)

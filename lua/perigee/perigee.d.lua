@@ -17,8 +17,15 @@
 ---@class perigee
 ---@field version string
 ---@field flat perigee.Flat
+---@field ivf_flat perigee.IvfFlat
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
+---@field vamana perigee.Vamana
+---@field pq perigee.Pq
+---@field opq perigee.Opq
+---@field sq perigee.Sq
+---@field binary perigee.Binary
+---@field rabitq perigee.Rabitq
 ---@field filter perigee.Filters
 local pg = {}
 
@@ -122,6 +129,28 @@ function pg.open(path, options) end
 ---@nodiscard
 function pg.recall(found, truth, k) end
 
+---@class perigee.Kmeans
+---@field metric perigee.Metric?
+---@field n_clusters integer?
+---@field n_iters integer?
+---@field init "kmeans++"|"random"?
+---@field balanced boolean?
+---@field hierarchical boolean?
+---@field train_fraction number?
+---@field max_rows_per_cluster integer?
+---@field batch_rows integer?
+---@field seed integer?
+---@field centroids perigee.Matrix?  nothing is trained
+---@field labels boolean?  false: train only
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Kmeans?
+---@return perigee.Clusters?, string?, perigee.Code?
+---@nodiscard
+function pg.kmeans(rows, options) end
+
 ---@class perigee.GroundTruth
 ---@field metric perigee.Metric?
 ---@field place string?
@@ -157,6 +186,34 @@ function flat.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function flat.defaults(verb) end
 
+---@class perigee.IvfBuild
+---@field metric perigee.Metric?
+---@field n_lists integer?
+---@field kmeans_n_iters integer?
+---@field kmeans_trainset_fraction number?
+---@field add_data_on_build boolean?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.IvfFlatBuild: perigee.IvfBuild
+---@field adaptive_centers boolean?
+
+---@class perigee.IvfFlat
+local ivf_flat = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfFlatBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_flat.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_flat.defaults(verb) end
+
 ---@class perigee.CagraBuild
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
@@ -184,12 +241,192 @@ function cagra.build(rows, options) end
 ---@return table<string, any> values, table<string, string> rules
 function cagra.defaults(verb) end
 
+---@class perigee.HnswBuild
+---@field metric perigee.Metric?
+---@field m integer?
+---@field ef_construction integer?
+---@field alpha number?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
 ---@class perigee.Hnsw
 local hnsw = {}
 
----@param verb "search"|nil
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.HnswBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function hnsw.build(rows, options) end
+
+---@param verb "build"|"search"|nil
 ---@return table<string, any> values, table<string, string> rules
 function hnsw.defaults(verb) end
+
+---@class perigee.VamanaBuild
+---@field metric perigee.Metric?
+---@field graph_degree integer?
+---@field visited_size integer?
+---@field alpha number?
+---@field seed integer?
+---@field place string?
+---@field ids perigee.Ids?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Vamana
+local vamana = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.VamanaBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function vamana.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function vamana.defaults(verb) end
+
+---@class perigee.PqTrain
+---@field pq_dim integer?
+---@field pq_bits integer?
+---@field kmeans_n_iters integer?
+---@field max_train_points_per_pq_code integer?
+---@field force_random_rotation boolean?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Pq
+local pq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.PqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function pq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function pq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function pq.defaults(verb) end
+
+---@class perigee.OpqTrain
+---@field pq_dim integer?
+---@field pq_bits integer?
+---@field kmeans_n_iters integer?
+---@field max_train_points_per_pq_code integer?
+---@field force_random_rotation boolean?
+---@field seed integer?
+---@field opq_n_iters integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Opq
+local opq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.OpqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function opq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function opq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function opq.defaults(verb) end
+
+---@class perigee.SqTrain
+---@field bits 4|8|16|nil
+---@field quantile number?
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Sq
+local sq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.SqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function sq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function sq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function sq.defaults(verb) end
+
+---@class perigee.BinaryTrain
+---@field threshold "zero"|"mean"|"median"|nil
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Binary
+local binary = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.BinaryTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function binary.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function binary.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function binary.defaults(verb) end
+
+---@class perigee.RabitqTrain
+---@field bits integer?
+---@field centered boolean?
+---@field max_train_rows integer?
+---@field seed integer?
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@class perigee.Rabitq
+local rabitq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.RabitqTrain?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function rabitq.train(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return perigee.Quantizer?, string?, perigee.Code?
+---@nodiscard
+function rabitq.open(path, options) end
+
+---@param verb "train"|nil
+---@return table<string, any> values, table<string, string> rules
+function rabitq.defaults(verb) end
 
 ---@class perigee.Filters
 local filter = {}
@@ -294,8 +531,9 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
----@field itopk_size integer?  cagra
----@field search_width integer?  cagra
+---@field n_probes integer?  ivf_flat
+---@field itopk_size integer?  cagra vamana
+---@field search_width integer?  cagra vamana
 ---@field max_iterations integer?  cagra
 ---@field min_iterations integer?  cagra
 ---@field num_random_samplings integer?  cagra
@@ -383,6 +621,46 @@ function Searcher:explain() end
 
 function Searcher:close() end
 
+---Rows to short codes and back. Immutable once trained.
+---@class perigee.Quantizer
+---@field kind string
+---@field dim integer
+---@field row_bytes integer
+local Quantizer = {}
+
+---@class perigee.Coding
+---@field threads integer?
+---@field progress perigee.Progress?
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Coding?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:encode(rows, options) end
+
+---@param codes perigee.Matrix
+---@param options perigee.Coding?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:decode(codes, options) end
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.Coding?
+---@return number?, string?, perigee.Code?
+---@nodiscard
+function Quantizer:distortion(rows, options) end
+
+---@param path string
+---@param options { progress: perigee.Progress? }?
+---@return true?, string?, perigee.Code?
+function Quantizer:save(path, options) end
+
+---@return table<string, any>
+---@nodiscard
+function Quantizer:info() end
+
+function Quantizer:close() end
+
 ---@class perigee.HitsInfo
 ---@field path string  "exact", "graph", "graph+exact"
 ---@field place string
@@ -439,5 +717,44 @@ function Filter:test(id) end
 function Filter:info() end
 
 function Filter:close() end
+
+---@class perigee.ClustersInfo
+---@field n_clusters integer
+---@field dim integer
+---@field metric perigee.Metric
+---@field place string
+---@field inertia number
+---@field iterations integer
+---@field trained_rows integer
+---@field smallest integer
+---@field largest integer
+---@field repaired integer
+
+---@class perigee.Clusters
+---@field centroids perigee.Matrix  [n_clusters, dim] f32 at the place of the rows
+---@field labels perigee.Matrix?  [rows, 1] u32
+---@field distances perigee.Matrix?  [rows, 1] f32, to the centroid of the label
+---@field sizes perigee.Matrix?  [n_clusters, 1] u32
+---@field inertia number  sum of squared L2 distances; of 1 - cosine
+---@field smallest integer
+---@field largest integer
+---@field trained_rows integer
+---@field iterations integer
+---@field repaired integer
+---@field metric perigee.Metric
+local Clusters = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options { threads: integer?, progress: perigee.Progress? }?
+---@return perigee.Matrix? labels, perigee.Matrix|string? distances, perigee.Code?
+---@nodiscard
+function Clusters:assign(rows, options) end
+
+---@return perigee.ClustersInfo
+---@nodiscard
+function Clusters:info() end
+
+function Clusters:close() end
+
 
 return pg

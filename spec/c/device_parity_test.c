@@ -5,57 +5,9 @@
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset); what it declines is skipped by name and
  * reason. PERIGEE_TEST_SHAPES=small keeps to the small shapes, for runs under a checker of
  * memory. */
-#include "place.h"
-
-typedef struct pair {
-    peri_context *context;
-    place ref, tested;
-    bool small;
-    char declined[PERI_OP_COUNT][256]; /* the last reason, told once it changes */
-} pair;
-
-static const peri_dtype dtypes[TEST_DTYPES] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
-static const peri_metric metrics[PERI_METRIC_COUNT] = { PERI_SQEUCLIDEAN, PERI_EUCLIDEAN,
-                                                        PERI_INNER_PRODUCT, PERI_COSINE };
-
-/* Whether a run at the tested place went on; a refusal is skipped, once for each reason. */
-static bool went(pair *t, peri_op_kind kind, const char *name, peri_status status) {
-    if (status != PERI_E_UNSUPPORTED)
-        return CHECK(status == PERI_OK, "%s: %s", name, peri_error_detail());
-    if (strcmp(t->declined[kind], peri_error_detail()) != 0) {
-        snprintf(t->declined[kind], sizeof t->declined[kind], "%s", peri_error_detail());
-        check_skip(name, t->declined[kind]);
-    }
-    return false;
-}
-
-static void clear(pair *t) {
-    place_clear(&t->ref);
-    place_clear(&t->tested);
-}
-
-/* Small whole numbers: many ties, dot products of zero of both signs, equal rows. */
-static peri_view coarse_matrix(peri_dtype dtype, size_t rows, size_t cols, uint64_t seed) {
-    peri_view view = test_matrix(dtype, rows, cols, 0, seed);
-    for (size_t i = 0; i < rows; i++) {
-        for (size_t j = 0; j < cols; j++) {
-            int value = (int)peri_random_below(seed, i * cols + j, 3) - (dtype == PERI_U8 ? 0 : 1);
-            void *row = peri_view_row(&view, i);
-            if (dtype == PERI_I8)
-                ((int8_t *)row)[j] = (int8_t)value;
-            else if (dtype == PERI_U8)
-                ((uint8_t *)row)[j] = (uint8_t)value;
-            else
-                test_store(dtype, row, j, (float)value);
-        }
-        /* no row of zeros: cosine has none to offer */
-        if (dtype == PERI_I8 || dtype == PERI_U8)
-            ((uint8_t *)peri_view_row(&view, i))[0] = 1;
-        else
-            test_store(dtype, peri_view_row(&view, i), 0, 1.0f);
-    }
-    return view;
-}
+#include "codes.h"
+#include "parity_clusters.h"
+#include "parity_lists.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
 
@@ -180,79 +132,47 @@ static void check_gather(pair *t, peri_dtype dtype, size_t rows, size_t cols, si
     free(found);
 }
 
+static peri_status scatter_at(place *p, const peri_view *rows, const int64_t *from,
+                              const int64_t *to, size_t count, size_t room, void *result) {
+    size_t stride = rows->stride_bytes;
+    peri_op_scatter op = { .kind = PERI_OP_SCATTER, .rows = place_put_view(p, rows), .out = *rows };
+    op.from = place_put(p, from, count * sizeof *from);
+    op.to = place_put(p, to, count * sizeof *to);
+    op.count = count;
+    op.out.rows = room;
+    op.out.data = place_room(p, room * stride); /* what is not written keeps the pattern */
+    op.out.place = p->device->place;
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.out.data, room * stride);
+    return status;
+}
+
+/* Every second row of the room, from the last one down. */
+static void check_scatter(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t count,
+                          bool named) {
+    peri_view in = test_matrix(dtype, rows, cols, 1, 8);
+    size_t room = 2 * count, bytes = room * in.stride_bytes;
+    int64_t *from = named ? test_new(count, sizeof *from) : NULL;
+    int64_t *to = test_new(count, sizeof *to);
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (int64_t)(room - 1 - 2 * i);
+        if (named) from[i] = peri_random_below(6, i, (uint32_t)rows);
+    }
+    void *wanted = test_new(1, bytes), *found = test_new(1, bytes);
+    place_must(scatter_at(&t->ref, &in, from, to, count, room, wanted), "ref scatter");
+    if (went(t, PERI_OP_SCATTER, "scatter",
+             scatter_at(&t->tested, &in, from, to, count, room, found)))
+        CHECK(memcmp(wanted, found, bytes) == 0, "scatter %zu of %zu x %zu %s%s", count, rows, cols,
+              peri_dtype_name(dtype), named ? "" : ", all");
+    clear(t);
+    free(in.data);
+    free(from);
+    free(to);
+    free(wanted);
+    free(found);
+}
+
 /* ---- knn ---------------------------------------------------------------------------------- */
-
-/* Filters as a test makes them, on the host. */
-typedef struct filters {
-    uint32_t count;
-    size_t words;
-    uint64_t *bits[4];
-    uint32_t *lists[4];
-    size_t passing[4];
-    uint32_t *which; /* may be NULL */
-} filters;
-
-/* Filter i keeps: 0 half the rows, 1 one row, 2 none, 3 all. Those of odd number have no list. */
-static filters filters_make(uint32_t count, size_t rows, size_t queries) {
-    filters f = { .count = count, .words = (rows + 63) / 64 };
-    if (count == 0) return f;
-    for (uint32_t i = 0; i < count; i++) {
-        f.bits[i] = test_new(f.words, sizeof(uint64_t));
-        uint32_t *list = test_new(rows, sizeof *list);
-        for (size_t r = 0; r < rows; r++) {
-            bool keep = i == 0 ? peri_random_mix(9, r) & 1 : i == 1 ? r == rows / 2 : i == 3;
-            if (!keep) continue;
-            f.bits[i][r / 64] |= UINT64_C(1) << (r % 64);
-            list[f.passing[i]++] = (uint32_t)r;
-        }
-        if (i % 2 == 0)
-            f.lists[i] = list;
-        else
-            free(list);
-    }
-    if (count > 1) {
-        f.which = test_new(queries, sizeof *f.which);
-        for (size_t q = 0; q < queries; q++) f.which[q] = peri_random_below(11, q, count);
-    }
-    return f;
-}
-
-static void filters_free(filters *f) {
-    for (uint32_t i = 0; i < f->count; i++) {
-        free(f->bits[i]);
-        free(f->lists[i]);
-    }
-    free(f->which);
-}
-
-/* `passing` is read by host and device: memory of both. */
-static peri_filter_view filters_put(place *p, const filters *f, size_t queries) {
-    peri_filter_view view = { .count = f->count, .words = f->words };
-    if (f->count == 0) return view;
-    const uint64_t *bits[4];
-    const uint32_t *lists[4];
-    for (uint32_t i = 0; i < f->count; i++) {
-        bits[i] = place_put(p, f->bits[i], f->words * sizeof(uint64_t));
-        lists[i] = place_put(p, f->lists[i], f->passing[i] * sizeof(uint32_t));
-    }
-    view.bits = place_put(p, bits, f->count * sizeof *bits);
-    view.lists = place_put(p, lists, f->count * sizeof *lists);
-    view.which = place_put(p, f->which, queries * sizeof *f->which);
-    size_t *passing = place_room_of(p, sizeof f->passing, PERI_MEMORY_MAPPED);
-    memcpy(passing, f->passing, sizeof f->passing);
-    view.passing = passing;
-    place_wait(p); /* bits[] and lists[] end with this function */
-    return view;
-}
-
-typedef struct knn_case {
-    peri_metric metric;
-    peri_view queries, rows;
-    float *lengths;
-    filters filters;
-    size_t k;
-    const char *what;
-} knn_case;
 
 static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *distances) {
     size_t count = c->queries.rows * c->k;
@@ -269,23 +189,6 @@ static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *dist
     place_fetch(p, ids, op.ids, count * sizeof *ids);
     place_fetch(p, distances, op.distances, count * sizeof *distances);
     return PERI_OK;
-}
-
-static void compare_hits(const char *op, const knn_case *c, const int64_t *wanted,
-                         const float *wanted_values, const int64_t *found,
-                         const float *found_values) {
-    size_t count = c->queries.rows * c->k, i = 0;
-    while (i < count && wanted[i] == found[i] &&
-           memcmp(&wanted_values[i], &found_values[i], sizeof *found_values) == 0)
-        i++;
-    size_t at = i < count ? i : 0;
-    CHECK(i == count,
-          "%s %s: %s %s, %zu x %zu, %zu queries, k %zu, %u filters: query %zu rank %zu is %lld at "
-          "%a, wanted %lld at %a",
-          op, c->what, peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), c->rows.rows,
-          c->rows.cols, c->queries.rows, c->k, c->filters.count, at / c->k, at % c->k,
-          (long long)found[at], (double)found_values[at], (long long)wanted[at],
-          (double)wanted_values[at]);
 }
 
 static void compare_knn(pair *t, const knn_case *c) {
@@ -318,150 +221,6 @@ static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t quer
     free(c.queries.data);
     free(c.rows.data);
     free(c.lengths);
-}
-
-/* ---- assign, cluster sums ----------------------------------------------------------------- */
-
-typedef struct cluster_case {
-    peri_metric metric;
-    peri_view rows, centroids;
-    float *lengths;     /* of the centroids */
-    uint32_t *labels;   /* [n] */
-    float *row_lengths; /* or NULL */
-    double *weights;    /* or NULL */
-    bool unit;
-} cluster_case;
-
-static peri_status assign_at(place *p, const cluster_case *c, uint32_t *labels, float *distances) {
-    size_t n = c->rows.rows;
-    peri_op_assign op = { .kind = PERI_OP_ASSIGN, .metric = c->metric };
-    op.rows = place_put_view(p, &c->rows);
-    op.centroids = place_put_view(p, &c->centroids);
-    if (c->metric == PERI_COSINE)
-        op.lengths = place_put(p, c->lengths, c->centroids.rows * sizeof *c->lengths);
-    op.labels = place_room(p, n * sizeof *labels);
-    if (distances != NULL) op.distances = place_room(p, n * sizeof *distances);
-    peri_status status = place_run(p, &op);
-    if (status != PERI_OK) return status;
-    place_fetch(p, labels, op.labels, n * sizeof *labels);
-    if (distances != NULL) place_fetch(p, distances, op.distances, n * sizeof *distances);
-    return PERI_OK;
-}
-
-static void compare_assign(pair *t, const cluster_case *c) {
-    size_t n = c->rows.rows, at = 0;
-    uint32_t *wanted = test_new(n, sizeof *wanted), *found = test_new(n, sizeof *found);
-    float *wanted_values = test_new(n, sizeof *wanted_values);
-    float *found_values = test_new(n, sizeof *found_values);
-    place_must(assign_at(&t->ref, c, wanted, wanted_values), "ref assign");
-    if (went(t, PERI_OP_ASSIGN, "assign", assign_at(&t->tested, c, found, found_values))) {
-        while (at < n && wanted[at] == found[at] &&
-               memcmp(&wanted_values[at], &found_values[at], sizeof *found_values) == 0)
-            at++;
-        CHECK(at == n, "assign: %s %s, %zu x %zu to %zu: row %zu is %u at %a, wanted %u at %a",
-              peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), n, c->rows.cols,
-              c->centroids.rows, at, found[at % n], (double)found_values[at % n], wanted[at % n],
-              (double)wanted_values[at % n]);
-        place_must(assign_at(&t->tested, c, found, NULL), "assign without distances");
-        CHECK(memcmp(wanted, found, n * sizeof *found) == 0, "assign without distances");
-    }
-    clear(t);
-    free(wanted);
-    free(found);
-    free(wanted_values);
-    free(found_values);
-}
-
-/* `close`: many ties; otherwise random. */
-static void check_assign(pair *t, peri_dtype dtype, peri_metric metric, size_t rows, size_t cols,
-                         size_t clusters, bool close) {
-    cluster_case c = { .metric = metric };
-    c.rows = close ? coarse_matrix(dtype, rows, cols, 51) : test_matrix(dtype, rows, cols, 3, 51);
-    c.centroids = close ? coarse_matrix(PERI_F32, clusters, cols, 52)
-                        : test_matrix(PERI_F32, clusters, cols, 1, 52);
-    c.lengths = test_lengths(&c.centroids);
-    compare_assign(t, &c);
-    free(c.rows.data);
-    free(c.centroids.data);
-    free(c.lengths);
-}
-
-/* Far from the origin, equal rows, values past the range of squares: labels all the same. */
-static void check_assign_values(pair *t, peri_metric metric, size_t cols) {
-    static const float scales[] = { 1e-30f, 1.0f, 1e18f, 1e25f };
-    for (size_t s = 0; s < sizeof scales / sizeof *scales; s++) {
-        cluster_case c = { .metric = metric };
-        c.rows = test_matrix(PERI_F32, 70, cols, 0, 53);
-        c.centroids = test_matrix(PERI_F32, 40, cols, 0, 54);
-        for (size_t i = 0; i < 70 * cols; i++) ((float *)c.rows.data)[i] *= scales[s];
-        for (size_t i = 0; i < 40 * cols; i++)
-            ((float *)c.centroids.data)[i] = s == 1 ? 1000 + 1e-3f * ((float *)c.centroids.data)[i]
-                                                    : scales[s] * ((float *)c.centroids.data)[i];
-        memset(peri_view_row(&c.rows, 5), 0, cols * sizeof(float));
-        memcpy(peri_view_row(&c.centroids, 30), peri_view_row(&c.centroids, 3), cols * 4);
-        c.lengths = test_lengths(&c.centroids);
-        compare_assign(t, &c);
-        free(c.rows.data);
-        free(c.centroids.data);
-        free(c.lengths);
-    }
-}
-
-static peri_status sums_at(place *p, const cluster_case *c, float *centroids, uint32_t *counts) {
-    size_t n = c->rows.rows, clusters = c->centroids.rows, cols = c->centroids.cols;
-    peri_op_cluster_sums op = { .kind = PERI_OP_CLUSTER_SUMS, .unit = c->unit };
-    op.rows = place_put_view(p, &c->rows);
-    op.centroids = place_put_view(p, &c->centroids);
-    op.labels = place_put(p, c->labels, n * sizeof *c->labels);
-    op.lengths = place_put(p, c->row_lengths, n * sizeof *c->row_lengths);
-    op.weights = place_put(p, c->weights, clusters * sizeof *c->weights);
-    op.counts = place_room(p, clusters * sizeof *counts);
-    peri_status status = place_run(p, &op);
-    if (status != PERI_OK) return status;
-    place_fetch(p, centroids, op.centroids.data, clusters * cols * sizeof *centroids);
-    place_fetch(p, counts, op.counts, clusters * sizeof *counts);
-    return PERI_OK;
-}
-
-static void compare_sums(pair *t, const cluster_case *c) {
-    size_t clusters = c->centroids.rows, count = clusters * c->centroids.cols, at = 0;
-    float *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
-    uint32_t *wanted_counts = test_new(clusters, sizeof *wanted_counts);
-    uint32_t *found_counts = test_new(clusters, sizeof *found_counts);
-    place_must(sums_at(&t->ref, c, wanted, wanted_counts), "ref cluster_sums");
-    if (went(t, PERI_OP_CLUSTER_SUMS, "cluster_sums", sums_at(&t->tested, c, found, found_counts)))
-        CHECK(test_same_bits(wanted, found, count, &at) &&
-                  memcmp(wanted_counts, found_counts, clusters * sizeof *found_counts) == 0,
-              "cluster_sums: %s, %zu x %zu to %zu%s%s%s: element %zu is %a, wanted %a",
-              peri_dtype_name(c->rows.dtype), c->rows.rows, c->rows.cols, clusters,
-              c->unit ? ", unit" : "", c->weights == NULL ? "" : ", weights",
-              c->row_lengths == NULL ? "" : ", lengths", at, (double)found[at], (double)wanted[at]);
-    clear(t);
-    free(wanted);
-    free(found);
-    free(wanted_counts);
-    free(found_counts);
-}
-
-/* Most rows under the first label; the last one has none. */
-static void check_sums(pair *t, peri_dtype dtype, size_t rows, size_t cols, size_t clusters,
-                       int form) {
-    cluster_case c = { .unit = (form & 1) != 0 };
-    c.rows = test_matrix(dtype, rows, cols, 2, 55);
-    c.centroids = test_matrix(PERI_F32, clusters, cols, 0, 56);
-    c.labels = test_new(rows, sizeof *c.labels);
-    for (size_t i = 0; i < rows; i++)
-        c.labels[i] = i % 2 == 0 ? 0 : peri_random_below(57, i, (uint32_t)clusters) * (i % 3 != 0);
-    for (size_t i = 0; i < rows; i++) c.labels[i] -= c.labels[i] == clusters - 1 && clusters > 1;
-    if (form & 1) c.row_lengths = test_lengths(&c.rows);
-    if (form & 2) c.weights = test_new(clusters, sizeof *c.weights);
-    for (size_t i = 0; i < clusters && (form & 2); i++) c.weights[i] = (double)(i % 4) * 2.5;
-    compare_sums(t, &c);
-    free(c.rows.data);
-    free(c.centroids.data);
-    free(c.labels);
-    free(c.row_lengths);
-    free(c.weights);
 }
 
 /* ---- refine ------------------------------------------------------------------------------- */
@@ -613,13 +372,103 @@ static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t k
     return status;
 }
 
+/* A choice of links: every third row, among lists with gaps, repeats and the row itself. */
+typedef struct link_case {
+    float alpha;
+    size_t count, columns, degree;
+    uint32_t *slots, *candidates;
+    float *distances; /* NULL: the operation finds them */
+} link_case;
+
+static peri_status link_at(place *p, const knn_case *c, const link_case *l, uint32_t *links,
+                           float *distances) {
+    size_t items = l->count * l->columns, chosen = l->count * l->degree;
+    peri_op_graph_link op = { .kind = PERI_OP_GRAPH_LINK,
+                              .metric = c->metric,
+                              .alpha = l->alpha,
+                              .count = l->count,
+                              .columns = l->columns,
+                              .degree = l->degree };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
+    op.slots = place_put(p, l->slots, l->count * sizeof *l->slots);
+    op.candidates = place_put(p, l->candidates, items * sizeof *l->candidates);
+    op.distances = place_put(p, l->distances, items * sizeof *l->distances);
+    op.links = place_room(p, chosen * sizeof *links);
+    op.link_distances = place_room(p, chosen * sizeof *distances);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, links, op.links, chosen * sizeof *links);
+    place_fetch(p, distances, op.link_distances, chosen * sizeof *distances);
+    return PERI_OK;
+}
+
+static void compare_links(pair *t, const knn_case *c, const link_case *l) {
+    size_t chosen = l->count * l->degree, at = 0;
+    uint32_t *wanted = test_new(chosen, sizeof *wanted), *found = test_new(chosen, sizeof *found);
+    float *wanted_values = test_new(chosen, sizeof *wanted_values);
+    float *found_values = test_new(chosen, sizeof *found_values);
+    place_must(link_at(&t->ref, c, l, wanted, wanted_values), "ref graph_link");
+    if (went(t, PERI_OP_GRAPH_LINK, "graph_link", link_at(&t->tested, c, l, found, found_values)))
+        CHECK(memcmp(wanted, found, chosen * sizeof *found) == 0 &&
+                  test_same_bits(wanted_values, found_values, chosen, &at),
+              "graph_link %s %s, alpha %g, %zu candidates, distances %s",
+              peri_dtype_name(c->rows.dtype), peri_metric_name(c->metric), (double)l->alpha,
+              l->columns, l->distances == NULL ? "not given" : "given");
+    clear(t);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+static void check_links(pair *t, const knn_case *c, const lists *knn, size_t columns,
+                        size_t degree) {
+    size_t rows = c->rows.rows;
+    link_case l = { .count = (rows + 2) / 3, .columns = columns, .degree = degree };
+    l.slots = test_new(l.count, sizeof *l.slots);
+    l.candidates = test_new(l.count * columns, sizeof *l.candidates);
+    float *distances = test_new(l.count * columns, sizeof *distances);
+    for (size_t i = 0; i < l.count; i++) {
+        l.slots[i] = (uint32_t)(3 * i);
+        for (size_t j = 0; j < columns; j++) {
+            uint32_t pick = peri_random_below(51, i * columns + j, (uint32_t)columns + 2);
+            l.candidates[i * columns + j] = pick >= columns ? PERI_SLOT_NONE
+                                                            : knn->slots[3 * i * columns + pick];
+            distances[i * columns + j] = pick >= columns ? INFINITY
+                                                         : knn->distances[3 * i * columns + pick];
+        }
+    }
+    for (int given = 0; given < 2; given++)
+        for (int far = 0; far < 2; far++) {
+            l.alpha = far ? 1.3f : 1.0f;
+            l.distances = given ? distances : NULL;
+            compare_links(t, c, &l);
+        }
+    free(l.slots);
+    free(l.candidates);
+    free(distances);
+}
+
+static peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+    peri_codes_view there = *codes;
+    if (codes->rows.data == NULL) return there;
+    there.rows = place_put_view(p, &codes->rows);
+    there.low = place_put(p, codes->low, dim * sizeof *codes->low);
+    there.step = place_put(p, codes->step, dim * sizeof *codes->step);
+    there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
+    return there;
+}
+
 static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph, size_t degree,
-                             int64_t *ids, float *distances, uint32_t *visited) {
+                             const peri_codes_view *codes, int64_t *ids, float *distances,
+                             uint32_t *visited) {
     size_t q = c->queries.rows, count = q * c->k;
     peri_op_graph_search op = { .kind = PERI_OP_GRAPH_SEARCH,
                                 .metric = c->metric,
                                 .degree = degree,
                                 .itopk_size = c->k + 9,
+                                .rerank = c->k + 4,
                                 .search_width = 2,
                                 .seeds = 12,
                                 .rand_xor_mask = 0x128394,
@@ -629,6 +478,7 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
+    op.codes = codes_put(p, codes, c->rows.cols);
     op.filter = filters_put(p, &c->filters, q);
     op.ids = place_room(p, count * sizeof *ids);
     op.distances = place_room(p, count * sizeof *distances);
@@ -641,17 +491,18 @@ static peri_status search_at(place *p, const knn_case *c, const uint32_t *graph,
     return PERI_OK;
 }
 
-static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree) {
+static void check_search(pair *t, const knn_case *c, const uint32_t *graph, size_t degree,
+                         const peri_codes_view *codes) {
     size_t q = c->queries.rows, count = q * c->k;
     int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     float *wanted_values = test_new(count, sizeof *wanted_values);
     float *found_values = test_new(count, sizeof *found_values);
     uint32_t *wanted_visited = test_new(q, sizeof *wanted_visited);
     uint32_t *found_visited = test_new(q, sizeof *found_visited);
-    place_must(search_at(&t->ref, c, graph, degree, wanted, wanted_values, wanted_visited),
+    place_must(search_at(&t->ref, c, graph, degree, codes, wanted, wanted_values, wanted_visited),
                "ref graph_search");
     if (went(t, PERI_OP_GRAPH_SEARCH, "graph_search",
-             search_at(&t->tested, c, graph, degree, found, found_values, found_visited))) {
+             search_at(&t->tested, c, graph, degree, codes, found, found_values, found_visited))) {
         compare_hits("graph_search", c, wanted, wanted_values, found, found_values);
         CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
               "graph_search %s: distances computed differ", peri_dtype_name(c->rows.dtype));
@@ -683,7 +534,15 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
         CHECK(memcmp(wanted, found, rows * kept * sizeof *found) == 0, "graph_prune, %zu rows",
               rows);
     clear(t);
-    check_search(t, &c, wanted, kept);
+    check_links(t, &c, &knn, degree, kept);
+    check_links(t, &c, &knn, degree, degree);
+    peri_codes_view codes = { .low = NULL };
+    check_search(t, &c, wanted, kept, &codes);
+    if (dtype == PERI_F32 || dtype == PERI_F16) {
+        codes = test_codes(&c.rows, metric, c.lengths);
+        check_search(t, &c, wanted, kept, &codes);
+        test_codes_free(&codes);
+    }
     filters_free(&c.filters);
     lists_free(&knn);
     free(c.rows.data);
@@ -698,6 +557,8 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
 static void sweep_rows(pair *t) {
     static const size_t dims[] = { 1, 31, 32, 33, 100, 130, 257 };
     for (size_t a = 0; a < TEST_DTYPES; a++) {
+        check_scatter(t, dtypes[a], 50, 33, 20, true);
+        check_scatter(t, dtypes[a], 30, 1 + a, 30, false);
         for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
             check_lengths(t, dtypes[a], 9, dims[d]);
             check_gather(t, dtypes[a], 50, dims[d], 33, d % 3);
@@ -705,6 +566,7 @@ static void sweep_rows(pair *t) {
                 check_convert(t, dtypes[a], dtypes[b], 5, dims[d], d % 2, d % 2 == 0 ? 1 : 300);
         }
     }
+    check_scatter(t, PERI_I64, 20, 3, 7, true);
     check_gather(t, PERI_I64, 20, 3, 7, 0);
     check_gather(t, PERI_U32, 20, 4, 70, 0);
     check_convert(t, PERI_I32, PERI_I32, 3, 5, 1, 1);
@@ -748,29 +610,6 @@ static void sweep_refine(pair *t) {
     }
 }
 
-static void sweep_clusters(pair *t) {
-    static const struct {
-        size_t rows, cols, clusters;
-    } shapes[] = { { 1, 1, 1 },    { 33, 3, 7 },    { 5, 31, 40 },  { 100, 32, 12 },
-                   { 65, 33, 13 }, { 64, 130, 97 }, { 300, 17, 64 } };
-    for (size_t a = 0; a < TEST_DTYPES; a++) {
-        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-            size_t n = shapes[s].rows, d = shapes[s].cols, clusters = shapes[s].clusters;
-            for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
-                check_assign(t, dtypes[a], metrics[m], n, d, clusters, false);
-                check_assign(t, dtypes[a], metrics[m], n, d, clusters, true);
-            }
-            for (int form = 0; form < 4; form++) check_sums(t, dtypes[a], n, d, clusters, form);
-        }
-        if (t->small) continue;
-        check_assign(t, dtypes[a], PERI_SQEUCLIDEAN, 3000, 48, 1100, false);
-        check_assign(t, dtypes[a], PERI_COSINE, 700, 130, 300, false);
-        check_sums(t, dtypes[a], 3000, 50, 3, 0);
-        check_sums(t, dtypes[a], 3000, 50, 200, 3);
-    }
-    for (size_t m = 0; m < PERI_METRIC_COUNT; m++) check_assign_values(t, metrics[m], 20);
-}
-
 static void sweep_graphs(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
@@ -792,6 +631,7 @@ int main(void) {
     place_open(&t.tested, device);
     sweep_rows(&t);
     sweep_knn(&t);
+    sweep_lists(&t);
     sweep_clusters(&t);
     sweep_refine(&t);
     sweep_graphs(&t);

@@ -1,7 +1,7 @@
 /* distances_test: the sum kernels of every instruction set against the canonical routine, bit for
  * bit: every dtype and metric, dimensions 1..130 and odd large ones, rows by range and by slot;
  * values that underflow, overflow and cancel. */
-#include "operate.h"
+#include "codes.h"
 
 #define ROWS 7
 
@@ -105,6 +105,69 @@ static void check_strange(peri_metric metric, size_t dim) {
     }
 }
 
+/* Codes 0..255 at random, and all 255 under the largest weights. */
+static void check_codes(peri_metric metric, size_t dim, bool largest) {
+    peri_view rows = test_matrix(PERI_F32, ROWS, dim, 0, dim);
+    peri_view query = test_matrix(PERI_F32, 1, dim, 0, dim + 1);
+    float *lengths = test_lengths(&rows), found[ROWS];
+    peri_codes_view codes = test_codes(&rows, metric, lengths);
+    uint32_t cols = (uint32_t)codes.rows.cols, slots[] = { 6, 0, 3, 3, 1, 5, 2 };
+    uint8_t *encoded = test_new(peri_code_query_bytes(cols), 1);
+    float *values = query.data;
+    for (size_t j = 0; j < dim && largest; j++) values[j] = j % 2 == 0 ? -1 : 1;
+    for (size_t j = 0; j < ROWS * cols && largest; j++)
+        ((uint8_t *)codes.rows.data)[j] = j % cols % 2 == 0 ? 255 : 0;
+    peri_code_query(&codes, metric, query.data, dim, encoded);
+    for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
+        peri_distances d;
+        if (!peri_isa_force((peri_isa)isa)) continue;
+        peri_distances_codes(&d, metric, &codes);
+        peri_distances_slots(&d, encoded, 0, slots, ROWS, found);
+        for (size_t i = 0; i < ROWS; i++) {
+            const uint8_t *row = peri_view_row(&codes.rows, slots[i]);
+            float wanted = peri_code_distance(metric, encoded, row, cols);
+            CHECK(wanted == found[i], "codes, %s %s dim %zu: %a, wanted %a",
+                  peri_isa_name((peri_isa)isa), peri_metric_name(metric), dim, (double)found[i],
+                  (double)wanted);
+        }
+    }
+    peri_isa_force(PERI_ISA_COUNT);
+    free(encoded);
+    test_codes_free(&codes);
+    free(lengths);
+    free(rows.data);
+    free(query.data);
+}
+
+/* A value by the codes is near the distance that they stand for. */
+static void check_code_meaning(peri_metric metric) {
+    size_t dim = 64;
+    peri_view rows = test_matrix(PERI_F32, 2, dim, 0, 5);
+    float *lengths = test_lengths(&rows);
+    for (size_t j = 0; j < 2 * dim; j++) ((float *)rows.data)[j] *= 0.6f;
+    for (size_t r = 0; r < 2; r++) ((float *)rows.data)[r * dim + 5] = -0.86f; /* constant there */
+    peri_codes_view codes = test_codes(&rows, metric, lengths);
+    uint8_t encoded[128];
+    const float *query = rows.data;
+    peri_code_query(&codes, metric, query, dim, encoded);
+    float value = peri_code_distance(metric, encoded, peri_view_row(&codes.rows, 1), 64), unit = 1;
+    float wanted = peri_canonical_distance(metric, PERI_F32, query, peri_view_row(&rows, 1), 64, 1,
+                                           1);
+    double most = 0, offset = 0;
+    for (size_t j = 0; j < dim; j++) {
+        most = fmax(most, fabs((double)query[j] * (double)codes.step[j]));
+        offset -= (double)query[j] * (double)codes.low[j];
+    }
+    unit = metric == PERI_SQEUCLIDEAN ? codes.step[0] * codes.step[0]
+                                      : (float)most / PERI_CODE_WEIGHT;
+    double got = (double)(value * unit) + (metric == PERI_SQEUCLIDEAN ? 0 : offset);
+    CHECK(fabs(got - (double)wanted) < 0.05 * (1 + fabs((double)wanted)), "%s: %g by codes, is %g",
+          peri_metric_name(metric), got, (double)wanted);
+    test_codes_free(&codes);
+    free(lengths);
+    free(rows.data);
+}
+
 static void check_report(void) {
     float values[] = { 4.0f, -0.0f, INFINITY }, squared[] = { 4.0f, 2.0f, INFINITY };
     peri_metric_report(PERI_INNER_PRODUCT, values, 3);
@@ -139,6 +202,13 @@ int main(void) {
         check_strange(test_metrics[m], 96);
         check_strange(test_metrics[m], 105);
     }
+    for (int m = 0; m < TEST_METRICS; m++) {
+        for (size_t dim = 1; dim <= 130; dim++) check_codes(test_metrics[m], dim, dim % 2 == 0);
+        check_codes(test_metrics[m], PERI_DIM_MAX, true);
+        check_codes(test_metrics[m], 4095, false);
+    }
+    check_code_meaning(PERI_SQEUCLIDEAN);
+    check_code_meaning(PERI_INNER_PRODUCT);
     check_report();
     return check_done();
 }

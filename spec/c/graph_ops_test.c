@@ -1,9 +1,9 @@
 /* graph_ops_test: NN-descent, pruning and the walk on the cpu backend against ref, bit for bit:
  * every dtype and metric, random, clustered and repeated rows, awkward sizes, filters,
- * hierarchies, 1..4 threads and every instruction set; and what must hold of their results
+ * hierarchies, codes in place of the rows, 1..4 threads and every instruction set; and what must hold of their results
  * whatever the backend. */
+#include "codes.h"
 #include "core/bitset.h"
-#include "operate.h"
 
 #define THREADS 4
 #define DIM 24
@@ -170,9 +170,11 @@ static void compare_search(peri_op_graph_search *op, const char *what) {
     bool same = memcmp(wanted.ids, got.ids, all * 8) == 0 &&
                 memcmp(wanted.distances, got.distances, all * 4) == 0 &&
                 memcmp(wanted.visited, got.visited, q * 4) == 0;
-    CHECK(same, "search differs: %s %s %s n %zu itopk %zu width %zu seeds %zu k %zu filters %u",
-          what, peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric), op->rows.rows,
-          op->itopk_size, op->search_width, op->seeds, op->k, op->filter.count);
+    CHECK(
+        same,
+        "search differs: %s %s %s n %zu itopk %zu width %zu seeds %zu k %zu filters %u rerank %zu",
+        what, peri_dtype_name(op->rows.dtype), peri_metric_name(op->metric), op->rows.rows,
+        op->itopk_size, op->search_width, op->seeds, op->k, op->filter.count, op->rerank);
     size_t outside = 0;
     for (size_t i = 0; i < all && op->filter.count > 0; i++) {
         size_t of = op->filter.which == NULL ? 0 : op->filter.which[i / op->k];
@@ -257,6 +259,8 @@ static void compare_searches(peri_op_graph_search *op, const char *what) {
         op->seeds = plans[i].seeds;
         op->k = plans[i].k;
         op->hierarchy = (peri_hierarchy){ .entry = i % 2 == 0 ? PERI_SLOT_NONE : 0 };
+        size_t middle = (op->k + op->itopk_size) / 2;
+        op->rerank = i % 3 == 0 ? op->itopk_size : i % 3 == 1 ? op->k : middle;
         compare_search(op, what);
         compare_landmarks(op, what);
         if (i < 3) compare_filtered(op, what);
@@ -288,6 +292,17 @@ static void check_batches(peri_op_graph_search *op) {
     op->queries = queries;
     results_free(&all);
     results_free(&one);
+}
+
+/* The same walks by codes of the rows. */
+static void compare_coded(peri_op_graph_search *op, const char *what) {
+    if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16) return;
+    op->codes = test_codes(&op->rows, op->metric, op->lengths);
+    compare_searches(op, what);
+    op->rerank = 12;
+    if (op->rows.rows > 100) check_batches(op);
+    test_codes_free(&op->codes);
+    op->codes.rows.data = NULL;
 }
 
 /* ---- all together ------------------------------------------------------------------------- */
@@ -330,6 +345,7 @@ static void check_case(data_kind kind, peri_dtype dtype, peri_metric metric, siz
                                     .rand_xor_mask = 7 };
     compare_searches(&search, what);
     if (n > 100) check_batches(&search);
+    compare_coded(&search, what);
     free(graph);
     free(lengths);
     free(queries.data);

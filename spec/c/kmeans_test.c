@@ -121,7 +121,7 @@ static void check_quality(size_t rows, size_t cols, size_t clusters, float sprea
         asked.n_iters = 30;
         asked.seed = seed;
         place_must(peri_kmeans_train(&asked, &centroids, &report), "train");
-        CHECK(report.inertia <= 1.25 * naive,
+        CHECK(report.inertia <= 1.04 * naive,
               "%zu x %zu to %zu, spread %g, seed %d: inertia %g, the naive one has %g", rows, cols,
               clusters, (double)spread, (int)seed, report.inertia, naive);
         CHECK(report.smallest > 0 && report.largest < rows, "sizes %zu..%zu of %zu",
@@ -146,7 +146,7 @@ static float *train_bits(peri_context *context, const peri_view *view, peri_plac
 }
 
 static void check_same(const char *what, peri_dtype dtype, peri_kmeans asked) {
-    peri_view view = blobs_of(dtype, 3000, 21, 12, 0.1f, 11);
+    peri_view view = blobs_of(dtype, 1300, 21, 12, 0.1f, 11);
     size_t count = asked.n_clusters * view.cols, at = 0;
     peri_kmeans_report report, other;
     float *wanted = train_bits(shared, &view, PERI_CPU, asked, &report);
@@ -173,11 +173,20 @@ static void check_same(const char *what, peri_dtype dtype, peri_kmeans asked) {
 static void check_ways(void) {
     static const peri_dtype dtypes[] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
     peri_kmeans asked = PERI_KMEANS_INIT;
-    asked.n_iters = 6;
+    asked.n_iters = 4;
     asked.n_clusters = 40;
     for (size_t a = 0; a < TEST_DTYPES; a++) check_same("plain", dtypes[a], asked);
+    asked.batch_rows = 700;
+    check_same("batches", PERI_U8, asked);
     asked.balanced = true;
+    check_same("balanced batches", PERI_F32, asked);
+    asked.batch_rows = 0;
     check_same("balanced", PERI_F32, asked);
+    asked.hierarchical = true;
+    check_same("hierarchical", PERI_F32, asked);
+    asked.metric = PERI_COSINE;
+    check_same("hierarchical cosine", PERI_I8, asked);
+    asked.hierarchical = false;
     asked.metric = PERI_COSINE;
     check_same("balanced cosine", PERI_F16, asked);
     asked.init = PERI_KMEANS_RANDOM;
@@ -188,10 +197,12 @@ static void check_ways(void) {
 /* ---- awkward rows ------------------------------------------------------------------------- */
 
 static void check_awkward(const char *what, const peri_view *view, peri_kmeans asked) {
-    for (unsigned form = 0; form < 4; form++) {
+    for (unsigned form = 0; form < 12; form++) {
         peri_kmeans_report report;
         asked.balanced = (form & 1) != 0;
         asked.init = (form & 2) != 0 ? PERI_KMEANS_RANDOM : PERI_KMEANS_PLUSPLUS;
+        asked.hierarchical = form >= 4 && form < 8;
+        asked.batch_rows = form < 8 ? 0 : asked.n_clusters + 3;
         float *bits = train_bits(shared, view, PERI_CPU, asked, &report);
         size_t bad = 0;
         for (size_t i = 0; i < asked.n_clusters * view->cols; i++) bad += isfinite(bits[i]) ? 0 : 1;
@@ -211,7 +222,7 @@ static void check_awkwards(void) {
     check_awkward("one cluster", &view, asked);
     asked.n_clusters = 50;
     check_awkward("as many clusters as rows", &view, asked);
-    asked.n_clusters = 8;
+    asked.n_clusters = 17;
     for (size_t i = 0; i < 50; i++) ((float *)peri_view_row(&view, i))[2] = 1.5f;
     check_awkward("a constant column", &view, asked);
     for (size_t i = 0; i < 50; i++)
@@ -264,6 +275,13 @@ static void check_refusals(void) {
     asked.n_iters = 0;
     check_refused(asked, "n_iters");
     asked.n_iters = 100;
+    asked.batch_rows = 499;
+    check_refused(asked, "batch_rows: 499");
+    asked.batch_rows = 600;
+    asked.hierarchical = true;
+    check_refused(asked, "train_fraction");
+    asked.batch_rows = 0;
+    asked.hierarchical = false;
     size_t polls = 0, blocks, blocks_after;
     peri_control control = { stop_at_once, &polls };
     peri_context_stats stats;

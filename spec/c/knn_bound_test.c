@@ -6,7 +6,8 @@
 #define QUERIES 40
 #define ROWS 1500
 #define DIM 48
-#define K 10
+#define K_FEW 10
+#define K_MANY 150
 
 static peri_context *context;
 static peri_device *cpu, *ref;
@@ -100,7 +101,7 @@ static peri_view made(peri_dtype dtype, bool query, size_t rows, make_fn make) {
 }
 
 static void compare(peri_op_knn *op, const char *name) {
-    size_t count = QUERIES * K, at = 0;
+    size_t count = QUERIES * op->k, at = 0;
     int64_t *wanted_ids = test_new(count, sizeof *wanted_ids), *ids = test_new(count, sizeof *ids);
     float *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     op->ids = wanted_ids;
@@ -128,10 +129,10 @@ static void compare(peri_op_knn *op, const char *name) {
     free(found);
 }
 
-static void check_data(const char *name, make_fn make) {
+static void check_data(const char *name, make_fn make, size_t k) {
     for (int dtype = PERI_F32; dtype <= PERI_F16; dtype++) {
         for (int m = 0; m < TEST_METRICS; m++) {
-            peri_op_knn op = { .kind = PERI_OP_KNN, .metric = test_metrics[m], .k = K };
+            peri_op_knn op = { .kind = PERI_OP_KNN, .metric = test_metrics[m], .k = k };
             op.queries = made(PERI_F32, true, QUERIES, make);
             op.rows = made((peri_dtype)dtype, false, ROWS, make);
             float *lengths = test_lengths(&op.rows);
@@ -173,7 +174,10 @@ int main(void) {
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++)
         if (!peri_isa_present((peri_isa)isa))
             check_skip(peri_isa_name((peri_isa)isa), "this CPU lacks it");
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) check_data(sets[i].name, sets[i].make);
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        check_data(sets[i].name, sets[i].make, K_FEW);
+        check_data(sets[i].name, sets[i].make, K_MANY);
+    }
     peri_context_release(context);
     return check_done();
 }

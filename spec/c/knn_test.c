@@ -204,6 +204,45 @@ static void check_extremes(peri_dtype dtype, peri_metric metric) {
     free(t.op.rows.data);
 }
 
+/* Rows and queries of bytes drawn from a few values; every `zeros`-th row and query is 0. */
+static void check_bytes(peri_dtype dtype, peri_metric metric, const uint8_t *bytes, uint32_t kinds,
+                        size_t dim, size_t k, size_t zeros, const char *what) {
+    trial t = { .what = what };
+    size_t rows = dim > 1000 ? 90 : 2500;
+    t.op.metric = metric;
+    t.op.k = k;
+    t.op.queries = test_matrix(dtype, 20, dim, 0, 1);
+    t.op.rows = test_matrix(dtype, rows, dim, 3, 2);
+    for (size_t i = 0; i < 20 + rows; i++) {
+        uint8_t *row = i < 20 ? peri_view_row(&t.op.queries, i) : peri_view_row(&t.op.rows, i - 20);
+        for (size_t j = 0; j < dim; j++)
+            row[j] = i % zeros == 0 ? 0 : bytes[peri_random_below(8, i * dim + j, kinds)];
+    }
+    check_trial(&t);
+    free(t.op.queries.data);
+    free(t.op.rows.data);
+}
+
+/* The ends of the range in every mixture, at the longest rows; many equal distances; equal rows. */
+static void check_all_bytes(peri_dtype dtype, peri_metric metric) {
+    static const uint8_t ends[] = { 0x80, 0x7F, 0xFF, 0x00 }, small[] = { 0, 1, 2 }, one[] = { 7 };
+    for (uint32_t kinds = 1; kinds <= 4; kinds++)
+        check_bytes(dtype, metric, ends, kinds, PERI_DIM_MAX, 9, 1000, "ends of the range");
+    check_bytes(dtype, metric, ends, 4, 129, 30, 50, "ends of the range");
+    for (size_t k = 1; k <= 400; k = 3 * k + 7) {
+        check_bytes(dtype, metric, small, 3, 9, k, 40, "ties");
+        check_bytes(dtype, metric, one, 1, 5, k, 1000, "equal rows");
+        check_bytes(dtype, metric, one, 1, 66, k, 3, "equal rows and zeros");
+    }
+}
+
+/* What is kept of a query is reduced many times, or never. */
+static void check_many_results(peri_dtype dtype, peri_metric metric) {
+    static const size_t ks[] = { 17, 100, 640, 999 };
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
+        check_shape(dtype, metric, 15, 3000, 12 + i, ks[i], NULL, "many results");
+}
+
 /* ---- control ------------------------------------------------------------------------------ */
 
 typedef struct follower {
@@ -271,6 +310,7 @@ int main(void) {
             check_counts_of_rows((peri_dtype)dtype, test_metrics[m]);
             check_batches((peri_dtype)dtype, test_metrics[m]);
             check_filters((peri_dtype)dtype, test_metrics[m]);
+            check_many_results((peri_dtype)dtype, test_metrics[m]);
             if (dtype % 2 == 0) check_threads((peri_dtype)dtype, test_metrics[m]);
         }
     }
@@ -278,6 +318,8 @@ int main(void) {
     for (int m = 0; m < TEST_METRICS; m++) {
         check_extremes(PERI_I8, test_metrics[m]);
         check_extremes(PERI_U8, test_metrics[m]);
+        check_all_bytes(PERI_I8, test_metrics[m]);
+        check_all_bytes(PERI_U8, test_metrics[m]);
     }
     check_control(false);
     check_control(true);

@@ -1,7 +1,7 @@
 /* assign_coarse.c: the coarse pass of assignment and its certificate.
  *
  * Each row keeps the two largest products (see assign_block.h). With the canonical distance T to
- * the centroid of the largest, the bound of knn_coarse.c says what the product of any centroid at T
+ * the centroid of the largest, the bound of knn_bound.c says what the product of any centroid at T
  * or nearer would at least be. If the second largest is below, no other centroid is as near: the
  * label is certified by one distance. Otherwise, near ties and equal centroids, the row is doubtful
  * and meets all centroids again, now with that threshold, and those that pass it get their
@@ -269,6 +269,7 @@ void peri_assign_coarse_resolve(const peri_assign_job *job, size_t first, size_t
     size_t wide = job->kernels->queries, dim = job->op->rows.cols, count = stop - first;
     float *panel = panels_of(job, worker), norms[PERI_BLOCK_ROWS_MAX], minus[PERI_BLOCK_ROWS_MAX];
     float least[PERI_BLOCK_QUERIES_MAX];
+    float scores[PERI_BLOCK_SCORES_MAX];
     uint32_t masks[PERI_BLOCK_QUERIES_MAX], valid;
     doubt doubts[PERI_BLOCK_ROWS_MAX];
     pack(job, rows, 0, count, worker, panel, norms);
@@ -277,8 +278,11 @@ void peri_assign_coarse_resolve(const peri_assign_job *job, size_t first, size_t
     for (size_t t = 0; t < job->tile_count; t++) {
         size_t left = peri_min_size(wide, job->op->centroids.rows - t * wide);
         for (size_t i = 0; i < wide; i++) least[i] = -job->starts[t * wide + i];
-        job->kernels->tile(panel, minus, job->tiles + t * wide * dim, (uint32_t)dim, least, masks);
-        for (size_t i = 0; i < left; i++) {
+        uint32_t hits = job->kernels->tile(panel, minus, job->tiles + t * wide * dim, (uint32_t)dim,
+                                           least, masks, scores);
+        for (; hits != 0; hits &= hits - 1) {
+            size_t i = (size_t)__builtin_ctz(hits);
+            if (i >= left) break;
             for (uint32_t mask = masks[i] & valid; mask != 0; mask &= mask - 1) {
                 doubt *d = &doubts[__builtin_ctz(mask)];
                 d->slots[d->waiting++] = (uint32_t)(t * wide + i);

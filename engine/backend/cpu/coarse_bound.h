@@ -1,5 +1,5 @@
 /* coarse_bound.h: what a product must not be below for a row to be near: the certified bound of the
- * coarse passes, derived in knn_coarse.c. Shared by exact search and by assignment, where a
+ * coarse passes, derived in knn_bound.c. Shared by exact search and by assignment, where a
  * centroid is the row and a row the query. */
 #ifndef PERI_BACKEND_CPU_COARSE_BOUND_H
 #define PERI_BACKEND_CPU_COARSE_BOUND_H

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "backend/cpu/sums.h"
+#include "core/code.h"
 #include "core/distance.h"
 
 #define SCALAR_SUMS(name, routine, dtype)                                                          \
@@ -25,9 +26,17 @@ SCALAR_SUMS(dot_f16, peri_canonical_dot, PERI_F16)
 SCALAR_SUMS(dot_i8, peri_canonical_dot, PERI_I8)
 SCALAR_SUMS(dot_u8, peri_canonical_dot, PERI_U8)
 
+static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                         size_t count, uint32_t dim, float *sums) {
+    for (size_t i = 0; i < count; i++)
+        sums[i] = peri_code_distance(PERI_INNER_PRODUCT, query,
+                                     (const uint8_t *)peri_sums_row(rows, stride, slots, i), dim);
+}
+
 const peri_sums_table peri_sums_scalar = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    code_product,
 };
 
 const peri_sums_table *peri_sums_chosen(void) {
@@ -35,6 +44,8 @@ const peri_sums_table *peri_sums_chosen(void) {
 #if defined(__x86_64__)
     case PERI_ISA_AVX512: return &peri_sums_avx512;
     case PERI_ISA_AVX2: return &peri_sums_avx2;
+#elif defined(__aarch64__)
+    case PERI_ISA_NEON: return &peri_sums_neon;
 #endif
     default: return &peri_sums_scalar;
     }
@@ -53,6 +64,16 @@ void peri_distances_init(peri_distances *d, peri_metric metric, const peri_view 
                            .lengths = lengths };
     d->sums = squared ? table->sqeuclidean[rows->dtype] : table->dot[rows->dtype];
     d->dots = table->dot[peri_query_dtype(rows->dtype)];
+}
+
+void peri_distances_codes(peri_distances *d, peri_metric metric, const peri_codes_view *codes) {
+    const peri_sums_table *table = peri_sums_chosen();
+    *d = (peri_distances){ .metric = PERI_SQEUCLIDEAN, /* sums are values */
+                           .dtype = PERI_U8,
+                           .dim = (uint32_t)codes->rows.cols,
+                           .rows = codes->rows.data,
+                           .stride = codes->rows.stride_bytes };
+    d->sums = peri_code_squared(metric) ? table->sqeuclidean[PERI_U8] : table->code_product;
 }
 
 float peri_distances_query_length(const peri_distances *d, const void *query) {

@@ -7,7 +7,13 @@
 
 #include "perigee_backend.h"
 
-typedef enum peri_isa { PERI_ISA_SCALAR, PERI_ISA_AVX2, PERI_ISA_AVX512, PERI_ISA_COUNT } peri_isa;
+typedef enum peri_isa {
+    PERI_ISA_SCALAR,
+    PERI_ISA_AVX2,
+    PERI_ISA_AVX512,
+    PERI_ISA_NEON,
+    PERI_ISA_COUNT
+} peri_isa;
 
 const char *peri_isa_name(peri_isa isa);
 bool peri_isa_present(peri_isa isa);
@@ -34,6 +40,9 @@ typedef struct peri_distances {
 
 void peri_distances_init(peri_distances *d, peri_metric metric, const peri_view *rows,
                          const float *lengths);
+
+/* Values of codes in place of distances: the query is what peri_code_query makes of it. */
+void peri_distances_codes(peri_distances *d, peri_metric metric, const peri_codes_view *codes);
 
 /* Length of a query: 0 unless the metric is cosine. */
 float peri_distances_query_length(const peri_distances *d, const void *query);

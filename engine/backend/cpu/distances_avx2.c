@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backend/cpu/sums.h"
+#include "core/code.h"
 
 #define GROUP 2
 #define PARTS 4 /* registers of 8 lanes */
@@ -146,6 +147,30 @@ INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const 
     }
 }
 
+/* ---- codes --------------------------------------------------------------------------------- */
+
+/* sum + products of 32 codes with 32 weights; two products fit 16 bits (code.h). */
+INLINE __m256i code_step(const int8_t *weights, __m256i codes, __m256i sum) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)weights);
+    __m256i pairs = _mm256_maddubs_epi16(codes, w);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                         size_t count, uint32_t dim, float *out) {
+    const int8_t *weights = query;
+    for (size_t i = 0; i < count; i++) {
+        const char *row = peri_sums_row(rows, stride, slots, i);
+        __m256i high = _mm256_setzero_si256(), low = high;
+        for (size_t j = 0; j < dim; j += 32) {
+            __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(row + j));
+            high = code_step(weights + j, codes, high);
+            low = code_step(weights + dim + j, codes, low);
+        }
+        out[i] = peri_code_product(whole_fold(high), whole_fold(low));
+    }
+}
+
 /* ---- the table ----------------------------------------------------------------------------- */
 
 #define KERNEL(name, form, dtype, squared)                                                         \
@@ -166,4 +191,5 @@ KERNEL(dot_u8, whole_sums, PERI_U8, false)
 const peri_sums_table peri_sums_avx2 = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    code_product,
 };

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "backend/cpu/sums.h"
+#include "core/code.h"
 
 #define GROUP 4
 #define INLINE static inline __attribute__((always_inline))
@@ -126,6 +127,21 @@ INLINE void whole_lanes(peri_dtype dtype, bool squared, int group, const char *q
     }
 }
 
+/* The sums of four rows, each over its 16 lanes. */
+INLINE __m128i whole_fold_4(const __m512i sums[GROUP]) {
+    __m256i s8[GROUP];
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++)
+        s8[r] = _mm256_add_epi32(_mm512_castsi512_si256(sums[r]),
+                                 _mm512_extracti64x4_epi64(sums[r], 1));
+    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[0], s8[1]),
+                                  _mm256_unpackhi_epi32(s8[0], s8[1]));
+    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[2], s8[3]),
+                                  _mm256_unpackhi_epi32(s8[2], s8[3]));
+    __m256i all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+
 INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
@@ -138,12 +154,59 @@ INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const 
             for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
         whole_lanes(dtype, squared, GROUP, query, row, dim, sums);
-        for (size_t r = 0; r < GROUP; r++) out[i + r] = (float)_mm512_reduce_add_epi32(sums[r]);
+        _mm_storeu_ps(out + i, _mm_cvtepi32_ps(whole_fold_4(sums)));
     }
     for (; i < count; i++) {
         row[0] = peri_sums_row(rows, stride, slots, i);
         whole_lanes(dtype, squared, 1, query, row, dim, sums);
         out[i] = (float)_mm512_reduce_add_epi32(sums[0]);
+    }
+}
+
+/* ---- codes --------------------------------------------------------------------------------- */
+
+/* 64 bytes, or the last 32. */
+INLINE __m512i load_codes(const char *p, bool half) {
+    return half ? _mm512_maskz_loadu_epi8(UINT32_MAX, p) : _mm512_loadu_si512(p);
+}
+
+INLINE void code_lanes(int group, const char *weights, const char *const *rows, uint32_t dim,
+                       __m512i high[GROUP], __m512i low[GROUP]) {
+    for (int r = 0; r < group; r++) high[r] = low[r] = _mm512_setzero_si512();
+    for (size_t j = 0; j < dim; j += 64) {
+        bool half = dim - j < 64;
+        __m512i h = load_codes(weights + j, half), l = load_codes(weights + dim + j, half);
+#pragma GCC unroll 4
+        for (int r = 0; r < group; r++) {
+            __m512i codes = load_codes(rows[r] + j, half);
+            high[r] = _mm512_dpbusd_epi32(high[r], codes, h);
+            low[r] = _mm512_dpbusd_epi32(low[r], codes, l);
+        }
+    }
+}
+
+/* peri_code_product of four rows: exact in doubles, then rounded once. */
+INLINE __m128 code_products(__m128i high, __m128i low) {
+    __m256d all = _mm256_fmadd_pd(_mm256_cvtepi32_pd(high), _mm256_set1_pd(-64.0),
+                                  _mm256_sub_pd(_mm256_setzero_pd(), _mm256_cvtepi32_pd(low)));
+    return _mm256_cvtpd_ps(all);
+}
+
+static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                         size_t count, uint32_t dim, float *out) {
+    __m512i high[GROUP], low[GROUP];
+    const char *row[GROUP];
+    size_t i = 0;
+    for (; i + GROUP <= count; i += GROUP) {
+        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+        code_lanes(GROUP, query, row, dim, high, low);
+        _mm_storeu_ps(out + i, code_products(whole_fold_4(high), whole_fold_4(low)));
+    }
+    for (; i < count; i++) {
+        row[0] = peri_sums_row(rows, stride, slots, i);
+        code_lanes(1, query, row, dim, high, low);
+        out[i] = peri_code_product(_mm512_reduce_add_epi32(high[0]),
+                                   _mm512_reduce_add_epi32(low[0]));
     }
 }
 
@@ -167,4 +230,5 @@ KERNEL(dot_u8, whole_sums, PERI_U8, false)
 const peri_sums_table peri_sums_avx512 = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    code_product,
 };

@@ -13,7 +13,7 @@
 static atomic_int forced = PERI_ISA_COUNT;
 
 const char *peri_isa_name(peri_isa isa) {
-    static const char *const names[] = { "scalar", "avx2", "avx512" };
+    static const char *const names[] = { "scalar", "avx2", "avx512", "neon" };
     return (unsigned)isa < PERI_ISA_COUNT ? names[isa] : "unknown";
 }
 
@@ -40,11 +40,21 @@ static bool has_avx2(void) { return false; }
 static bool has_avx512(void) { return false; }
 #endif
 
+/* Every 64-bit Arm CPU has it. */
+static bool has_neon(void) {
+#if defined(__aarch64__)
+    return true;
+#else
+    return false;
+#endif
+}
+
 bool peri_isa_present(peri_isa isa) {
     switch (isa) {
     case PERI_ISA_SCALAR: return true;
     case PERI_ISA_AVX2: return has_avx2();
     case PERI_ISA_AVX512: return has_avx512();
+    case PERI_ISA_NEON: return has_neon();
     case PERI_ISA_COUNT: break;
     }
     return false;
@@ -53,7 +63,10 @@ bool peri_isa_present(peri_isa isa) {
 peri_isa peri_isa_chosen(void) {
     int asked = atomic_load_explicit(&forced, memory_order_relaxed);
     if (asked != PERI_ISA_COUNT) return (peri_isa)asked;
-    return has_avx512() ? PERI_ISA_AVX512 : has_avx2() ? PERI_ISA_AVX2 : PERI_ISA_SCALAR;
+    return has_avx512() ? PERI_ISA_AVX512
+           : has_avx2() ? PERI_ISA_AVX2
+           : has_neon() ? PERI_ISA_NEON
+                        : PERI_ISA_SCALAR;
 }
 
 bool peri_isa_force(peri_isa isa) {

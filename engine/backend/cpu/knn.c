@@ -8,8 +8,9 @@
 #include "backend/cpu/ops.h"
 
 #include <math.h>
+#include <string.h>
 
-#include "backend/cpu/knn_plan.h"
+#include "backend/cpu/knn_keep.h"
 #include "core/checked.h"
 #include "core/matrix.h"
 #include "core/memory.h"
@@ -18,14 +19,15 @@
 #define COARSE_QUERIES_LEAST 6u /* below, reading the rows is what costs (Zen 4, 60 000 x 96) */
 #define COARSE_K_SHARE 3u       /* the coarse pass pays while k is below rows / this */
 #define COARSE_PASSING_SHARE 6u /* own filters: direct when fewer than rows / this pass */
-#define HEAP_BYTES_MAX (UINT64_C(64) << 20)   /* heaps of a batch beyond the output */
+#define ENTRY_BYTES_MAX (UINT64_C(64) << 20)  /* of a batch, on all workers */
 #define TILE_BYTES_MAX (UINT64_C(16) << 20)   /* transposed queries of a batch */
 #define BLOCK_BYTES_MAX (UINT64_C(768) << 10) /* transposed queries of a block: most of an L2 */
-#define BLOCK_QUERIES_MAX 480u
+#define BLOCK_QUERIES_MAX 1020u
+#define BLOCK_QUERIES_LEAST 336u /* with fewer, packing costs more than tiles from L3 (Zen 5) */
 #define BATCH_QUERIES_MAX 4096u
 #define DIRECT_BLOCK_QUERIES 64u
 #define DIRECT_SEGMENT_BYTES 262144u /* rows that stay in L2 while a block of queries passes */
-#define TASK_PRODUCTS 100000000u     /* multiply-adds of a coarse task: a few ms, for polling */
+#define TASK_PRODUCTS 250000000u     /* multiply-adds of a coarse task: a few ms, for polling */
 #define ALONE_PRODUCTS 200000u       /* below, waking workers costs more than it saves */
 
 typedef struct layout {
@@ -70,31 +72,33 @@ static void order_queries(peri_knn_job *job) {
 
 /* Sizes that depend on the operation's shape and the context's threads only. */
 static void plan_sizes(peri_knn_job *job, const peri_device *device, const peri_op_knn *op) {
-    size_t dim = op->rows.cols, row_bytes = dim * sizeof(float);
+    /* Columns of i8 and u8 take two bytes in a tile at most. */
+    size_t dim = op->rows.cols, row_bytes = dim * (peri_dtype_bytes(op->rows.dtype) == 1 ? 2 : 4);
     job->op = op;
     job->workers = peri_threads(device->context, 0);
-    size_t heap_bytes = (job->workers - 1) * op->k * (sizeof(float) + sizeof(int64_t));
+    job->room = peri_keep_room(op->k);
+    size_t entry_bytes = job->workers * 2 * job->room * sizeof *job->entries;
     size_t limit = peri_min_size(BATCH_QUERIES_MAX, peri_max_size(1, op->queries.rows));
-    size_t fitting = peri_min_size(TILE_BYTES_MAX / row_bytes,
-                                   HEAP_BYTES_MAX / peri_max_size(1, heap_bytes));
+    size_t fitting = peri_min_size(TILE_BYTES_MAX / row_bytes, ENTRY_BYTES_MAX / entry_bytes);
     /* A tile at least: with fewer the coarse pass would multiply zeros. */
     job->batch_limit = peri_min_size(limit, peri_max_size(fitting, PERI_BLOCK_QUERIES_MAX));
-    size_t block = peri_min_size(BLOCK_QUERIES_MAX, BLOCK_BYTES_MAX / row_bytes);
-    job->block_limit = peri_max_size(1, block / PERI_BLOCK_QUERIES_MAX) * PERI_BLOCK_QUERIES_MAX;
+    size_t block = peri_max_size(BLOCK_QUERIES_LEAST, BLOCK_BYTES_MAX / row_bytes);
+    job->block_limit = peri_min_size(BLOCK_QUERIES_MAX, block) / PERI_BLOCK_QUERIES_MAX *
+                       PERI_BLOCK_QUERIES_MAX;
 }
 
 static void plan_memory(peri_knn_job *job, layout *l) {
     const peri_op_knn *op = job->op;
-    size_t dim = op->rows.cols, batch = job->batch_limit, others = job->workers - 1;
-    bool coarse = op->queries.rows >= COARSE_QUERIES_LEAST;
+    size_t dim = op->rows.cols, batch = job->batch_limit;
     job->order = take(l, op->queries.rows, sizeof *job->order);
-    job->heaps = take(l, job->workers * batch, sizeof *job->heaps);
-    job->heap_distances = take(l, others * batch * op->k, sizeof *job->heap_distances);
-    job->heap_ids = take(l, others * batch * op->k, sizeof *job->heap_ids);
     job->bounds = take(l, batch, sizeof *job->bounds);
-    if (!coarse) return;
+    job->kept = take(l, job->workers * batch, sizeof *job->kept);
+    job->entries = take(l, job->workers * batch * 2 * job->room, sizeof *job->entries);
+    job->sort_keys = take(l, job->workers * 2 * op->k, sizeof *job->sort_keys);
+    job->longest = take(l, job->workers, sizeof *job->longest);
+    if (op->queries.rows < COARSE_QUERIES_LEAST) return;
     job->centre = take(l, dim, sizeof *job->centre);
-    job->tiles = take(l, (batch + PERI_BLOCK_QUERIES_MAX) * dim, sizeof *job->tiles);
+    job->tiles = take(l, (batch + PERI_BLOCK_QUERIES_MAX) * (dim + 1), sizeof *job->tiles);
     job->brings = take(l, batch + PERI_BLOCK_QUERIES_MAX, sizeof *job->brings);
     job->worker_bytes = peri_knn_coarse_worker_bytes((uint32_t)dim, job->block_limit);
     job->worker_scratch = take(l, job->workers, job->worker_bytes);
@@ -135,7 +139,8 @@ static void plan_batch(peri_knn_job *job, size_t first, size_t running) {
     job->coarse = first < job->coarse_count;
     job->count = peri_min_size(job->batch_limit, stop - first);
     job->block_queries = job->coarse ? job->block_limit : DIRECT_BLOCK_QUERIES;
-    job->block_queries = peri_min_size(job->block_queries, job->count);
+    job->blocks = peri_ceil_div(job->count, job->block_queries);
+    job->block_queries = peri_ceil_div(job->count, job->blocks);
     if (job->coarse) /* whole tiles */
         job->block_queries = peri_ceil_div(job->block_queries, job->kernels->queries) *
                              job->kernels->queries;
@@ -176,32 +181,17 @@ static peri_status block_task(void *ud, size_t task, size_t worker) {
 }
 
 static void begin_batch(peri_knn_job *job) {
-    const peri_op_knn *op = job->op;
-    for (size_t i = 0; i < job->count; i++) {
-        size_t at = job->order[job->first + i] * op->k;
+    job->exact = !job->coarse || job->whole;
+    for (size_t i = 0; i < job->count; i++)
         atomic_store_explicit(&job->bounds[i], INFINITY, memory_order_relaxed);
-        peri_topk_init(peri_knn_heap(job, 0, i), op->distances + at, op->ids + at, op->k);
-    }
-    for (size_t worker = 1; worker < job->workers; worker++) {
-        for (size_t i = 0; i < job->count; i++) {
-            size_t at = ((worker - 1) * job->batch_limit + i) * op->k;
-            peri_topk_init(peri_knn_heap(job, worker, i), job->heap_distances + at,
-                           job->heap_ids + at, op->k);
-        }
+    for (size_t worker = 0; worker < job->workers; worker++) {
+        memset(peri_kept_of(job, worker, 0), 0, job->count * sizeof *job->kept);
+        job->longest[worker] = 0;
     }
 }
 
-/* Gathers what the workers found for one query into the output. */
-static peri_status merge_task(void *ud, size_t task, size_t worker) {
-    const peri_knn_job *job = ud;
-    peri_topk *top = peri_knn_heap(job, 0, task);
-    (void)worker;
-    for (size_t other = 1; other < job->workers; other++) {
-        const peri_topk *from = peri_knn_heap(job, other, task);
-        for (size_t i = 0; i < from->count; i++)
-            peri_topk_offer(top, from->distances[i], from->ids[i]);
-    }
-    peri_topk_finish(top);
+static peri_status finish_task(void *ud, size_t task, size_t worker) {
+    peri_keep_finish(ud, worker, task);
     return PERI_OK;
 }
 
@@ -228,7 +218,7 @@ static peri_status run_batches(peri_knn_job *job, peri_context *context, peri_lo
             PERI_TRY(peri_parallel(
                 context, &quiet, peri_ceil_div(job->count, job->kernels->queries), tile_task, job));
         PERI_TRY(peri_parallel(context, &loop, job->blocks * job->segments, block_task, job));
-        PERI_TRY(peri_parallel(context, &quiet, job->count, merge_task, job));
+        PERI_TRY(peri_parallel(context, &quiet, job->count, finish_task, job));
         r.done += job->blocks * job->segments;
     }
     return PERI_OK;
@@ -245,6 +235,7 @@ peri_status peri_cpu_knn(peri_stream *stream, const peri_op_knn *op, void *scrat
     (void)scratch_bytes;
     peri_distances_init(&job.distances, op->metric, &op->rows, op->lengths);
     job.kernels = peri_block_chosen();
+    job.select = peri_select_chosen();
     job.shared_filter = has_shared_filter(op);
     job.whole = op->rows.dtype == PERI_I8 || op->rows.dtype == PERI_U8;
     order_queries(&job);

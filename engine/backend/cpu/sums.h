@@ -9,9 +9,10 @@
 typedef struct peri_sums_table {
     peri_sums_fn sqeuclidean[PERI_SUMS_DTYPES];
     peri_sums_fn dot[PERI_SUMS_DTYPES];
+    peri_sums_fn code_product; /* core/code.h: weights of a query and u8 codes, dim % 32 == 0 */
 } peri_sums_table;
 
-extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512;
+extern const peri_sums_table peri_sums_scalar, peri_sums_avx2, peri_sums_avx512, peri_sums_neon;
 
 /* The table of the instruction set in use. */
 const peri_sums_table *peri_sums_chosen(void);

@@ -5,8 +5,9 @@
  * over its whole length. */
 #include "backend/fake/fake.h"
 #include "core/checked.h"
+#include "core/codes.h"
 
-#define POINTERS_MAX 16
+#define POINTERS_MAX 20
 
 typedef struct pointers {
     const char *op;
@@ -62,6 +63,33 @@ static void of_gather(pointers *p, const peri_op_gather *op) {
     add_view(p, "rows", &op->rows);
     add(p, "slots", op->slots, op->out.rows, 1, sizeof *op->slots);
     add_view(p, "out", &op->out);
+}
+
+static void of_scatter(pointers *p, const peri_op_scatter *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "from", op->from, op->count, 1, sizeof *op->from);
+    add(p, "to", op->to, op->count, 1, sizeof *op->to);
+    add_view(p, "out", &op->out);
+}
+
+static void add_lists(pointers *p, const peri_lists_view *lists) {
+    add(p, "lists.offsets", lists->offsets, lists->n_lists + 1, 1, sizeof *lists->offsets);
+    add(p, "lists.sizes", lists->sizes, lists->n_lists, 1, sizeof *lists->sizes);
+    add(p, "lists.slots", lists->slots, lists->capacity, 1, sizeof *lists->slots);
+}
+
+static void of_list_scan(pointers *p, const peri_op_list_scan *op) {
+    size_t q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
 }
 
 static void of_knn(pointers *p, const peri_op_knn *op) {
@@ -124,6 +152,17 @@ static void of_graph_prune(pointers *p, const peri_op_graph_prune *op) {
     add(p, "graph", op->graph, op->rows, op->degree, sizeof *op->graph);
 }
 
+static void of_graph_link(pointers *p, const peri_op_graph_link *op) {
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE || op->metric == PERI_INNER_PRODUCT)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add(p, "slots", op->slots, op->count, 1, sizeof *op->slots);
+    add(p, "candidates", op->candidates, op->count, op->columns, sizeof *op->candidates);
+    add(p, "distances", op->distances, op->count, op->columns, sizeof *op->distances);
+    add(p, "links", op->links, op->count, op->degree, sizeof *op->links);
+    add(p, "link_distances", op->link_distances, op->count, op->degree, sizeof *op->link_distances);
+}
+
 static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     size_t n = op->rows.rows, q = op->queries.rows;
     add_view(p, "queries", &op->queries);
@@ -138,10 +177,32 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
     }
     if (op->landmark_count > 0)
         add(p, "landmarks", op->landmarks, op->landmark_count, 1, sizeof *op->landmarks);
+    if (op->codes.rows.data != NULL) {
+        add_view(p, "codes.rows", &op->codes.rows);
+        add(p, "codes.low", op->codes.low, op->rows.cols, 1, sizeof *op->codes.low);
+        add(p, "codes.step", op->codes.step, op->rows.cols, 1, sizeof *op->codes.step);
+        add(p, "codes.scale", op->codes.scale, op->rows.cols, 1, sizeof *op->codes.scale);
+    }
     add_filter(p, &op->filter, q);
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
     add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
+static void of_rotate(pointers *p, const peri_op_rotate *op) {
+    add_view(p, "rows", &op->rows);
+    /* how many centroids there are is not told; one at least */
+    add(p, "centroids", op->centroids, 1, op->rows.cols, sizeof *op->centroids);
+    add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
+    add(p, "rotation", op->rotation, op->out.cols, op->rows.cols, sizeof *op->rotation);
+    add_view(p, "out", &op->out);
+}
+
+static void of_pq_encode(pointers *p, const peri_op_pq_encode *op) {
+    add_view(p, "rows", &op->rows);
+    add(p, "codebooks", op->codebooks, op->books << op->pq_bits, op->pq_len, sizeof *op->codebooks);
+    add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
+    add(p, "codes", op->codes, op->rows.rows, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
 }
 
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {
@@ -176,6 +237,7 @@ static peri_status check_one(peri_fake_device *device, const char *what, uint32_
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
     const peri_filter_view *filter = NULL;
     if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
     if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
     if (filter == NULL || filter->count == 0) return PERI_OK;
     for (uint32_t i = 0; i < filter->count; i++) {

@@ -5,6 +5,7 @@
 #include "backend/ref/ops.h"
 #include "core/bitset.h"
 #include "core/checked.h"
+#include "core/code.h"
 #include "core/distance.h"
 #include "core/matrix.h"
 #include "core/random.h"
@@ -26,16 +27,22 @@ typedef struct walk {
     size_t count;
     uint32_t *opened; /* [search_width] */
     uint8_t *taken;   /* [n] */
+    uint8_t *code;    /* the encoded query */
+    entry *found;     /* [rerank] with codes: the best of the rows that pass */
+    size_t found_count;
     peri_topk top;
     uint32_t visited;
 } walk;
 
 size_t peri_ref_graph_search_scratch(const peri_device *device, const peri_op_graph_search *op) {
     (void)device;
-    return op->itopk_size * sizeof(entry) + op->search_width * sizeof(uint32_t) + op->rows.rows;
+    return (op->itopk_size + op->rerank) * sizeof(entry) + op->search_width * sizeof(uint32_t) +
+           op->rows.rows + peri_code_query_bytes(op->codes.rows.cols);
 }
 
-static float distance_to(walk *w, uint32_t slot) {
+static bool coded(const walk *w) { return w->op->codes.rows.data != NULL; }
+
+static float canonical_to(walk *w, uint32_t slot) {
     const peri_op_graph_search *op = w->op;
     w->visited++;
     float d = peri_canonical_distance(op->metric, op->rows.dtype, w->query,
@@ -45,17 +52,34 @@ static float distance_to(walk *w, uint32_t slot) {
     return isnan(d) ? INFINITY : d;
 }
 
+/* What the walk goes by. */
+static float distance_to(walk *w, uint32_t slot) {
+    const peri_codes_view *codes = &w->op->codes;
+    if (!coded(w)) return canonical_to(w, slot);
+    w->visited++;
+    return peri_code_distance(w->op->metric, w->code, peri_view_row(&codes->rows, slot),
+                              (uint32_t)codes->rows.cols);
+}
+
+/* Puts (d, slot) into a sorted list. */
+static void insert(entry *list, size_t *count, size_t capacity, float d, uint32_t slot) {
+    size_t at = *count;
+    while (at > 0 && peri_nearer(d, slot, list[at - 1].distance, list[at - 1].slot)) at--;
+    if (at == capacity) return;
+    size_t moved = peri_min_size(*count, capacity - 1) - at;
+    memmove(list + at + 1, list + at, moved * sizeof(entry));
+    list[at] = (entry){ d, slot, true };
+    if (*count < capacity) (*count)++;
+}
+
 static void offer_at(walk *w, uint32_t slot, float d) {
     w->taken[slot] = 1;
-    if (w->passing == NULL || peri_bitset_test(w->passing, slot))
+    insert(w->list, &w->count, w->op->itopk_size, d, slot);
+    if (w->passing != NULL && !peri_bitset_test(w->passing, slot)) return;
+    if (coded(w))
+        insert(w->found, &w->found_count, w->op->rerank, d, slot);
+    else
         peri_topk_offer(&w->top, d, (int64_t)slot);
-    size_t at = w->count;
-    while (at > 0 && peri_nearer(d, slot, w->list[at - 1].distance, w->list[at - 1].slot)) at--;
-    if (at == w->op->itopk_size) return;
-    size_t moved = peri_min_size(w->count, w->op->itopk_size - 1) - at;
-    memmove(w->list + at + 1, w->list + at, moved * sizeof(entry));
-    w->list[at] = (entry){ d, slot, true };
-    if (w->count < w->op->itopk_size) w->count++;
 }
 
 static void offer(walk *w, uint32_t slot) {
@@ -113,6 +137,12 @@ static bool open_and_offer(walk *w) {
     return opened > 0;
 }
 
+/* Without a filter `found` is the head of L: all that was offered passes. */
+static void rerank(walk *w) {
+    for (size_t i = 0; i < w->found_count; i++)
+        peri_topk_offer(&w->top, canonical_to(w, w->found[i].slot), (int64_t)w->found[i].slot);
+}
+
 static const uint64_t *passing_bits(const peri_filter_view *filter, size_t query) {
     if (filter->count == 0) return NULL;
     return filter->bits[filter->which == NULL ? 0 : filter->which[query]];
@@ -123,8 +153,10 @@ peri_status peri_ref_graph_search(peri_stream *stream, const peri_op_graph_searc
     (void)stream;
     (void)scratch_bytes;
     walk w = { .op = op, .list = scratch };
-    w.opened = (uint32_t *)(void *)(w.list + op->itopk_size);
+    w.found = w.list + op->itopk_size;
+    w.opened = (uint32_t *)(void *)(w.found + op->rerank);
     w.taken = (uint8_t *)(w.opened + op->search_width);
+    w.code = w.taken + op->rows.rows;
     size_t limit = op->max_iterations == 0 ? SIZE_MAX
                                            : peri_max_size(op->max_iterations, op->min_iterations);
     for (size_t q = 0; q < op->queries.rows; q++) {
@@ -134,13 +166,15 @@ peri_status peri_ref_graph_search(peri_stream *stream, const peri_op_graph_searc
                                                      (uint32_t)op->queries.cols)
                              : 0.0f;
         w.passing = passing_bits(&op->filter, q);
-        w.count = 0;
+        w.count = w.found_count = 0;
         w.visited = 0;
+        if (coded(&w)) peri_code_query(&op->codes, op->metric, w.query, op->rows.cols, w.code);
         memset(w.taken, 0, op->rows.rows);
         peri_topk_init(&w.top, op->distances + q * op->k, op->ids + q * op->k, op->k);
         descend(&w);
         plant_seeds(&w);
         for (size_t i = 0; i < limit && open_and_offer(&w); i++) {}
+        rerank(&w);
         peri_topk_finish(&w.top);
         if (op->visited != NULL) op->visited[q] = w.visited;
     }

@@ -1,0 +1,182 @@
+/* distances_neon.c: the sum kernels with NEON, which every 64-bit Arm CPU has.
+ *
+ * f32 and f16: the 32 lanes are eight registers a row; two rows at a time fill sixteen
+ * accumulators of the thirty-two registers. A ragged tail goes through a padded copy, and lanes
+ * past the end keep their sum (adding a product of zeros would turn -0 into +0). i8 and u8:
+ * products in 16 bits, added in pairs to 32; integers, so their order is free. */
+#include <arm_neon.h>
+#include <string.h>
+
+#include "backend/cpu/sums.h"
+
+#define GROUP 2
+#define PARTS 8 /* registers of 4 lanes */
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- f32 and f16 --------------------------------------------------------------------------- */
+
+INLINE float32x4_t load4(peri_dtype dtype, const char *row, size_t j) {
+    if (dtype == PERI_F16) {
+        uint16x4_t half = vld1_u16((const uint16_t *)(const void *)(row + 2 * j));
+        return vcvt_f32_f16(vreinterpret_f16_u16(half));
+    }
+    return vld1q_f32((const float *)(const void *)(row + 4 * j));
+}
+
+INLINE float32x4_t step(bool squared, float32x4_t q, float32x4_t x, float32x4_t sum) {
+    if (!squared) return vfmaq_f32(sum, q, x);
+    float32x4_t t = vsubq_f32(q, x);
+    return vfmaq_f32(sum, t, t);
+}
+
+/* All ones in the lanes of part `part` that are below `left`. */
+INLINE uint32x4_t lanes_below(size_t left, int part) {
+    static const uint32_t numbers[4] = { 0, 1, 2, 3 };
+    uint32x4_t lane = vaddq_u32(vdupq_n_u32((uint32_t)(4 * part)), vld1q_u32(numbers));
+    return vcltq_u32(lane, vdupq_n_u32((uint32_t)left));
+}
+
+INLINE void tail(peri_dtype dtype, bool squared, int group, const float *q, const char *const *rows,
+                 size_t j, size_t left, float32x4_t sums[GROUP][PARTS]) {
+    float query[32] = { 0 };
+    size_t size = dtype == PERI_F16 ? 2 : 4;
+    memcpy(query, q + j, left * sizeof *query);
+    for (int r = 0; r < group; r++) {
+        char row[32 * 4] = { 0 };
+        memcpy(row, rows[r] + j * size, left * size);
+#pragma GCC unroll 8
+        for (int p = 0; p < PARTS; p++) {
+            float32x4_t sum = step(squared, vld1q_f32(query + 4 * p),
+                                   load4(dtype, row, (size_t)(4 * p)), sums[r][p]);
+            sums[r][p] = vbslq_f32(lanes_below(left, p), sum, sums[r][p]);
+        }
+    }
+}
+
+/* The lane sums of `group` rows. */
+INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
+                  const char *const *rows, uint32_t dim, float32x4_t sums[GROUP][PARTS]) {
+    for (int r = 0; r < group; r++)
+        for (int p = 0; p < PARTS; p++) sums[r][p] = vdupq_n_f32(0);
+    size_t j = 0;
+    for (; j + 32 <= dim; j += 32) {
+#pragma GCC unroll 8
+        for (int p = 0; p < PARTS; p++) {
+            size_t at = j + (size_t)(4 * p);
+            float32x4_t wide = vld1q_f32(q + at);
+#pragma GCC unroll 2
+            for (int r = 0; r < group; r++)
+                sums[r][p] = step(squared, wide, load4(dtype, rows[r], at), sums[r][p]);
+        }
+    }
+    if (j < dim) tail(dtype, squared, group, q, rows, j, dim - j, sums);
+}
+
+/* + 16, + 8, + 4, + 2, + 1. */
+INLINE float fold(const float32x4_t sums[PARTS]) {
+    float32x4_t s16[4];
+    for (int p = 0; p < 4; p++) s16[p] = vaddq_f32(sums[p], sums[p + 4]);
+    float32x4_t s4 = vaddq_f32(vaddq_f32(s16[0], s16[2]), vaddq_f32(s16[1], s16[3]));
+    float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
+    return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
+}
+
+INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+                       size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
+                       float *out) {
+    size_t i = 0, bytes = dim * (dtype == PERI_F16 ? 2u : 4u);
+    float32x4_t sums[GROUP][PARTS];
+    const char *row[GROUP];
+    for (; i + GROUP <= count; i += GROUP) {
+        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+        if (slots != NULL)
+            for (size_t r = i + 2 * GROUP; r < i + 3 * GROUP && r < count; r++)
+                peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), bytes);
+        lanes(dtype, squared, GROUP, query, row, dim, sums);
+        for (size_t r = 0; r < GROUP; r++) out[i + r] = fold(sums[r]);
+    }
+    for (; i < count; i++) {
+        row[0] = peri_sums_row(rows, stride, slots, i);
+        lanes(dtype, squared, 1, query, row, dim, sums);
+        out[i] = fold(sums[0]);
+    }
+}
+
+/* ---- i8 and u8 ----------------------------------------------------------------------------- */
+
+INLINE int32x4_t step_i8(bool squared, int8x16_t q, int8x16_t x, int32x4_t sum) {
+    if (!squared) {
+        sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(q), vget_low_s8(x)));
+        return vpadalq_s16(sum, vmull_high_s8(q, x));
+    }
+    int16x8_t low = vsubl_s8(vget_low_s8(q), vget_low_s8(x)), high = vsubl_high_s8(q, x);
+    sum = vmlal_s16(sum, vget_low_s16(low), vget_low_s16(low));
+    sum = vmlal_high_s16(sum, low, low);
+    sum = vmlal_s16(sum, vget_low_s16(high), vget_low_s16(high));
+    return vmlal_high_s16(sum, high, high);
+}
+
+INLINE int32x4_t step_u8(bool squared, uint8x16_t q, uint8x16_t x, int32x4_t sum) {
+    if (squared) q = x = vabdq_u8(q, x); /* the square of a difference is that of its size */
+    uint32x4_t bits = vreinterpretq_u32_s32(sum);
+    bits = vpadalq_u16(bits, vmull_u8(vget_low_u8(q), vget_low_u8(x)));
+    bits = vpadalq_u16(bits, vmull_high_u8(q, x));
+    return vreinterpretq_s32_u32(bits);
+}
+
+INLINE int32x4_t whole_step(peri_dtype dtype, bool squared, const char *q, const char *x,
+                            int32x4_t sum) {
+    const uint8_t *a = (const uint8_t *)(const void *)q, *b = (const uint8_t *)(const void *)x;
+    if (dtype == PERI_U8) return step_u8(squared, vld1q_u8(a), vld1q_u8(b), sum);
+    return step_i8(squared, vreinterpretq_s8_u8(vld1q_u8(a)), vreinterpretq_s8_u8(vld1q_u8(b)),
+                   sum);
+}
+
+INLINE float whole_sum(peri_dtype dtype, bool squared, const char *q, const char *x, uint32_t dim) {
+    int32x4_t even = vdupq_n_s32(0), odd = even;
+    size_t j = 0;
+    for (; j + 32 <= dim; j += 32) {
+        even = whole_step(dtype, squared, q + j, x + j, even);
+        odd = whole_step(dtype, squared, q + j + 16, x + j + 16, odd);
+    }
+    for (; j < dim; j += 16) {
+        char query[16] = { 0 }, row[16] = { 0 };
+        size_t left = dim - j < 16 ? dim - j : 16;
+        memcpy(query, q + j, left);
+        memcpy(row, x + j, left);
+        even = whole_step(dtype, squared, query, row, even);
+    }
+    return (float)vaddvq_s32(vaddq_s32(even, odd));
+}
+
+INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+                       size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
+                       float *out) {
+    for (size_t i = 0; i < count; i++) {
+        if (slots != NULL && i + 4 < count)
+            peri_sums_prefetch(peri_sums_row(rows, stride, slots, i + 4), dim);
+        out[i] = whole_sum(dtype, squared, query, peri_sums_row(rows, stride, slots, i), dim);
+    }
+}
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+#define KERNEL(name, form, dtype, squared)                                                         \
+    static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
+                     size_t count, uint32_t dim, float *sums) {                                    \
+        form(dtype, squared, query, rows, stride, slots, count, dim, sums);                        \
+    }
+
+KERNEL(sqeuclidean_f32, float_sums, PERI_F32, true)
+KERNEL(sqeuclidean_f16, float_sums, PERI_F16, true)
+KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, true)
+KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, true)
+KERNEL(dot_f32, float_sums, PERI_F32, false)
+KERNEL(dot_f16, float_sums, PERI_F16, false)
+KERNEL(dot_i8, whole_sums, PERI_I8, false)
+KERNEL(dot_u8, whole_sums, PERI_U8, false)
+
+const peri_sums_table peri_sums_neon = {
+    { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
+    { dot_f32, dot_f16, dot_i8, dot_u8 },
+};

@@ -1,0 +1,349 @@
+/* walk.c: one walk. See walk.h; perigee_backend.h defines what it finds.
+ *
+ * `taken` is a bitset of all rows (8 KB for 60 000: it stays in the first cache) that is cleaned
+ * after a walk by the list of what was set, or whole when that is cheaper. Source: Malkov &
+ * Yashunin 2018, algorithms 2 and 5, for the descent. */
+#include "backend/cpu/walk.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/workers.h"
+#include "core/bitset.h"
+#include "core/code.h"
+#include "core/matrix.h"
+#include "core/random.h"
+#include "core/topk.h"
+
+#define PREFETCH_LINES 8u /* of a row, at most: the hardware follows a long row by itself */
+
+void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op) {
+    *plan = (peri_walk_plan){ .op = op, .coded = op->codes.rows.data != NULL };
+    peri_distances_init(&plan->exact, op->metric, &op->rows, op->lengths);
+    plan->walk = plan->exact;
+    if (plan->coded) peri_distances_codes(&plan->walk, op->metric, &op->codes);
+    plan->limit = op->max_iterations == 0 ? SIZE_MAX
+                                          : peri_max_size(op->max_iterations, op->min_iterations);
+}
+
+size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *w) {
+    const peri_op_graph_search *op = plan->op;
+    size_t at = 0, words = peri_bitset_words(op->rows.rows);
+    w->plan = plan;
+    w->list.capacity = op->itopk_size;
+    w->passing.capacity = op->filter.count == 0 ? 0 : plan->coded ? op->rerank : op->k;
+    w->best.capacity = plan->coded ? op->k : 0;
+    w->list.keys = peri_scratch_cut(&at, base, op->itopk_size * sizeof(uint64_t));
+    w->passing.keys = peri_scratch_cut(&at, base, w->passing.capacity * sizeof(uint64_t));
+    w->best.keys = peri_scratch_cut(&at, base, w->best.capacity * sizeof(uint64_t));
+    w->opened = peri_scratch_cut(&at, base, op->search_width * sizeof(uint32_t));
+    w->taken = peri_scratch_cut(&at, base, words * sizeof(uint64_t));
+    w->touched = peri_scratch_cut(&at, base, words * sizeof(uint32_t));
+    w->slots = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint32_t));
+    w->distances = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(float));
+    w->spare = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint64_t));
+    w->code = peri_scratch_cut(&at, base, peri_code_query_bytes(op->codes.rows.cols));
+    return at;
+}
+
+void peri_walk_clean(peri_walk *w) {
+    memset(w->taken, 0, peri_bitset_words(w->plan->op->rows.rows) * sizeof(uint64_t));
+    w->touched_count = 0;
+}
+
+/* ---- asking for memory -------------------------------------------------------------------- */
+
+static inline void prefetch(const void *at, size_t bytes) {
+    const char *line = at, *stop = line + peri_min_size(bytes, 64 * PREFETCH_LINES);
+    for (; line < stop; line += 64) __builtin_prefetch(line);
+}
+
+static void prefetch_rows(const peri_distances *of, const uint32_t *slots, size_t count) {
+    size_t bytes = of->dim * peri_dtype_bytes(of->dtype);
+    for (size_t i = 0; i < count; i++)
+        prefetch((const char *)of->rows + slots[i] * of->stride, bytes);
+}
+
+static void read_links(peri_walk *w, const uint32_t *links, size_t degree) {
+    w->links = links;
+    w->links_left = degree;
+    prefetch(links, degree * sizeof *links);
+}
+
+/* ---- which links come next ----------------------------------------------------------------- */
+
+static void enter_graph(peri_walk *w) {
+    const peri_op_graph_search *op = w->plan->op;
+    w->stage = PERI_WALK_LANDMARKS;
+    read_links(w, op->landmarks, op->landmark_count);
+}
+
+static void read_level(peri_walk *w) {
+    const peri_hierarchy *h = &w->plan->op->hierarchy;
+    w->moved = false;
+    read_links(w, h->links + ((size_t)h->first[w->at] + w->level - 1) * h->degree, h->degree);
+}
+
+static void end_walk(peri_walk *w) {
+    w->stage = w->plan->coded ? PERI_WALK_RERANK : PERI_WALK_DONE;
+    w->next = 0;
+}
+
+/* Closes the next rows of L; false when none is open. */
+static bool open_rows(peri_walk *w) {
+    const peri_op_graph_search *op = w->plan->op;
+    peri_near_list *list = &w->list;
+    size_t opened = 0, i = w->first_open;
+    for (; i < list->count && opened < op->search_width; i++)
+        if ((list->keys[i] & PERI_NEAR_MARK) == 0) {
+            w->opened[opened++] = peri_near_slot(list->keys[i]);
+            list->keys[i] |= PERI_NEAR_MARK;
+        }
+    while (i < list->count && (list->keys[i] & PERI_NEAR_MARK) != 0) i++;
+    w->first_open = i;
+    w->opened_next = 0;
+    w->opened_count = opened;
+    return opened > 0;
+}
+
+static void read_next_row(peri_walk *w) {
+    const peri_op_graph_search *op = w->plan->op;
+    if (w->opened_next == w->opened_count) {
+        if (w->rounds == w->plan->limit || !open_rows(w)) {
+            end_walk(w);
+            return;
+        }
+        w->rounds++;
+    }
+    read_links(w, op->graph + (size_t)w->opened[w->opened_next++] * op->degree, op->degree);
+    /* the likely next one */
+    if (w->opened_next == w->opened_count && w->first_open < w->list.count)
+        prefetch(op->graph + (size_t)peri_near_slot(w->list.keys[w->first_open]) * op->degree,
+                 op->degree * sizeof *op->graph);
+}
+
+/* ---- the first half ------------------------------------------------------------------------ */
+
+/* Appends the slot to the batch unless it was taken before, without a branch: it is a toss. */
+static inline size_t append_new(uint64_t *taken, uint32_t *slots, size_t count, uint32_t slot) {
+    uint64_t word = taken[slot / 64];
+    slots[count] = slot;
+    taken[slot / 64] = word | UINT64_C(1) << (slot % 64);
+    return count + (~word >> (slot % 64) & 1);
+}
+
+/* The links that are new, up to a batch of the row. */
+static void gather_links(peri_walk *w) {
+    size_t stop = peri_min_size(w->links_left, PERI_WALK_BATCH), i = 0, count = 0;
+    const uint32_t *links = w->links;
+    uint64_t *taken = w->taken;
+    uint32_t *slots = w->slots;
+    for (; i < stop && links[i] != PERI_SLOT_NONE; i++)
+        count = append_new(taken, slots, count, links[i]);
+    w->links += stop;
+    w->links_left = i < stop ? 0 : w->links_left - stop; /* a short row */
+    w->gathered = count;
+}
+
+/* A batch of the level's links, taken or not. */
+static void gather_level(peri_walk *w) {
+    size_t stop = peri_min_size(w->links_left, PERI_WALK_BATCH), i = 0;
+    for (; i < stop && w->links[i] != PERI_SLOT_NONE; i++) w->slots[i] = w->links[i];
+    w->links += stop;
+    w->links_left = i < stop ? 0 : w->links_left - stop;
+    w->gathered = i;
+}
+
+static void gather_seeds(peri_walk *w) {
+    size_t n = w->plan->op->rows.rows, seeds = peri_min_size(w->plan->op->seeds, n), count = 0;
+    for (; w->next < seeds && count < PERI_WALK_BATCH; w->next++) {
+        uint32_t slot = n > seeds ? (uint32_t)(peri_random_mix(w->seed_key, w->next) % n)
+                                  : (uint32_t)w->next;
+        count = append_new(w->taken, w->slots, count, slot);
+    }
+    w->gathered = count;
+}
+
+static const peri_near_list *candidates(const peri_walk *w) {
+    return w->bits == NULL ? &w->list : &w->passing;
+}
+
+static size_t candidate_count(const peri_walk *w) {
+    return peri_min_size(candidates(w)->count, w->plan->op->rerank);
+}
+
+static void gather_candidates(peri_walk *w) {
+    const uint64_t *keys = candidates(w)->keys;
+    size_t stop = candidate_count(w), count = 0;
+    for (; w->next < stop && count < PERI_WALK_BATCH; w->next++)
+        w->slots[count++] = peri_near_slot(keys[w->next]);
+    w->gathered = count;
+}
+
+void peri_walk_gather(peri_walk *w) {
+    switch (w->stage) {
+    case PERI_WALK_ENTRY:
+        w->slots[0] = w->at;
+        w->gathered = 1;
+        break;
+    case PERI_WALK_DESCENT: gather_level(w); break;
+    case PERI_WALK_LANDMARKS:
+    case PERI_WALK_GRAPH: gather_links(w); break;
+    case PERI_WALK_SEEDS: gather_seeds(w); break;
+    case PERI_WALK_RERANK: gather_candidates(w); break;
+    case PERI_WALK_DONE: w->gathered = 0; break;
+    }
+    prefetch_rows(w->stage == PERI_WALK_RERANK ? &w->plan->exact : &w->plan->walk, w->slots,
+                  w->gathered);
+}
+
+/* ---- the second half ----------------------------------------------------------------------- */
+
+/* Slots in `slots`, all new, with their distances in `distances`. */
+static void offer_batch(peri_walk *w, size_t count) {
+    size_t words = peri_bitset_words(w->plan->op->rows.rows);
+    if (w->touched_count + count <= words)
+        memcpy(w->touched + w->touched_count, w->slots, count * sizeof(uint32_t));
+    w->touched_count += count;
+    size_t lowest = peri_near_offer(&w->list, w->distances, w->slots, count, w->spare);
+    if (lowest < w->first_open) w->first_open = lowest;
+    if (w->bits == NULL) return;
+    size_t passing = 0;
+    for (size_t i = 0; i < count; i++) {
+        w->slots[passing] = w->slots[i];
+        w->distances[passing] = w->distances[i];
+        passing += peri_bitset_test(w->bits, w->slots[i]);
+    }
+    peri_near_offer(&w->passing, w->distances, w->slots, passing, w->spare);
+}
+
+static void step_down(peri_walk *w) {
+    for (size_t i = 0; i < w->gathered; i++) {
+        float d = w->distances[i];
+        if (!peri_nearer(d, w->slots[i], w->nearest, w->at)) continue;
+        w->nearest = d;
+        w->at = w->slots[i];
+        w->moved = true;
+    }
+    if (w->links_left > 0) return;
+    if (!w->moved) w->level--;
+    if (w->level > 0) read_level(w);
+}
+
+static void begin_level(peri_walk *w) {
+    w->stage = PERI_WALK_DESCENT;
+    w->level = w->plan->op->hierarchy.level_max;
+    if (w->level > 0) read_level(w);
+}
+
+/* The row where the descent ended, its distance known. */
+static void offer_entry(peri_walk *w) {
+    append_new(w->taken, w->slots, 0, w->at);
+    w->distances[0] = w->nearest;
+    offer_batch(w, 1);
+}
+
+static void measure(peri_walk *w) {
+    const peri_walk_plan *plan = w->plan;
+    if (w->gathered == 0) return;
+    if (w->stage == PERI_WALK_RERANK)
+        peri_distances_slots(&plan->exact, w->query, w->query_length, w->slots, w->gathered,
+                             w->distances);
+    else
+        peri_distances_slots(&plan->walk, w->asked, w->query_length, w->slots, w->gathered,
+                             w->distances);
+    w->visited += (uint32_t)w->gathered;
+}
+
+/* The distance of a key; that of a zero has lost its sign. */
+static float distance_of(const peri_walk *w, uint64_t key) {
+    float distance = peri_near_distance(key);
+    uint32_t slot = peri_near_slot(key);
+    if (distance == 0)
+        peri_distances_slots(&w->plan->exact, w->query, w->query_length, &slot, 1, &distance);
+    return distance;
+}
+
+static void write_results(peri_walk *w) {
+    const peri_op_graph_search *op = w->plan->op;
+    const peri_near_list *list = w->plan->coded ? &w->best : candidates(w);
+    int64_t *ids = op->ids + w->number * op->k;
+    float *distances = op->distances + w->number * op->k;
+    for (size_t i = 0; i < op->k; i++) {
+        ids[i] = i < list->count ? (int64_t)peri_near_slot(list->keys[i]) : PERI_ID_NONE;
+        distances[i] = i < list->count ? distance_of(w, list->keys[i]) : INFINITY;
+    }
+    if (op->visited != NULL) op->visited[w->number] = w->visited;
+}
+
+static void finish(peri_walk *w) {
+    size_t words = peri_bitset_words(w->plan->op->rows.rows);
+    write_results(w);
+    if (w->touched_count <= words)
+        for (size_t i = 0; i < w->touched_count; i++) w->taken[w->touched[i] / 64] = 0;
+    else
+        memset(w->taken, 0, words * sizeof(uint64_t));
+    w->touched_count = 0;
+}
+
+/* Takes what was measured, and goes on to the next stage when this one is through. */
+bool peri_walk_absorb(peri_walk *w) {
+    const peri_op_graph_search *op = w->plan->op;
+    measure(w);
+    switch (w->stage) {
+    case PERI_WALK_ENTRY:
+        w->nearest = w->distances[0];
+        begin_level(w);
+        break;
+    case PERI_WALK_DESCENT: step_down(w); break;
+    case PERI_WALK_RERANK:
+        peri_near_offer(&w->best, w->distances, w->slots, w->gathered, w->spare);
+        if (w->next == candidate_count(w)) w->stage = PERI_WALK_DONE;
+        break;
+    default: offer_batch(w, w->gathered); break;
+    }
+    if (w->stage == PERI_WALK_DESCENT && w->level == 0) {
+        offer_entry(w);
+        enter_graph(w);
+    }
+    if (w->stage == PERI_WALK_LANDMARKS && w->links_left == 0) w->stage = PERI_WALK_SEEDS;
+    if (w->stage == PERI_WALK_SEEDS && w->next >= peri_min_size(op->seeds, op->rows.rows))
+        w->stage = PERI_WALK_GRAPH;
+    if (w->stage == PERI_WALK_GRAPH && w->links_left == 0) read_next_row(w);
+    if (w->stage != PERI_WALK_DONE) return true;
+    finish(w);
+    return false;
+}
+
+/* ---- a query ------------------------------------------------------------------------------- */
+
+static void begin_query(peri_walk *w, size_t number) {
+    const peri_walk_plan *plan = w->plan;
+    const peri_op_graph_search *op = plan->op;
+    const peri_filter_view *filter = &op->filter;
+    w->number = number;
+    w->query = w->asked = peri_view_row(&op->queries, number);
+    w->query_length = peri_distances_query_length(&plan->exact, w->query);
+    w->bits = NULL;
+    if (filter->count > 0)
+        w->bits = filter->bits[filter->which == NULL ? 0 : filter->which[number]];
+    if (plan->coded) {
+        peri_code_query(&op->codes, op->metric, w->query, op->rows.cols, w->code);
+        w->asked = w->code;
+    }
+    if (op->seeds > 0 && op->rows.rows > op->seeds)
+        w->seed_key = op->rand_xor_mask ^
+                      peri_random_bytes(w->query,
+                                        op->queries.cols * peri_dtype_bytes(op->queries.dtype));
+}
+
+void peri_walk_begin(peri_walk *w, size_t number) {
+    begin_query(w, number);
+    w->list.count = w->passing.count = w->best.count = 0;
+    w->visited = 0;
+    w->gathered = w->next = 0;
+    w->first_open = w->opened_count = w->opened_next = w->rounds = 0;
+    w->stage = PERI_WALK_ENTRY;
+    w->at = w->plan->op->hierarchy.entry;
+    if (w->at == PERI_SLOT_NONE) enter_graph(w);
+}
