@@ -13,7 +13,7 @@ end
 
 describe("pg.cagra", function()
   for _, name in ipairs { "packages", "sift" } do
-    for _, algo in ipairs { "exact", "nn_descent" } do
+    for _, algo in ipairs { "exact", "nn_descent", "ivf_flat" } do
       it(("with defaults and %s reaches recall@10 of 0.97 on %s"):format(algo, name), function()
         local set = support.small(name)
         local index = support.build("cagra", set.rows, { metric = set.metric, build_algo = algo })
@@ -55,20 +55,22 @@ describe("pg.cagra", function()
     end
   end)
 
-  it("is the same graph from the same seed, on any number of threads", function()
-    local set = support.small "packages"
-    local function bytes(options)
-      local path = support.path ".perigee"
-      options.metric, options.build_algo = set.metric, "nn_descent"
-      assert(support.build("cagra", set.rows, options):save(path))
-      return support.read(path)
-    end
-    local first = bytes { seed = 3, threads = 1 }
-    assert.is_true(first == bytes { seed = 3, threads = 1 })
-    assert.is_true(first == bytes { seed = 3, threads = 2 })
-    assert.is_false(first == bytes { seed = 4, threads = 1 })
-    support.clean()
-  end)
+  for _, algo in ipairs { "nn_descent", "ivf_flat" } do
+    it(("is the same %s graph from the same seed, on any number of threads"):format(algo), function()
+      local set = support.small "packages"
+      local function bytes(options)
+        local path = support.path ".perigee"
+        options.metric, options.build_algo = set.metric, algo
+        assert(support.build("cagra", set.rows, options):save(path))
+        return support.read(path)
+      end
+      local first = bytes { seed = 3, threads = 1 }
+      assert.is_true(first == bytes { seed = 3, threads = 1 })
+      assert.is_true(first == bytes { seed = 3, threads = 2 })
+      assert.is_false(first == bytes { seed = 4, threads = 1 })
+      support.clean()
+    end)
+  end
 
   it("finds more with a larger itopk_size", function()
     local set = support.small "sift"
@@ -109,7 +111,7 @@ describe("pg.cagra", function()
       list[r] = r % 4 == 0 and { math.random(), math.random(), 3 } or { r % 4, 0, 0 }
     end
     local rows = pg.matrix(list)
-    for _, algo in ipairs { "exact", "nn_descent" } do
+    for _, algo in ipairs { "exact", "nn_descent", "ivf_flat" } do
       local index = support.build("cagra", rows, { graph_degree = 8, intermediate_graph_degree = 16,
         build_algo = algo })
       local truth = assert(pg.ground_truth(rows, rows, k))

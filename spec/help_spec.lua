@@ -14,7 +14,7 @@ describe("help.text", function()
       assert.truthy(text:find(row.meaning, 1, true), row.meaning)
     end
     assert.matches("graph_degree +64 ", text)
-    assert.matches("auto, exact, nn_descent", text)
+    assert.matches("auto, exact, nn_descent, ivf_flat", text)
     assert.matches("place", text)
   end)
 

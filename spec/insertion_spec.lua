@@ -76,6 +76,21 @@ describe("vamana.build", function()
   end)
 end)
 
+describe("on the sets of others", function()
+  for _, name in ipairs { "bigann10k", "sift-ngt5k" } do
+    it(("%s, hnsw at ef 100 reaches 0.99 and vamana 0.97"):format(name), function()
+      local folder = support.shared(name) .. "/"
+      local rows = assert(pg.load(folder .. "base.bvecs"))
+      local queries = assert(pg.load(folder .. "query.bvecs"))
+      local truth = { neighbors = assert(pg.load(folder .. "gt.ivecs")),
+        distances = assert(pg.load(folder .. "gt_dist2.fvecs")), metric = "sqeuclidean" }
+      local hnsw, vamana = support.build("hnsw", rows), support.build("vamana", rows)
+      assert.is_true(recall(hnsw, queries, truth, 100) >= 0.99)
+      assert.is_true(assert(pg.recall(assert(vamana:search(queries, K)), truth)) >= 0.97)
+    end)
+  end
+end)
+
 for _, kind in ipairs(KINDS) do
   describe(kind, function()
     after_each(support.clean)
@@ -84,7 +99,7 @@ for _, kind in ipairs(KINDS) do
       local set = support.small "packages"
       local rows, more = set.rows:slice(0, 1500), set.rows:slice(1500, 2000)
       local first
-      for threads = 1, 8 do
+      for _, threads in ipairs { 1, 2, 3, 8 } do
         local index = support.build(kind, rows, { metric = set.metric, threads = threads })
         assert(index:extend(more, { threads = threads }))
         assert(index:remove(numbers(0, 2000, 5), { threads = threads }))
@@ -158,14 +173,15 @@ for _, kind in ipairs(KINDS) do
       local whole = support.build(kind, set.rows, { metric = set.metric })
       local grown = support.build(kind, set.rows:slice(0, half), { metric = set.metric })
       assert(grown:extend(set.rows:slice(half, #set.rows)))
-      local a, b = recall(whole, set.queries, set.truth, 32), recall(grown, set.queries, set.truth, 32)
+      local a = recall(whole, set.queries, set.truth, 32)
+    local b = recall(grown, set.queries, set.truth, 32)
       assert.is_true(b >= a - 0.01, ("%.4f, whole %.4f"):format(b, a))
     end)
 
     it("is within 0.01 of a fresh one after rows left and came back", function()
       local set = support.small "sift"
       local n = #set.rows
-      for _, step in ipairs { 10, 4, 2 } do
+      for _, step in ipairs { 10, 2 } do
         local gone = numbers(0, n, step)
         local left = {}
         for r = 0, n - 1 do
@@ -175,7 +191,8 @@ for _, kind in ipairs(KINDS) do
         assert.equal(#gone, assert(index:remove(gone)))
         local rest = assert(set.rows:gather(left))
         local fresh = support.build(kind, rest, { metric = set.metric, ids = left })
-        local truth = assert(pg.ground_truth(rest, set.queries, K, { metric = set.metric, ids = left }))
+        local truth = assert(pg.ground_truth(rest, set.queries, K,
+          { metric = set.metric, ids = left }))
         local a, b = recall(fresh, set.queries, truth, 32), recall(index, set.queries, truth, 32)
         assert.is_true(b >= a - 0.01, ("1 of %d left: %.4f, fresh %.4f"):format(step, b, a))
         assert(index:extend(assert(set.rows:gather(gone))))
@@ -255,6 +272,38 @@ for _, kind in ipairs(KINDS) do
     end)
   end)
 end
+
+describe("a CAGRA index", function()
+  local set = support.small "packages"
+  local options = { metric = set.metric, graph_degree = 32, intermediate_graph_degree = 64 }
+
+  it("extended is within 0.01 of one built of all", function()
+    local half = #set.rows // 2
+    local whole, grown = support.build("cagra", set.rows, options),
+      support.build("cagra", set.rows:slice(0, half), options)
+    assert(grown:extend(set.rows:slice(half, #set.rows)))
+    local a = recall(whole, set.queries, set.truth, 32)
+    local b = recall(grown, set.queries, set.truth, 32)
+    assert.is_true(b >= a - 0.01, ("%.4f, whole %.4f"):format(b, a))
+  end)
+
+  it("walks around holes, and finds all rows that are left", function()
+    local index = support.build("cagra", set.rows, options)
+    local gone = numbers(0, #set.rows, 2)
+    assert.equal(#gone, assert(index:remove(gone)))
+    local truth = assert(pg.ground_truth(set.rows, set.queries, K,
+      { metric = set.metric, filter = ~pg.filter.ids(gone) }))
+    local found = recall(index, set.queries, truth, 64)
+    assert.is_true(found >= 0.97, ("recall %.4f"):format(found))
+    local hits = assert(index:search(set.queries, K))
+    assert.same({ "graph", 0 }, { hits.info.path, hits.info.missing })
+    for q = 0, #set.queries - 1 do
+      for id in hits:each(q) do
+        assert.equal(1, id % 2)
+      end
+    end
+  end)
+end)
 
 describe("an HNSW index made of a CAGRA graph", function()
   it("extends and mends as one that was built", function()

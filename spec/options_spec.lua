@@ -36,7 +36,7 @@ describe("an option", function()
     assert.error_matches(function() pg.cagra.build(rows, { termination_threshold = 0 / 0 }) end,
       "termination_threshold")
     assert.error_matches(function() pg.cagra.build(rows, { build_algo = "magic" }) end,
-      "option 'build_algo': 'magic' given, allowed: auto|exact|nn_descent")
+      "option 'build_algo': 'magic' given, allowed: auto|exact|nn_descent|ivf_flat")
     assert.error_matches(function()
       pg.cagra.build(rows, { graph_degree = 64, intermediate_graph_degree = 32 })
     end, "intermediate_graph_degree")
@@ -83,6 +83,10 @@ describe("an option", function()
     assert.equal(16, info.params.graph_degree)
     assert.equal(5, info.params.seed)
     assert.not_equal("auto", info.params.build_algo)
+    for degree, wanted in pairs { [5] = 10, [32] = 64, [64] = 96, [1024] = 1024 } do
+      local params = support.build("cagra", rows, { graph_degree = degree }):info().params
+      assert.equal(wanted, params.intermediate_graph_degree)
+    end
   end)
 end)
 

@@ -59,6 +59,11 @@ describe("CAGRA of n rows", function()
       intermediate_graph_degree = 32 }, 6, 12)
   end)
 
+  it("finds them with ivf_flat, for every n in 1..600", function()
+    check(span(1, 600), { build_algo = "ivf_flat", graph_degree = 16,
+      intermediate_graph_degree = 32 }, 6, 12)
+  end)
+
   it("finds them for n of a multiple of the degree, give or take one", function()
     check(around_multiples(64, 2048), nil, 8, 20)
   end)

@@ -129,6 +129,17 @@ static bool refine_taken(const peri_op_refine *op, reason why) {
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 0, why);
 }
 
+static bool join_taken(const peri_op_list_join *op, reason why) {
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why))
+        return false;
+    if (op->degree == 0 || op->degree > PERI_K_MAX)
+        return refuse(why, "degree: %zu given, 1..%u are taken", op->degree, PERI_K_MAX);
+    if (op->probe_count == 0 || op->probe_count > UINT16_MAX) /* cpu numbers pairs in 32 bits */
+        return refuse(why, "probe_count: %zu given, 1..%d are taken", op->probe_count, UINT16_MAX);
+    return true;
+}
+
 static bool descent_taken(const peri_op_graph_descent *op, reason why) {
     if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
         !metric_taken(op->metric, &op->rows, op->lengths, why))
@@ -143,6 +154,9 @@ static bool prune_taken(const peri_op_graph_prune *op, reason why) {
     if (!slots_taken(op->rows, why)) return false;
     if (op->degree == 0 || op->degree > op->knn_degree)
         return refuse(why, "degree: %zu given, 1..%zu are taken", op->degree, op->knn_degree);
+    if (op->knn_degree > UINT16_MAX) /* cpu keeps ranks in 16 bits */
+        return refuse(why, "knn_degree: %zu given, at most %d are taken", op->knn_degree,
+                      UINT16_MAX);
     return true;
 }
 
@@ -220,6 +234,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
     case PERI_OP_REFINE: return refine_taken((const peri_op_refine *)op, why);
+    case PERI_OP_LIST_JOIN: return join_taken((const peri_op_list_join *)op, why);
     case PERI_OP_GRAPH_DESCENT: return descent_taken((const peri_op_graph_descent *)op, why);
     case PERI_OP_GRAPH_PRUNE: return prune_taken((const peri_op_graph_prune *)op, why);
     case PERI_OP_GRAPH_LINK: return link_taken((const peri_op_graph_link *)op, why);

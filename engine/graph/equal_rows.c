@@ -91,6 +91,28 @@ done:
     return status;
 }
 
+peri_status peri_equal_rows_permute(peri_equal_rows *equal, const int64_t *order) {
+    uint32_t *rows = NULL, *starts = NULL;
+    peri_status status;
+    PERI_GO(peri_memory_acquire(equal->context, equal->rows, sizeof *rows, &rows));
+    PERI_GO(peri_memory_acquire(equal->context, equal->rows + 1, sizeof *starts, &starts));
+    starts[0] = 0;
+    for (size_t i = 0; i < equal->groups; i++) {
+        uint32_t first = equal->starts[order[i]], count = equal->starts[order[i] + 1] - first;
+        memcpy(rows + starts[i], equal->order + first, count * sizeof *rows);
+        starts[i + 1] = starts[i] + count;
+    }
+    uint32_t *old_rows = equal->order, *old_starts = equal->starts;
+    equal->order = rows;
+    equal->starts = starts;
+    rows = old_rows;
+    starts = old_starts;
+done:
+    peri_memory_release(equal->context, rows, equal->rows, sizeof *rows);
+    peri_memory_release(equal->context, starts, equal->rows + 1, sizeof *starts);
+    return status;
+}
+
 peri_status peri_equal_rows_keep(peri_equal_rows *equal, const uint64_t *bits) {
     uint32_t *group = NULL, *number = NULL, groups = 0;
     size_t before = equal->groups;

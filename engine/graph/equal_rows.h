@@ -4,7 +4,7 @@
 
 #include "core/context.h"
 
-/* Groups in the order of their lowest row; every row is in one, alone or not. */
+/* Groups in the order of their lowest row (until permuted); every row is in one, alone or not. */
 typedef struct peri_equal_rows {
     peri_context *context;
     size_t rows, groups;
@@ -25,6 +25,10 @@ peri_status peri_equal_rows_keep(peri_equal_rows *equal, const uint64_t *bits);
  * spare  [cols] */
 void peri_equal_rows_spread(const peri_equal_rows *equal, const uint32_t *links, size_t degree,
                             const peri_view *out, uint32_t *spare);
+/* Puts the groups into another order: group order[i] becomes number i. PERI_E_MEMORY leaves them as
+ * they were. */
+peri_status peri_equal_rows_permute(peri_equal_rows *equal, const int64_t *order);
+
 void peri_equal_rows_reset(peri_equal_rows *equal);
 
 #endif

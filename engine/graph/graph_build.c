@@ -5,20 +5,22 @@
  * (families.c). */
 #include "graph/graph_build.h"
 
-#include <string.h>
+#include <stdlib.h>
 
 #include "core/checked.h"
 #include "core/lane.h"
 #include "core/memory.h"
+#include "graph/cluster_lists.h"
 #include "graph/connect.h"
 #include "graph/equal_rows.h"
 #include "graph/knn_graph.h"
 #include "graph/landmarks.h"
 #include "graph/progress.h"
 
-/* Above, NN-descent is cheaper than n^2 distances: on one core with AVX-512 they meet at 176 000
- * rows of 96 f32 (59 000 rows: 12.6 s exact, 35.6 s descent) and 178 000 of 128 u8. */
-#define EXACT_ROWS_MAX 150000u
+/* Above, the join of clusters is cheaper than n^2 distances: on one core with AVX-512 they meet at
+ * 14 000 rows of 96 f32, for either default degree; at 32 000 the join saves a third. NN-descent is
+ * never the cheapest. */
+#define EXACT_ROWS_MAX 14000u
 
 typedef struct making {
     peri_graph_build *build;
@@ -26,8 +28,9 @@ typedef struct making {
     peri_device *device;
     peri_matrix *host; /* the rows, on the host */
     peri_equal_rows equal;
-    peri_graph_build part; /* of one row a group: rows and lengths are its own */
-    peri_matrix *pruned;   /* [groups, pruned_degree] at the place, later on the host */
+    peri_cluster_lists lists; /* of the groups, when they are sorted by them */
+    peri_graph_build part;    /* of one row a group: rows and lengths are its own */
+    peri_matrix *pruned;      /* [groups, pruned_degree] at the place, later on the host */
     size_t pruned_degree;
     uint32_t entry;      /* number of a group */
     uint32_t *landmarks; /* numbers of groups */
@@ -36,34 +39,50 @@ typedef struct making {
 
 peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows) {
     if (asked != PERI_GRAPH_AUTO) return asked;
-    return rows <= EXACT_ROWS_MAX ? PERI_GRAPH_EXACT : PERI_GRAPH_NN_DESCENT;
+    return rows <= EXACT_ROWS_MAX ? PERI_GRAPH_EXACT : PERI_GRAPH_IVF_FLAT;
 }
 
 /* ---- one row a group ---------------------------------------------------------------------- */
 
-static peri_status gather_matrix(peri_matrix *from, const peri_equal_rows *equal,
-                                 const int64_t *slots, peri_matrix **out) {
-    if (from == NULL || equal->groups == equal->rows) {
-        if (from != NULL) peri_matrix_retain(from);
-        *out = from;
-        return PERI_OK;
-    }
-    return peri_matrix_gather(from, slots, equal->groups, out);
+static peri_status gather_matrix(const making *m, peri_matrix *from, const int64_t *slots,
+                                 peri_matrix **out) {
+    bool all = m->equal.groups == m->equal.rows && m->lists.order == NULL;
+    if (from != NULL && !all) return peri_matrix_gather(from, slots, m->equal.groups, out);
+    if (from != NULL) peri_matrix_retain(from);
+    *out = from;
+    return PERI_OK;
 }
 
+static void release_part(making *m) {
+    peri_matrix_release(m->part.rows);
+    peri_matrix_release(m->part.lengths);
+    m->part.rows = m->part.lengths = NULL;
+}
+
+/* The rows of the part: one a group, in the order of the groups. */
 static peri_status take_part(making *m) {
     const peri_equal_rows *equal = &m->equal;
     int64_t *slots = NULL;
+    release_part(m);
     m->part = *m->build;
     m->part.rows = m->part.lengths = NULL;
     peri_status status;
     PERI_GO(peri_memory_acquire(m->context, equal->groups, sizeof *slots, &slots));
     for (size_t i = 0; i < equal->groups; i++) slots[i] = equal->order[equal->starts[i]];
-    PERI_GO(gather_matrix(m->build->rows, equal, slots, &m->part.rows));
-    PERI_GO(gather_matrix(m->build->lengths, equal, slots, &m->part.lengths));
+    PERI_GO(gather_matrix(m, m->build->rows, slots, &m->part.rows));
+    PERI_GO(gather_matrix(m, m->build->lengths, slots, &m->part.lengths));
 done:
     peri_memory_release(m->context, slots, equal->groups, sizeof *slots);
     return status;
+}
+
+/* Groups in the order of the lists that clusters make of them: what is near lies near in memory,
+ * for the join and for everything after it. */
+static peri_status sort_part(making *m) {
+    if (m->build->algo != PERI_GRAPH_IVF_FLAT) return PERI_OK;
+    PERI_TRY(peri_cluster_lists_make(&m->part, &m->lists));
+    PERI_TRY(peri_equal_rows_permute(&m->equal, m->lists.order));
+    return take_part(m);
 }
 
 static peri_status find_landmarks(making *m, peri_matrix *knn) {
@@ -86,7 +105,7 @@ static peri_status prune(making *m) {
     m->pruned_degree = peri_min_size(m->build->graph_degree, knn_degree);
     peri_place place = peri_matrix_view(m->part.rows).place;
     peri_status status;
-    PERI_GO(peri_knn_graph_make(&m->part, knn_degree, &knn));
+    PERI_GO(peri_knn_graph_make(&m->part, &m->lists, knn_degree, &knn));
     PERI_GO(find_landmarks(m, knn));
     PERI_GO(peri_matrix_create(m->context, groups, m->pruned_degree, PERI_U32, place, &m->pruned));
     peri_op_graph_prune op = { .kind = PERI_OP_GRAPH_PRUNE,
@@ -141,7 +160,8 @@ static peri_status finish(making *m, peri_matrix **graph, uint32_t *entry) {
     const peri_equal_rows *equal = &m->equal;
     peri_place place = peri_matrix_view(m->build->rows).place;
     *entry = equal->order[equal->starts[m->entry]];
-    if (equal->groups == equal->rows && m->pruned_degree == m->build->graph_degree)
+    if (equal->groups == equal->rows && m->lists.order == NULL &&
+        m->pruned_degree == m->build->graph_degree)
         return peri_matrix_move(m->pruned, place, graph);
     peri_matrix *wide = NULL;
     uint32_t *edges = NULL;
@@ -160,7 +180,12 @@ done:
     return status;
 }
 
-/* The landmarks as slots, at the place of the rows. */
+static int lower_first(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The landmarks as slots, ascending, at the place of the rows. */
 static peri_status place_landmarks(making *m) {
     if (m->landmark_count == 0) return PERI_OK;
     peri_matrix *host;
@@ -168,6 +193,7 @@ static peri_status place_landmarks(making *m) {
     uint32_t *slots = peri_matrix_view(host).data;
     for (size_t i = 0; i < m->landmark_count; i++)
         slots[i] = m->equal.order[m->equal.starts[m->landmarks[i]]];
+    if (m->lists.order != NULL) qsort(slots, m->landmark_count, sizeof *slots, lower_first);
     peri_status status = peri_matrix_move(host, peri_matrix_view(m->build->rows).place,
                                           m->build->landmarks);
     peri_matrix_release(host);
@@ -198,13 +224,14 @@ peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32
     PERI_GO(peri_equal_rows_find(m.context, &rows, build->threads, build->control, &m.equal));
     build->groups = m.equal.groups;
     PERI_GO(take_part(&m));
+    PERI_GO(sort_part(&m));
     PERI_GO(connect(&m));
     PERI_GO(place_landmarks(&m));
     PERI_GO(finish(&m, graph, entry));
 done:
     peri_matrix_release(m.pruned);
-    peri_matrix_release(m.part.rows);
-    peri_matrix_release(m.part.lengths);
+    release_part(&m);
+    peri_cluster_lists_reset(&m.lists);
     peri_equal_rows_reset(&m.equal);
     peri_matrix_release(m.host);
     peri_memory_release(m.context, m.landmarks, m.landmark_count, sizeof *m.landmarks);

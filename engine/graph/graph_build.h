@@ -1,8 +1,9 @@
 /* graph_build.h: from rows to a graph that can be walked.
  *
- * equal rows are grouped -> kNN lists of one row a group -> detour pruning and reverse edges ->
- * every row reachable from the entry -> the other rows of each group attached. Deterministic:
- * the same rows, parameters and seed give the same graph on any number of threads. */
+ * equal rows are grouped -> one row a group, sorted by cluster where the lists are made that way ->
+ * their kNN lists -> detour pruning and reverse edges -> every row reachable from the entry -> the
+ * other rows of each group attached. Deterministic: the same rows, parameters and seed give the
+ * same graph on any number of threads. */
 #ifndef PERI_GRAPH_GRAPH_BUILD_H
 #define PERI_GRAPH_GRAPH_BUILD_H
 
@@ -12,6 +13,7 @@ typedef enum peri_graph_algo {
     PERI_GRAPH_AUTO = 0,
     PERI_GRAPH_EXACT = 1,
     PERI_GRAPH_NN_DESCENT = 2,
+    PERI_GRAPH_IVF_FLAT = 3,
 } peri_graph_algo;
 
 typedef struct peri_graph_build {
@@ -23,6 +25,9 @@ typedef struct peri_graph_build {
     peri_graph_algo algo;             /* in: what is asked; out: what was done, never AUTO */
     uint32_t nn_descent_niter;
     double termination_threshold;
+    size_t list_rows; /* ivf_flat: rows of a list, about; 0 = automatic */
+    size_t
+        list_probes; /* ivf_flat: lists in which a row's neighbours are looked for; 0 = automatic */
     bool guarantee_connectivity;
     uint64_t seed;
     size_t threads; /* 0 = the context's */

@@ -1,4 +1,4 @@
-/* knn_graph.c: kNN lists, exact or by NN-descent, as runs of the backends' operations.
+/* knn_graph.c: kNN lists, exact, by NN-descent or by clusters, as runs of the backends' operations.
  *
  * Exact is the kNN operation with the rows as queries, in chunks, so that the memory for wide
  * results stays small and progress is seen. The row itself is dropped by its number, not by its
@@ -190,12 +190,44 @@ done:
     return status;
 }
 
-peri_status peri_knn_graph_make(const peri_graph_build *build, size_t degree, peri_matrix **out) {
+/* ---- by clusters -------------------------------------------------------------------------- */
+
+static peri_status make_joined(const peri_graph_build *build, peri_device *device,
+                               const peri_cluster_lists *lists, size_t degree, peri_matrix **out) {
+    peri_view starts = peri_matrix_view(lists->starts), probes = peri_matrix_view(lists->probes);
+    peri_op_list_join op = { .kind = PERI_OP_LIST_JOIN,
+                             .metric = build->metric,
+                             .rows = peri_matrix_view(build->rows),
+                             .starts = starts.data,
+                             .lists = starts.rows - 1,
+                             .probes = probes.data,
+                             .probe_count = probes.cols,
+                             .degree = degree };
+    peri_progress progress;
+    if (build->lengths != NULL) op.lengths = peri_matrix_view(build->lengths).data;
+    PERI_TRY(
+        peri_matrix_create(device->context, op.rows.rows, degree, PERI_U32, op.rows.place, out));
+    op.slots = peri_matrix_view(*out).data;
+    peri_progress_init(&progress, build->control, "ivf_flat", op.rows.rows);
+    peri_progress_step(&progress, 0, op.rows.rows);
+    peri_status status = peri_progress_run(device, (const peri_op *)&op, &progress.control,
+                                           build->threads);
+    if (status == PERI_OK) return PERI_OK;
+    peri_matrix_release(*out);
+    *out = NULL;
+    return status;
+}
+
+peri_status peri_knn_graph_make(const peri_graph_build *build, const peri_cluster_lists *lists,
+                                size_t degree, peri_matrix **out) {
     peri_view rows = peri_matrix_view(build->rows);
     peri_device *device;
     *out = NULL;
     PERI_ASSERT(degree > 0 && degree < rows.rows && build->algo != PERI_GRAPH_AUTO);
     PERI_TRY(peri_context_device(peri_matrix_context(build->rows), rows.place, &device));
-    return build->algo == PERI_GRAPH_EXACT ? make_exact(build, device, degree, out)
-                                           : make_descent(build, device, degree, out);
+    switch (build->algo) {
+    case PERI_GRAPH_IVF_FLAT: return make_joined(build, device, lists, degree, out);
+    case PERI_GRAPH_NN_DESCENT: return make_descent(build, device, degree, out);
+    default: return make_exact(build, device, degree, out);
+    }
 }

@@ -2,10 +2,13 @@
 #ifndef PERI_GRAPH_KNN_GRAPH_H
 #define PERI_GRAPH_KNN_GRAPH_H
 
-#include "graph/graph_build.h"
+#include "graph/cluster_lists.h"
 
 /* kNN lists u32 [n, degree] at the rows' place, nearest first, without the row itself; degree < n.
- * Of `build`: rows, lengths, metric, algo (not AUTO), niter, threshold, seed, threads, control. */
-peri_status peri_knn_graph_make(const peri_graph_build *build, size_t degree, peri_matrix **out);
+ * Of `build`: rows, lengths, metric, algo, niter, threshold, seed, threads, control. The algo is
+ * EXACT or NN_DESCENT, or IVF_FLAT with `lists` (else NULL): then the rows are in their order, and
+ * a list ends early when a row probes fewer rows. */
+peri_status peri_knn_graph_make(const peri_graph_build *build, const peri_cluster_lists *lists,
+                                size_t degree, peri_matrix **out);
 
 #endif

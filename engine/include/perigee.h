@@ -631,7 +631,7 @@ typedef struct peri_clusters {
     double inertia;         /* sum of squared L2 distances; of 1 - cosine */
     size_t smallest, largest;
     size_t trained_rows; /* 0 when nothing was trained */
-    size_t iterations;   /* assignments of the rows trained on; hierarchical: the last rounds */
+    size_t iterations;   /* made; hierarchical: over all rows trained on */
     size_t repaired;     /* clusters that were empty or starving and moved */
     peri_metric metric;
 } peri_clusters;

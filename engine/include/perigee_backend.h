@@ -93,6 +93,7 @@ struct peri_stream {
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
+    X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
     X(GRAPH_PRUNE, graph_prune)     /* detour pruning and reverse edges */                         \
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
@@ -253,6 +254,26 @@ typedef struct peri_op_refine {
     float *distances; /* [q, k], or [q, columns] when k == 0 */
 } peri_op_refine;
 
+/* The nearest rows of every row among the rows of the lists that it probes: an inverted file joined
+ * with itself. Rows are sorted by list: list l is rows starts[l]..starts[l + 1] - 1, and may be
+ * empty. out: the `degree` nearest of each row, itself left out, in the order of (canonical
+ * distance, slot); a row of f16 is widened where it is the query. PERI_SLOT_NONE at +inf ends a
+ * short list. */
+typedef struct peri_op_list_join {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view rows;         /* [n, d] */
+    const float *lengths;   /* [n]; cosine */
+    const uint32_t *starts; /* [lists + 1] ascending from 0 to n */
+    size_t lists;
+    const uint32_t *probes; /* [n, probe_count] lists in any order, each counts once;
+                               PERI_SLOT_NONE is none */
+    size_t probe_count;
+    size_t degree;
+    uint32_t *slots;  /* [n, degree] out */
+    float *distances; /* [n, degree] out; may be NULL */
+} peri_op_list_join;
+
 /* One iteration of NN-descent (Dong, Charikar, Li: Efficient k-nearest neighbor graph construction
  * for generic similarity measures, WWW 2011), in the pull form: row u joins the sampled lists of
  * its sampled neighbours, forward and reverse, and writes only its own list, so the result does not
@@ -391,8 +412,8 @@ typedef struct peri_codes_view {
  * canonical distances, and the k best of them are the results.
  *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The result depends on the query's bytes
- * and the parameters only, never on its place in the batch. */
+ * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The
+ * result depends on the query's bytes and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;
     peri_metric metric;

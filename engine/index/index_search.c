@@ -179,9 +179,9 @@ static double walk_cost(const peri_op_graph_search *walk, size_t list) {
 }
 
 /* The class of a query from the share of rows that pass. A row of the scan costs less than one
- * of the walk (it comes in order): `SCAN_GAIN` of them, measured, make up for one. */
+ * of the walk (it comes in order): `gain` of them, measured, make up for one. */
 static unsigned class_of(const peri_index *index, const plan *p, size_t passing, size_t k) {
-    static const double SCAN_GAIN = 4.0;
+    const double gain = p->walk.codes.rows.data == NULL ? 3.0 : 2.0;
     size_t rows = index->rows - index->holes; /* those that a search may meet */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
     if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
@@ -191,7 +191,7 @@ static unsigned class_of(const peri_index *index, const plan *p, size_t passing,
     double share = (double)passing / (double)rows;
     unsigned level = 0;
     while (level < LEVELS - 1 && share * (double)(1u << level) < 0.95) level++;
-    if ((double)passing <= SCAN_GAIN * walk_cost(&p->walk, p->walk.itopk_size << level))
+    if ((double)passing <= gain * walk_cost(&p->walk, p->walk.itopk_size << level))
         return CLASS_EXACT;
     /* The widest list still holds too few passing rows. */
     if (share * (double)(1u << level) < 0.5) return CLASS_EXACT;
@@ -325,9 +325,10 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
 }
 
 /* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
- * not holes, and where none is alive there is nothing to search. */
+ * not holes, and where none is alive there is nothing to search. A walk may begin at a hole (a
+ * random row), and the scan that repairs a short answer of it meets them all. */
 static bool meets_removed(const peri_index *index, const peri_search *search) {
-    bool filtered = search->filter_count > 0 || search->also != NULL;
+    bool filtered = search->filter_count > 0 || search->also != NULL || index->kind->walk != NULL;
     return index->alive != NULL &&
            (filtered || index->holes < index->removed || index->removed == index->rows);
 }

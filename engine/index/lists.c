@@ -405,7 +405,7 @@ peri_status peri_lists_remove(const peri_index *old, peri_index *next,
                               const peri_lists_layout *layout, const peri_loss *loss) {
     size_t entries, alive = next->rows - next->removed;
     PERI_TRY(count_entries(old, &entries));
-    next->holes = 0;
+    next->holes = old->holes;
     next->loose = old->loose;
     if ((entries - alive) * DEAD_SHARE < entries) return PERI_OK;
     making m = { .next = next,
@@ -474,7 +474,7 @@ static peri_status check_slots(peri_index *index, const host_lists *h) {
     if (alive != index->rows - index->removed)
         return peri_fail(PERI_E_CORRUPT, "%zu entries of %zu rows", alive,
                          index->rows - index->removed);
-    index->holes = h->entries == alive ? index->removed : 0;
+    index->holes = index->rows - h->entries;
     return PERI_OK;
 }
 

@@ -19,6 +19,10 @@
  * chance does. */
 #define START_ROWS_PER_CODE 16u
 #define START_ROWS_MIN 1024u
+/* Draws of which k-means++ keeps the best. For 16 codewords: 0.8 % less distortion for nothing; for
+ * 256 it would be 0.1 % and a third of the training's time. */
+#define START_TRIALS 4u
+#define START_TRIALS_CODES_MAX 64u
 
 /* The pieces of one code, as the words stood when they were assigned. */
 typedef struct crowd {
@@ -115,6 +119,26 @@ static size_t draw_piece(const float *nearest, size_t count, uint64_t random) {
     return last;
 }
 
+/* The piece that leaves the least error of START_TRIALS drawn ones; `count` when none is left. */
+static size_t draw_best(const lloyd *run, const float *pieces, const float *nearest,
+                        uint64_t seed) {
+    size_t count = run->start_rows, len = run->len, best = count;
+    double best_error = INFINITY;
+    if (run->codes > START_TRIALS_CODES_MAX) return draw_piece(nearest, count, seed);
+    for (size_t trial = 0; trial < START_TRIALS; trial++) {
+        size_t drawn = draw_piece(nearest, count, peri_random_mix(seed, trial));
+        if (drawn == count) return count;
+        double error = 0;
+        for (size_t i = 0; i < count; i++)
+            error += (double)fminf(nearest[i],
+                                   squared_distance(pieces + i * len, pieces + drawn * len, len));
+        if (!(error < best_error) && best != count) continue;
+        best_error = error;
+        best = drawn;
+    }
+    return best;
+}
+
 /* k-means++ for one book. */
 static peri_status start_task(void *ud, size_t book, size_t worker) {
     const lloyd *run = ud;
@@ -128,11 +152,9 @@ static peri_status start_task(void *ud, size_t book, size_t worker) {
     for (size_t c = 0; c < run->codes; c++) {
         const float *word = drawn == count ? words : pieces + drawn * len;
         if (word != words + c * len) memcpy(words + c * len, word, len * sizeof *words);
-        for (size_t i = 0; i < count && drawn != count; i++) {
-            float distance = squared_distance(pieces + i * len, word, len);
-            if (distance < nearest[i]) nearest[i] = distance;
-        }
-        drawn = draw_piece(nearest, count, peri_random_mix(seed, count + 1 + c));
+        for (size_t i = 0; i < count && drawn != count; i++)
+            nearest[i] = fminf(nearest[i], squared_distance(pieces + i * len, word, len));
+        drawn = draw_best(run, pieces, nearest, peri_random_mix(seed, count + 1 + c));
     }
     return PERI_OK;
 }

@@ -7,8 +7,9 @@
  * columns hold many equal pieces, so the largest code may be one that can't be split. Ends when no
  * code changes.
  *
- * Not kmeans.h book by book: there, an assignment writes a label and a distance for each row and
- * book, and pieces of 2 or 4 columns don't fill its kernels.
+ * Not kmeans.h book by book, whose assignment writes a label and a distance for each row and book:
+ * on 40 000 SIFT rows, 25 iterations, one thread (AVX-512), CPU time is 0.74 of its for 16 x 8
+ * bits, 0.50 for 64 x 8 and 0.32 for 32 x 4, at distortions within 0.6 % of each other.
  *
  * The same bits for a seed at any number of threads: a book's sums run over the rows in order. */
 #ifndef PERI_QUANT_CODEBOOK_H

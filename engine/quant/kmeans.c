@@ -63,7 +63,7 @@ static peri_status take_rows(const peri_kmeans *asked, peri_matrix **out) {
     }
     PERI_TRY(peri_memory_acquire(context, count, sizeof *ids, &ids));
     peri_kmeans_sample(n, peri_random_mix(asked->seed, SEED_SAMPLE), count, ids);
-    peri_status status = peri_matrix_gather(asked->rows, ids, count, out);
+    peri_status status = peri_kmeans_gather(asked, asked->rows, ids, count, asked->control, out);
     peri_memory_release(context, ids, count, sizeof *ids);
     return status;
 }

@@ -39,7 +39,7 @@ typedef struct peri_kmeans {
 typedef struct peri_kmeans_report {
     double inertia;           /* sum of distances of the rows trained on, inside: squared L2 or
                                  1 - cos */
-    uint32_t iterations;      /* assignments made over all rows trained on, or batches */
+    uint32_t iterations;      /* made; hierarchical: over all rows trained on */
     size_t rows;              /* trained on */
     size_t smallest, largest; /* cluster, in rows trained on */
     size_t repaired;          /* clusters that were empty or starving and moved */

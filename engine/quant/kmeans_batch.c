@@ -30,7 +30,7 @@ static peri_status take_batch(batches *b, uint32_t number, peri_matrix **out) {
     peri_view view = peri_matrix_view(b->asked->rows);
     uint64_t key = peri_random_mix(b->asked->seed, SEED_BATCH);
     peri_kmeans_sample(view.rows, peri_random_mix(key, number), b->rows, b->ids);
-    PERI_TRY(peri_matrix_gather(b->asked->rows, b->ids, b->rows, out));
+    PERI_TRY(peri_kmeans_gather(b->asked, b->asked->rows, b->ids, b->rows, b->part.control, out));
     peri_status status = peri_matrix_check(*out, b->asked->metric == PERI_COSINE,
                                            "rows drawn for a batch", b->asked->threads,
                                            b->part.control);

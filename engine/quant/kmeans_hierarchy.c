@@ -92,7 +92,7 @@ static peri_status sort_rows(hierarchy *h) {
     PERI_GO(peri_matrix_move(labels, PERI_CPU, &host));
     PERI_GO(peri_memory_acquire(h->context, h->n, sizeof *order, &order));
     PERI_GO(order_rows(h, peri_matrix_view(host).data, order));
-    PERI_GO(peri_matrix_gather(h->rows, order, h->n, &h->sorted));
+    PERI_GO(peri_kmeans_gather(h->asked, h->rows, order, h->n, h->part.control, &h->sorted));
 done:
     peri_matrix_release(labels);
     peri_matrix_release(host);
@@ -173,7 +173,7 @@ static peri_status train_groups(hierarchy *h) {
 /* ---- all together ------------------------------------------------------------------------- */
 
 static peri_status tune(hierarchy *h, peri_matrix *centroids, peri_kmeans_report *report) {
-    uint32_t rounds = 1 + (uint32_t)peri_max_size(h->asked->n_iters / 10, TUNING_LEAST);
+    uint32_t rounds = (uint32_t)peri_max_size(h->asked->n_iters / 10, TUNING_LEAST);
     peri_kmeans_plan plan = { "k-means", rounds, TUNING_STARVING, TUNING_PULL_BACK };
     peri_kmeans_rounds r;
     peri_status status;

@@ -43,7 +43,7 @@ static bool is_starving(const repair *p, uint32_t size) {
 }
 
 static uint64_t key_of(const repair *p) {
-    return peri_random_mix(p->rounds->seed, UINT64_C(0x7265706169720000) + p->rounds->iterations);
+    return peri_random_mix(p->rounds->seed, UINT64_C(0x7265706169720000) + p->rounds->assignments);
 }
 
 /* A row of a large cluster; false when none came. */

@@ -88,7 +88,7 @@ peri_status peri_kmeans_rounds_assign(peri_kmeans_rounds *r) {
         op.lengths = peri_matrix_view(r->centroid_lengths).data;
     }
     PERI_TRY(run_op(r, (const peri_op *)&op));
-    r->iterations++;
+    r->assignments++;
     return sum_distances(r);
 }
 
@@ -136,7 +136,7 @@ static peri_status run_rounds(peri_kmeans_rounds *r, const peri_kmeans_plan *pla
     uint32_t earned = 0, most = 2 * plan->n_iters;
     size_t moved = 1;
     double before = 0;
-    for (uint32_t i = 0; i < plan->n_iters + peri_min_size(earned / plan->pull_back, most); i++) {
+    for (uint32_t i = 0; i <= plan->n_iters + peri_min_size(earned / plan->pull_back, most); i++) {
         peri_progress_step(progress, peri_min_size(i, progress->total - 1), 1);
         PERI_TRY(peri_progress_tell(progress, progress->base));
         if (i > 0) PERI_TRY(move_and_repair(r, plan->threshold, sizes, &moved));

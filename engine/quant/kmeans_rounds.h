@@ -24,7 +24,8 @@ typedef struct peri_kmeans_rounds {
     peri_matrix *distances;        /* [n, 1] */
     peri_matrix *counts;           /* [c, 1] of the last sums */
     double inertia;                /* of the last assignment */
-    uint32_t iterations;
+    uint32_t iterations;           /* moves */
+    uint32_t assignments;
     size_t repaired;
 } peri_kmeans_rounds;
 
@@ -39,7 +40,7 @@ peri_status peri_kmeans_rounds_assign(peri_kmeans_rounds *rounds);
 /* Centroids to their means; `weights` [c] on the host or NULL. */
 peri_status peri_kmeans_rounds_move(peri_kmeans_rounds *rounds, const double *weights);
 
-/* Assigns and moves, at most n_iters times, repairing empty clusters, or with a threshold > 0 those
+/* Assigns and moves, n_iters times at most, repairing empty clusters, or with a threshold > 0 those
  * of at most threshold * average rows; then a last assignment. A round that repaired may be
  * followed by one more: `pull_back` of them earn one. With a threshold clusters that starve under
  * the last assignment are moved until none does, or it no longer helps. */
@@ -58,6 +59,9 @@ peri_status peri_kmeans_rounds_sizes(const peri_kmeans_rounds *rounds, uint32_t 
 peri_status peri_kmeans_repair(peri_kmeans_rounds *rounds, double threshold, const uint32_t *sizes,
                                size_t *out_moved);
 
+/* The rows `ids` (in range), copied at their place: as peri_matrix_gather, but followed. */
+peri_status peri_kmeans_gather(const peri_kmeans *asked, peri_matrix *rows, const int64_t *ids,
+                               size_t count, const peri_control *control, peri_matrix **out);
 /* `count` rows of `rows`, f32, of length 1 for cosine, at their place. */
 peri_status peri_kmeans_rows_at(peri_matrix *rows, peri_metric metric, const int64_t *ids,
                                 size_t count, peri_matrix **out);

@@ -30,6 +30,32 @@ void peri_kmeans_sample(size_t n, uint64_t seed, size_t count, int64_t *ids) {
     }
 }
 
+peri_status peri_kmeans_gather(const peri_kmeans *asked, peri_matrix *rows, const int64_t *ids,
+                               size_t count, const peri_control *control, peri_matrix **out) {
+    peri_view view = peri_matrix_view(rows);
+    peri_context *context = peri_matrix_context(rows);
+    peri_op_gather op = { PERI_OP_GATHER, view, NULL, view };
+    peri_device *device;
+    peri_lane *lane = NULL;
+    peri_status status;
+    *out = NULL;
+    PERI_GO(peri_context_device(context, view.place, &device));
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_matrix_create(context, count, view.cols, view.dtype, view.place, out));
+    op.out = peri_matrix_view(*out);
+    peri_lane_follow(lane, control, asked->threads);
+    PERI_GO(peri_lane_upload(lane, ids, count, sizeof *ids, &op.slots));
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_wait(lane, control));
+done:
+    peri_lane_release(lane);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 peri_status peri_kmeans_rows_at(peri_matrix *rows, peri_metric metric, const int64_t *ids,
                                 size_t count, peri_matrix **out) {
     peri_matrix *taken;

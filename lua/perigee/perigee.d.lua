@@ -218,11 +218,12 @@ function ivf_flat.defaults(verb) end
 ---@field metric perigee.Metric?
 ---@field graph_degree integer?
 ---@field intermediate_graph_degree integer?
----@field build_algo "auto"|"exact"|"nn_descent"|nil
+---@field build_algo "auto"|"exact"|"nn_descent"|"ivf_flat"|nil
 ---@field nn_descent_niter integer?
 ---@field termination_threshold number?
 ---@field guarantee_connectivity boolean?
 ---@field seed integer?
+---@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -247,6 +248,7 @@ function cagra.defaults(verb) end
 ---@field ef_construction integer?
 ---@field alpha number?
 ---@field seed integer?
+---@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -271,6 +273,7 @@ function hnsw.defaults(verb) end
 ---@field visited_size integer?
 ---@field alpha number?
 ---@field seed integer?
+---@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -539,6 +542,7 @@ local Searcher = {}
 ---@field num_random_samplings integer?  cagra
 ---@field rand_xor_mask integer?  cagra
 ---@field ef integer?  hnsw
+---@field rerank integer?  cagra hnsw vamana
 ---@field ratio number?  refined
 
 ---@param queries perigee.Queries
@@ -588,6 +592,7 @@ function Searcher:refined(rows, options) end
 ---@field hierarchy "none"|"cpu"|nil
 ---@field ef_construction integer?
 ---@field seed integer?
+---@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
 ---@field progress perigee.Progress?
 
 ---@param options perigee.ToHnsw?

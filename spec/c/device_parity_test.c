@@ -7,6 +7,7 @@
  * memory. */
 #include "codes.h"
 #include "parity_clusters.h"
+#include "parity_codes.h"
 #include "parity_lists.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
@@ -360,6 +361,53 @@ static void check_descent(pair *t, const knn_case *c, size_t degree, lists *resu
     lists_free(&found);
 }
 
+/* Lists of seven rows, the last one of what is left; each row probes its own and two others, the
+ * last of which may repeat one. */
+static peri_status join_at(place *p, const knn_case *c, size_t degree, lists *out) {
+    size_t n = c->rows.rows, count = n * degree, list_count = n / 7 + 1;
+    uint32_t *starts = test_new(list_count + 1, sizeof *starts);
+    uint32_t *probes = test_new(3 * n, sizeof *probes);
+    for (size_t l = 0; l < list_count; l++) starts[l] = (uint32_t)(7 * l);
+    starts[list_count] = (uint32_t)n;
+    for (size_t i = 0; i < 3 * n; i++)
+        probes[i] = i % 3 == 0 ? (uint32_t)(i / 3 / 7)
+                               : peri_random_below(71, i, (uint32_t)list_count);
+    peri_op_list_join op = { .kind = PERI_OP_LIST_JOIN,
+                             .metric = c->metric,
+                             .lists = list_count,
+                             .probe_count = 3,
+                             .degree = degree };
+    op.rows = place_put_view(p, &c->rows);
+    op.lengths = place_put(p, c->lengths, n * sizeof *c->lengths);
+    op.starts = place_put(p, starts, (list_count + 1) * sizeof *starts);
+    op.probes = place_put(p, probes, 3 * n * sizeof *probes);
+    op.slots = place_room(p, count * sizeof *op.slots);
+    op.distances = place_room(p, count * sizeof *op.distances);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) {
+        place_fetch(p, out->slots, op.slots, count * sizeof *out->slots);
+        place_fetch(p, out->distances, op.distances, count * sizeof *out->distances);
+    }
+    place_wait(p); /* starts and probes end with this function */
+    free(starts);
+    free(probes);
+    return status;
+}
+
+static void check_join(pair *t, const knn_case *c, size_t degree) {
+    size_t count = c->rows.rows * degree, at = 0;
+    lists wanted = lists_make(count), found = lists_make(count);
+    place_must(join_at(&t->ref, c, degree, &wanted), "ref list_join");
+    if (went(t, PERI_OP_LIST_JOIN, "list_join", join_at(&t->tested, c, degree, &found)))
+        CHECK(memcmp(wanted.slots, found.slots, count * sizeof *found.slots) == 0 &&
+                  test_same_bits(wanted.distances, found.distances, count, &at),
+              "list_join %s %s, %zu rows, degree %zu", peri_dtype_name(c->rows.dtype),
+              peri_metric_name(c->metric), c->rows.rows, degree);
+    clear(t);
+    lists_free(&wanted);
+    lists_free(&found);
+}
+
 static peri_status prune_at(place *p, const uint32_t *knn, size_t rows, size_t knn_degree,
                             size_t degree, uint32_t *graph) {
     peri_op_graph_prune op = {
@@ -526,6 +574,8 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     c.filters = filters_make(filter_count, rows, queries);
     lists knn = lists_make(rows * degree);
     check_descent(t, &c, degree, &knn);
+    check_join(t, &c, degree);
+    check_join(t, &c, 30); /* more than some rows meet */
     uint32_t *wanted = test_new(rows * kept, sizeof *wanted);
     uint32_t *found = test_new(rows * kept, sizeof *found);
     place_must(prune_at(&t->ref, knn.slots, rows, degree, kept, wanted), "ref graph_prune");
@@ -633,6 +683,7 @@ int main(void) {
     sweep_knn(&t);
     sweep_lists(&t);
     sweep_clusters(&t);
+    sweep_codes(&t);
     sweep_refine(&t);
     sweep_graphs(&t);
     place_close(&t.ref);

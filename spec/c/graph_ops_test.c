@@ -1,7 +1,7 @@
 /* graph_ops_test: NN-descent, pruning and the walk on the cpu backend against ref, bit for bit:
  * every dtype and metric, random, clustered and repeated rows, awkward sizes, filters,
- * hierarchies, codes in place of the rows, 1..4 threads and every instruction set; and what must hold of their results
- * whatever the backend. */
+ * hierarchies, codes in place of the rows, 1..4 threads and every instruction set; and what must
+ * hold of their results whatever the backend. */
 #include "codes.h"
 #include "core/bitset.h"
 
@@ -107,6 +107,73 @@ static void compare_descent(peri_op_graph_descent *op, uint32_t last, lists *wan
     }
     lists_free(&before);
     lists_free(&got);
+}
+
+/* ---- the join of lists --------------------------------------------------------------------- */
+
+/* Lists of 0 to 2 n / lists rows; rows probe some of them, some twice, some none at all. */
+static void make_lists(size_t n, size_t count, size_t probe_count, uint32_t *starts,
+                       uint32_t *probes, uint64_t seed) {
+    for (size_t l = 1; l < count; l++) {
+        size_t wanted = starts[l - 1] + peri_random_below(seed, l, (uint32_t)(2 * n / count + 1));
+        starts[l] = (uint32_t)(wanted < n ? wanted : n);
+    }
+    starts[count] = (uint32_t)n;
+    for (size_t i = 0; i < n * probe_count; i++) {
+        uint32_t list = peri_random_below(seed, 1000 + i, (uint32_t)count + 1);
+        probes[i] = list == count ? PERI_SLOT_NONE : list;
+    }
+}
+
+static void compare_join(const peri_view *rows, const float *lengths, peri_metric metric,
+                         size_t list_count, size_t probe_count, size_t degree, const char *what) {
+    size_t n = rows->rows, all = n * degree, bad = 0;
+    uint32_t *starts = test_new(list_count + 1, 4), *probes = test_new(n * probe_count, 4);
+    uint32_t *wanted = test_new(all, 4), *got = test_new(all, 4);
+    float *wanted_values = test_new(all, 4), *got_values = test_new(all, 4);
+    make_lists(n, list_count, probe_count, starts, probes, n + degree);
+    peri_op_list_join op = { PERI_OP_LIST_JOIN, metric, *rows,       lengths, starts,
+                             list_count,        probes, probe_count, degree,  wanted,
+                             wanted_values };
+    CHECK(test_run(ref, &op, 0, NULL) == PERI_OK, "ref: %s", peri_error_detail());
+    op.slots = got;
+    op.distances = got_values;
+    CHECK(test_run(cpu, &op, following_threads(), NULL) == PERI_OK, "%s", peri_error_detail());
+    CHECK(memcmp(got, wanted, all * 4) == 0 && memcmp(got_values, wanted_values, all * 4) == 0,
+          "join differs: %s %s %s n %zu lists %zu probes %zu degree %zu", what,
+          peri_dtype_name(rows->dtype), peri_metric_name(metric), n, list_count, probe_count,
+          degree);
+    op.distances = NULL;
+    memset(got, 0, all * 4);
+    CHECK(test_run(cpu, &op, following_threads(), NULL) == PERI_OK, "%s", peri_error_detail());
+    CHECK(memcmp(got, wanted, all * 4) == 0, "join without distances differs: %s n %zu", what, n);
+    for (size_t u = 0; u < n; u++)
+        bad += !list_is_good(got + u * degree, got_values + u * degree, degree, n, u);
+    CHECK(bad == 0, "%zu joined lists of %s n %zu are not in order", bad, what, n);
+    free(starts);
+    free(probes);
+    free(wanted);
+    free(got);
+    free(wanted_values);
+    free(got_values);
+}
+
+/* Counted by hand on a line: 0 1 3 in list 0, 7 in list 1; row 2 names list 0 twice. */
+static void check_join_by_hand(void) {
+    static const float line[] = { 0, 1, 3, 7 };
+    static const uint32_t starts[] = { 0, 3, 4 }, probes[] = { 0, 1, 0, 1, 0, 0, 1, 1 };
+    static const uint32_t wanted[] = { 1, 2, /**/ 0, 2, /**/ 1, 0, /**/ UINT32_MAX, UINT32_MAX };
+    uint32_t slots[8];
+    float values[8];
+    peri_op_list_join op = {
+        PERI_OP_LIST_JOIN, PERI_SQEUCLIDEAN, { 0 }, NULL, starts, 2, probes, 2, 2, slots, values
+    };
+    op.rows = (peri_view){ (void *)(uintptr_t)line, 4, 1, sizeof *line, PERI_F32, PERI_CPU };
+    CHECK(test_run(cpu, &op, 0, NULL) == PERI_OK, "%s", peri_error_detail());
+    CHECK(memcmp(slots, wanted, sizeof wanted) == 0, "line: %u %u, %u %u, %u %u, %u %u", slots[0],
+          slots[1], slots[2], slots[3], slots[4], slots[5], slots[6], slots[7]);
+    CHECK(values[1] == 9 && values[7] == INFINITY, "line: %g %g", (double)values[1],
+          (double)values[7]);
 }
 
 /* ---- pruning ------------------------------------------------------------------------------ */
@@ -327,6 +394,7 @@ static void check_case(data_kind kind, peri_dtype dtype, peri_metric metric, siz
                                           .samples = 1 + (uint32_t)(n % 7),
                                           .seed = seed };
         compare_descent(&descent, 3, &knn, what);
+        compare_join(&rows, lengths, metric, 1 + n / 9, 1 + n % (1 + n / 9) % 5, degree, what);
         peri_op_graph_prune prune = { PERI_OP_GRAPH_PRUNE, n, knn.slots, degree, NULL, pruned };
         graph = compare_prune(&prune, what);
         lists_free(&knn);
@@ -396,6 +464,7 @@ int main(void) {
     cpu = test_device(context, PERI_PLACE_CPU);
     ref = test_device(context, PERI_PLACE_REF);
     check_prune_by_hand();
+    check_join_by_hand();
     check_sizes();
     check_every_kind();
     check_cancel();

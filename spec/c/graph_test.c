@@ -64,6 +64,8 @@ static peri_graph_build build_of(peri_matrix *rows, peri_metric metric, size_t d
                                .nn_descent_niter = 20,
                                .termination_threshold = 1e-4,
                                .guarantee_connectivity = true,
+                               .list_rows = 12, /* so that few rows make many lists */
+                               .list_probes = 5,
                                .seed = 137 };
     if (metric == PERI_COSINE) build.lengths = lengths_of(rows);
     return build;
@@ -98,7 +100,7 @@ static void check_sizes(void) {
     static const size_t degrees[] = { 1, 2, 3, 4, 5, 16 };
     for (size_t n = 1; n <= 70; n++)
         for (size_t d = 0; d < sizeof degrees / sizeof *degrees; d++) {
-            peri_graph_algo algo = (n + d) % 2 == 0 ? PERI_GRAPH_EXACT : PERI_GRAPH_NN_DESCENT;
+            peri_graph_algo algo = (peri_graph_algo)(1 + (n + d) % 3);
             shape plain = { n, 8, 1, 0, 1, 0, PERI_F32 }, same = { n, 8, 1, 1, 1, 0, PERI_F32 };
             shape few = { n, 8, 1, 3, 1, 0, PERI_U8 };
             check_reached(&plain, PERI_SQEUCLIDEAN, degrees[d], algo, "random");
@@ -120,6 +122,9 @@ static void check_kinds(void) {
             shape stretched = { 900, 12, 1, 0, 1, 6, (peri_dtype)dtype };
             peri_metric m = test_metrics[metric];
             check_reached(&clusters, m, 8, PERI_GRAPH_EXACT, "apart");
+            check_reached(&clusters, m, 8, PERI_GRAPH_IVF_FLAT, "apart, by lists");
+            check_reached(&repeated, m, 8, PERI_GRAPH_IVF_FLAT, "repeated, by lists");
+            check_reached(&stretched, m, 8, PERI_GRAPH_IVF_FLAT, "stretched, by lists");
             check_reached(&repeated, m, 8, PERI_GRAPH_NN_DESCENT, "repeated");
             check_reached(&stretched, m, 8, PERI_GRAPH_EXACT, "stretched");
             check_reached(&stretched, m, 2, PERI_GRAPH_EXACT, "stretched");
@@ -208,13 +213,46 @@ static void check_descent_recall(size_t n, size_t degree) {
     shape s = { n, 32, 25, 0, 0.3f, 0, PERI_F32 };
     peri_matrix *rows = make_rows(&s, PERI_PLACE_CPU, n), *exact = NULL, *lists = NULL;
     peri_graph_build build = build_of(rows, PERI_SQEUCLIDEAN, degree, PERI_GRAPH_EXACT);
-    CHECK(peri_knn_graph_make(&build, degree, &exact) == PERI_OK, "%s", peri_error_detail());
+    CHECK(peri_knn_graph_make(&build, NULL, degree, &exact) == PERI_OK, "%s", peri_error_detail());
     build.algo = PERI_GRAPH_NN_DESCENT;
-    CHECK(peri_knn_graph_make(&build, degree, &lists) == PERI_OK, "%s", peri_error_detail());
+    CHECK(peri_knn_graph_make(&build, NULL, degree, &lists) == PERI_OK, "%s", peri_error_detail());
     double recall = list_recall(lists, exact);
     CHECK(recall >= 0.95, "n %zu degree %zu: recall of the lists is %.4f", n, degree, recall);
     peri_matrix_release(exact);
     peri_matrix_release(lists);
+    peri_matrix_release(rows);
+}
+
+/* Lists of a join against the exact ones of the same rows: more probes find more, all of them all. */
+static void check_joined_recall(void) {
+    static const struct {
+        size_t probes;
+        double least;
+    } cases[] = { { 4, 0.5 }, { 16, 0.9 }, { SIZE_MAX, 1.0 } };
+    enum { DEGREE = 20, ROWS = 3000 };
+    shape s = { ROWS, 24, 40, 0, 0.3f, 0, PERI_F32 };
+    peri_matrix *rows = make_rows(&s, PERI_PLACE_CPU, 9), *sorted, *exact, *joined;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        peri_graph_build build = build_of(rows, PERI_SQEUCLIDEAN, DEGREE, PERI_GRAPH_IVF_FLAT);
+        peri_cluster_lists lists;
+        build.list_rows = 60;
+        build.list_probes = cases[i].probes;
+        CHECK(peri_cluster_lists_make(&build, &lists) == PERI_OK, "%s", peri_error_detail());
+        CHECK(peri_matrix_gather(rows, lists.order, ROWS, &sorted) == PERI_OK, "order");
+        build.rows = sorted;
+        CHECK(peri_knn_graph_make(&build, &lists, DEGREE, &joined) == PERI_OK, "%s",
+              peri_error_detail());
+        build.algo = PERI_GRAPH_EXACT;
+        CHECK(peri_knn_graph_make(&build, NULL, DEGREE, &exact) == PERI_OK, "%s",
+              peri_error_detail());
+        double recall = list_recall(joined, exact);
+        CHECK(recall >= cases[i].least, "%zu probes: recall of the lists is %.4f", cases[i].probes,
+              recall);
+        peri_matrix_release(joined);
+        peri_matrix_release(exact);
+        peri_matrix_release(sorted);
+        peri_cluster_lists_reset(&lists);
+    }
     peri_matrix_release(rows);
 }
 
@@ -398,16 +436,21 @@ int main(void) {
     check_kinds();
     check_same(PERI_GRAPH_EXACT);
     check_same(PERI_GRAPH_NN_DESCENT);
+    check_same(PERI_GRAPH_IVF_FLAT);
+    check_joined_recall();
     check_descent_recall(5000, 64);
     check_descent_recall(64 * 40, 64);
     check_descent_recall(64 * 40 + 1, 64);
     check_walk_recall(PERI_GRAPH_EXACT, 25, 0.3f);
     check_walk_recall(PERI_GRAPH_NN_DESCENT, 25, 0.3f);
+    check_walk_recall(PERI_GRAPH_IVF_FLAT, 25, 0.3f);
+    check_walk_recall(PERI_GRAPH_IVF_FLAT, 25, 0.03f);
     check_walk_recall(PERI_GRAPH_EXACT, 25, 0.03f); /* clusters far apart: pieces to be joined */
     check_levels();
     check_damage();
     check_cancel(PERI_GRAPH_EXACT);
     check_cancel(PERI_GRAPH_NN_DESCENT);
+    check_cancel(PERI_GRAPH_IVF_FLAT);
     peri_context_release(context);
     return check_done();
 }

@@ -75,13 +75,15 @@ static void shrink(size_t from) {
     CHECK(removed == STEP / 2, "%zu removed", removed);
 }
 
-static void grows_under_searches(void) {
+static void grows_under_searches(const char *kind, const peri_option *options, size_t count) {
     pthread_t readers[READERS];
     size_t wrong[READERS] = { 0 };
     peri_matrix *rows = make_rows(0, STEP);
     peri_build build = PERI_BUILD_INIT;
-    build.kind = "flat";
+    build.kind = kind;
     build.rows = rows;
+    build.options = (peri_options){ options, count };
+    atomic_store(&ended, false);
     must(peri_searcher_build(&build, &index_of_all));
     peri_matrix_release(rows);
     for (size_t i = 0; i < READERS; i++) pthread_create(&readers[i], NULL, read_on, &wrong[i]);
@@ -94,8 +96,8 @@ static void grows_under_searches(void) {
         pthread_join(readers[i], NULL);
         CHECK(wrong[i] == 0, "reader %zu: %zu wrong answers", i, wrong[i]);
     }
-    size_t count = peri_searcher_rows(index_of_all);
-    CHECK(count == (size_t)STEPS * STEP, "%zu rows", count);
+    size_t slots = peri_searcher_rows(index_of_all);
+    CHECK(slots == (size_t)STEPS * STEP, "%zu rows", slots);
     int64_t ids[1];
     float distances[1];
     must(search(0, 1, ids, distances));
@@ -107,7 +109,9 @@ int main(void) {
     peri_context_options options = PERI_CONTEXT_OPTIONS_INIT;
     options.threads = 2;
     must(peri_context_create(&options, &context));
-    grows_under_searches();
+    grows_under_searches("flat", NULL, 0);
+    const peri_option lists = { "n_lists", { PERI_VALUE_INT, { .i = 7 } } };
+    grows_under_searches("ivf_flat", &lists, 1); /* all of them are probed */
     peri_context_release(context);
     return check_done();
 }

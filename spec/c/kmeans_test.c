@@ -194,6 +194,56 @@ static void check_ways(void) {
     check_same("random start on a sample", PERI_F32, asked);
 }
 
+/* ---- the operation on each instruction set ------------------------------------------------ */
+
+static void compare_assign(peri_dtype dtype, peri_metric metric, size_t n, size_t cols,
+                           size_t clusters, peri_isa isa) {
+    peri_device *cpu = test_device(shared, PERI_PLACE_CPU);
+    peri_device *ref = test_device(shared, PERI_PLACE_REF);
+    peri_op_assign op = { .kind = PERI_OP_ASSIGN, .metric = metric };
+    op.rows = test_matrix(dtype, n, cols, 1, 71);
+    op.centroids = test_matrix(PERI_F32, clusters, cols, 0, 72);
+    /* every third centroid once more: ties; every fifth nearly */
+    for (size_t c = 5; c < clusters; c += c % 3 == 0 ? 3 : 1) {
+        float *to = peri_view_row(&op.centroids, c);
+        if (c % 3 == 0 || c % 5 == 0) memcpy(to, peri_view_row(&op.centroids, c / 2), cols * 4);
+        if (c % 5 == 0) to[0] = nextafterf(to[0], 2);
+    }
+    op.lengths = test_lengths(&op.centroids);
+    uint32_t *wanted = test_new(n, sizeof *wanted), *found = test_new(n, sizeof *found);
+    float *wanted_values = test_new(n, sizeof *wanted_values);
+    float *found_values = test_new(n, sizeof *found_values);
+    size_t at = 0;
+    op.labels = wanted;
+    op.distances = wanted_values;
+    place_must(test_run(ref, &op, 0, NULL), "ref assign");
+    op.labels = found;
+    op.distances = found_values;
+    place_must(test_run(cpu, &op, 0, NULL), "assign");
+    CHECK(memcmp(wanted, found, n * sizeof *found) == 0 &&
+              test_same_bits(wanted_values, found_values, n, &at),
+          "assign with %s: %s %s, %zu x %zu to %zu", peri_isa_name(isa), peri_dtype_name(dtype),
+          peri_metric_name(metric), n, cols, clusters);
+    free(op.rows.data);
+    free(op.centroids.data);
+    free((void *)(uintptr_t)op.lengths);
+    free(wanted);
+    free(found);
+    free(wanted_values);
+    free(found_values);
+}
+
+static void compare_assigns(peri_isa isa, void *ud) {
+    static const peri_dtype dtypes[] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
+    (void)ud;
+    for (size_t a = 0; a < TEST_DTYPES; a++)
+        for (size_t m = 0; m < TEST_METRICS; m++)
+            compare_assign(dtypes[a], test_metrics[m], 75, 37, 50, isa);
+    compare_assign(PERI_F32, PERI_SQEUCLIDEAN, 70000, 3, 12, isa);  /* two batches */
+    compare_assign(PERI_U8, PERI_SQEUCLIDEAN, 40, 128, 4096, isa);  /* two segments */
+    compare_assign(PERI_F32, PERI_INNER_PRODUCT, 33, 5000, 9, isa); /* long rows, small blocks */
+}
+
 /* ---- awkward rows ------------------------------------------------------------------------- */
 
 static void check_awkward(const char *what, const peri_view *view, peri_kmeans asked) {
@@ -305,6 +355,7 @@ int main(void) {
     check_quality(1000, 8, 12, 0.12f);
     check_quality(800, 3, 20, 0.3f);
     check_ways();
+    test_each_isa(compare_assigns, NULL);
     check_awkwards();
     check_refusals();
     peri_context_release(shared);

@@ -291,6 +291,10 @@ static void check_refusals(void) {
     taken = cpu->driver->supports(cpu, (peri_op *)&op, reason, sizeof reason);
     CHECK(!taken && strstr(reason, "i8") != NULL, "i8 queries on f32 rows: %s", reason);
     op.queries.dtype = PERI_F32;
+    op.rows.rows = (size_t)PERI_SLOTS_MAX + 1;
+    taken = cpu->driver->supports(cpu, (peri_op *)&op, reason, sizeof reason);
+    CHECK(!taken && strstr(reason, "2147483647") != NULL, "too many rows: %s", reason);
+    op.rows.rows = 1;
     op.k = PERI_K_MAX + 1;
     taken = cpu->driver->supports(cpu, (peri_op *)&op, reason, sizeof reason);
     CHECK(!taken && strstr(reason, "16385") != NULL, "k past its limit: %s", reason);

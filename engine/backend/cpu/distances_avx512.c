@@ -113,18 +113,28 @@ INLINE __m512i whole_step(bool squared, __m512i q, __m512i x, __m512i sum) {
     return _mm512_dpwssd_epi32(sum, t, t);
 }
 
-INLINE void whole_lanes(peri_dtype dtype, bool squared, int group, const char *q,
-                        const char *const *rows, uint32_t dim, __m512i sums[GROUP]) {
-    for (int r = 0; r < group; r++) sums[r] = _mm512_setzero_si512();
-    for (size_t j = 0; j < dim; j += 32) {
-        size_t left = dim - j;
-        __mmask32 mask = left >= 32 ? UINT32_MAX : (__mmask32)((UINT32_C(1) << left) - 1);
-        __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
+INLINE __m256i load_bytes(const char *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+/* Whole blocks first: masks in the loop would cost as much as the sums. */
+INLINE void whole_lanes(peri_dtype dtype, bool squared, const char *q, const char *const *rows,
+                        uint32_t dim, __m512i sums[GROUP]) {
+    size_t j = 0;
+    for (int r = 0; r < GROUP; r++) sums[r] = _mm512_setzero_si512();
+    for (; j + 32 <= dim; j += 32) {
+        __m512i wide = widen(dtype, load_bytes(q + j));
 #pragma GCC unroll 4
-        for (int r = 0; r < group; r++)
-            sums[r] = whole_step(squared, wide,
-                                 widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
+        for (int r = 0; r < GROUP; r++)
+            sums[r] = whole_step(squared, wide, widen(dtype, load_bytes(rows[r] + j)), sums[r]);
     }
+    if (j == dim) return;
+    __mmask32 mask = (__mmask32)((UINT32_C(1) << (dim - j)) - 1);
+    __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++)
+        sums[r] = whole_step(squared, wide,
+                             widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
 }
 
 /* The sums of four rows, each over its 16 lanes. */
@@ -142,47 +152,57 @@ INLINE __m128i whole_fold_4(const __m512i sums[GROUP]) {
     return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
+/* The rows of a group from number i; the last row stands in for those past the end. */
+INLINE void group_rows(const void *rows, size_t stride, const uint32_t *slots, size_t i,
+                       size_t count, const char *row[GROUP]) {
+    for (size_t r = 0; r < GROUP; r++)
+        row[r] = peri_sums_row(rows, stride, slots, i + r < count ? i + r : count - 1);
+}
+
+INLINE __mmask8 group_mask(size_t i, size_t count) {
+    return count - i >= GROUP ? 0xF : (__mmask8)((1u << (count - i)) - 1);
+}
+
 INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
-    size_t i = 0;
-    __m512i sums[GROUP];
-    const char *row[GROUP];
-    for (; i + GROUP <= count; i += GROUP) {
-        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
+    for (size_t i = 0; i < count; i += GROUP) {
+        __m512i sums[GROUP];
+        const char *row[GROUP];
+        group_rows(rows, stride, slots, i, count, row);
         if (slots != NULL)
             for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
-        whole_lanes(dtype, squared, GROUP, query, row, dim, sums);
-        _mm_storeu_ps(out + i, _mm_cvtepi32_ps(whole_fold_4(sums)));
-    }
-    for (; i < count; i++) {
-        row[0] = peri_sums_row(rows, stride, slots, i);
-        whole_lanes(dtype, squared, 1, query, row, dim, sums);
-        out[i] = (float)_mm512_reduce_add_epi32(sums[0]);
+        whole_lanes(dtype, squared, query, row, dim, sums);
+        _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
     }
 }
 
 /* ---- codes --------------------------------------------------------------------------------- */
 
-/* 64 bytes, or the last 32. */
-INLINE __m512i load_codes(const char *p, bool half) {
-    return half ? _mm512_maskz_loadu_epi8(UINT32_MAX, p) : _mm512_loadu_si512(p);
+INLINE void code_step(const __m512i *weights, const __m512i *codes, __m512i high[GROUP],
+                      __m512i low[GROUP]) {
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++) {
+        high[r] = _mm512_dpbusd_epi32(high[r], codes[r], weights[0]);
+        low[r] = _mm512_dpbusd_epi32(low[r], codes[r], weights[1]);
+    }
 }
 
-INLINE void code_lanes(int group, const char *weights, const char *const *rows, uint32_t dim,
+INLINE void code_lanes(const char *weights, const char *const *rows, uint32_t dim,
                        __m512i high[GROUP], __m512i low[GROUP]) {
-    for (int r = 0; r < group; r++) high[r] = low[r] = _mm512_setzero_si512();
-    for (size_t j = 0; j < dim; j += 64) {
-        bool half = dim - j < 64;
-        __m512i h = load_codes(weights + j, half), l = load_codes(weights + dim + j, half);
-#pragma GCC unroll 4
-        for (int r = 0; r < group; r++) {
-            __m512i codes = load_codes(rows[r] + j, half);
-            high[r] = _mm512_dpbusd_epi32(high[r], codes, h);
-            low[r] = _mm512_dpbusd_epi32(low[r], codes, l);
-        }
+    __m512i w[2], codes[GROUP];
+    size_t j = 0;
+    for (int r = 0; r < GROUP; r++) high[r] = low[r] = _mm512_setzero_si512();
+    for (; j + 64 <= dim; j += 64) {
+        for (size_t h = 0; h < 2; h++) w[h] = _mm512_loadu_si512(weights + h * dim + j);
+        for (int r = 0; r < GROUP; r++) codes[r] = _mm512_loadu_si512(rows[r] + j);
+        code_step(w, codes, high, low);
     }
+    if (j == dim) return;
+    for (size_t h = 0; h < 2; h++) w[h] = _mm512_zextsi256_si512(load_bytes(weights + h * dim + j));
+    for (int r = 0; r < GROUP; r++) codes[r] = _mm512_zextsi256_si512(load_bytes(rows[r] + j));
+    code_step(w, codes, high, low);
 }
 
 /* peri_code_product of four rows: exact in doubles, then rounded once. */
@@ -194,19 +214,13 @@ INLINE __m128 code_products(__m128i high, __m128i low) {
 
 static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
                          size_t count, uint32_t dim, float *out) {
-    __m512i high[GROUP], low[GROUP];
-    const char *row[GROUP];
-    size_t i = 0;
-    for (; i + GROUP <= count; i += GROUP) {
-        for (size_t r = 0; r < GROUP; r++) row[r] = peri_sums_row(rows, stride, slots, i + r);
-        code_lanes(GROUP, query, row, dim, high, low);
-        _mm_storeu_ps(out + i, code_products(whole_fold_4(high), whole_fold_4(low)));
-    }
-    for (; i < count; i++) {
-        row[0] = peri_sums_row(rows, stride, slots, i);
-        code_lanes(1, query, row, dim, high, low);
-        out[i] = peri_code_product(_mm512_reduce_add_epi32(high[0]),
-                                   _mm512_reduce_add_epi32(low[0]));
+    for (size_t i = 0; i < count; i += GROUP) {
+        __m512i high[GROUP], low[GROUP];
+        const char *row[GROUP];
+        group_rows(rows, stride, slots, i, count, row);
+        code_lanes(query, row, dim, high, low);
+        _mm_mask_storeu_ps(out + i, group_mask(i, count),
+                           code_products(whole_fold_4(high), whole_fold_4(low)));
     }
 }
 

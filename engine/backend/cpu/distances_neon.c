@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backend/cpu/sums.h"
+#include "core/code.h"
 
 #define GROUP 2
 #define PARTS 8 /* registers of 4 lanes */
@@ -159,6 +160,33 @@ INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const 
     }
 }
 
+/* ---- codes --------------------------------------------------------------------------------- */
+
+/* sum + products of 16 codes with 16 weights. */
+INLINE int32x4_t code_step(const int8_t *weights, uint8x16_t codes, int32x4_t sum) {
+    int8x16_t w = vld1q_s8(weights);
+    int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_high_s8(w);
+    int16x8_t c0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes)));
+    int16x8_t c1 = vreinterpretq_s16_u16(vmovl_high_u8(codes));
+    sum = vmlal_high_s16(vmlal_s16(sum, vget_low_s16(w0), vget_low_s16(c0)), w0, c0);
+    return vmlal_high_s16(vmlal_s16(sum, vget_low_s16(w1), vget_low_s16(c1)), w1, c1);
+}
+
+static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                         size_t count, uint32_t dim, float *out) {
+    const int8_t *weights = query;
+    for (size_t i = 0; i < count; i++) {
+        const char *row = peri_sums_row(rows, stride, slots, i);
+        int32x4_t high = vdupq_n_s32(0), low = high;
+        for (size_t j = 0; j < dim; j += 16) {
+            uint8x16_t codes = vld1q_u8((const uint8_t *)(const void *)(row + j));
+            high = code_step(weights + j, codes, high);
+            low = code_step(weights + dim + j, codes, low);
+        }
+        out[i] = peri_code_product(vaddvq_s32(high), vaddvq_s32(low));
+    }
+}
+
 /* ---- the table ----------------------------------------------------------------------------- */
 
 #define KERNEL(name, form, dtype, squared)                                                         \
@@ -179,4 +207,5 @@ KERNEL(dot_u8, whole_sums, PERI_U8, false)
 const peri_sums_table peri_sums_neon = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    code_product,
 };

@@ -1,9 +1,10 @@
 /* graph_prune.c: detour pruning, reverse edges and merge.
  *
- * Counting detours asks, for each neighbour D of A and each neighbour X of D, whether X is in
- * A's list: knn_degree^2 questions a row, 16 384 at the default, nearly all answered no. A
- * filter of 8 192 bits (it stays in the first cache) answers those in one instruction or two
- * without a branch; the few that pass look the rank up in a small hash table.
+ * Counting detours asks, for each neighbour D of A and each neighbour X of D, at which rank X is
+ * in A's list: knn_degree^2 questions a row, 16 384 at the default. A map of all rows answers one
+ * with a load: it holds the ranks of A's list, 0 for every other row, and rank 0 is a detour of
+ * nothing. The map is written and cleaned by a row at a time; where the lists lie near each other
+ * in it (rows in the order of their clusters), the loads hit the first cache.
  *
  * Reverse edges are wanted in the order (position, source). The kept edges are written twice, as
  * rows (into the output, whose memory is free until the merge) and as columns, so that the scan
@@ -11,19 +12,21 @@
  * Source: perigee_backend.h. */
 #include <string.h>
 
+#include "backend/cpu/detours.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/workers.h"
 
 #define ROWS_A_TASK 64u
-#define FILTER_BITS 8192u
 #define COLUMNS_A_ROUND 8u /* between two polls */
+
+#define HITS_SPARE 16u /* what a kernel may write behind the hits */
 
 /* A worker's scratch. */
 typedef struct worker {
-    uint64_t *filter;  /* [FILTER_BITS / 64] */
-    uint32_t *table;   /* [table_size] slots of the row's list, PERI_SLOT_NONE = empty */
-    uint32_t *ranks;   /* [table_size] */
-    uint32_t *hits;    /* [knn_degree] */
+    uint8_t *clean;    /* [1] ranks was cleared since the operation began */
+    uint16_t *ranks;   /* [rows] of the slots of the row's list, 0 = not in it */
+    uint16_t *hits;    /* [knn_degree + HITS_SPARE] */
+    uint32_t *kept;    /* [degree] */
     uint32_t *detours; /* [knn_degree] */
     uint32_t *starts;  /* [knn_degree + 1] of the counting sort */
 } worker;
@@ -33,23 +36,18 @@ typedef struct prune {
     uint32_t *columns; /* [degree, rows] kept edges */
     uint32_t *reverse; /* [rows, degree] */
     uint32_t *counts;  /* [rows] reverse edges so far */
-    size_t table_size, ranges, first_column;
+    peri_ranks_fn ranks_above;
+    size_t ranges, first_column;
     char *workers;
     size_t worker_bytes;
 } prune;
 
-static size_t table_size(size_t knn_degree) {
-    size_t size = 64;
-    while (size < 4 * knn_degree) size *= 2;
-    return size;
-}
-
 static size_t lay_out_worker(const peri_op_graph_prune *op, void *base, worker *w) {
-    size_t at = 0, size = table_size(op->knn_degree);
-    w->filter = peri_scratch_cut(&at, base, FILTER_BITS / 8);
-    w->table = peri_scratch_cut(&at, base, size * sizeof(uint32_t));
-    w->ranks = peri_scratch_cut(&at, base, size * sizeof(uint32_t));
-    w->hits = peri_scratch_cut(&at, base, op->knn_degree * sizeof(uint32_t));
+    size_t at = 0;
+    w->clean = peri_scratch_cut(&at, base, 1);
+    w->ranks = peri_scratch_cut(&at, base, (op->rows + PERI_RANKS_SPARE) * sizeof(uint16_t));
+    w->hits = peri_scratch_cut(&at, base, (op->knn_degree + HITS_SPARE) * sizeof(uint16_t));
+    w->kept = peri_scratch_cut(&at, base, op->degree * sizeof(uint32_t));
     w->detours = peri_scratch_cut(&at, base, op->knn_degree * sizeof(uint32_t));
     w->starts = peri_scratch_cut(&at, base, (op->knn_degree + 1) * sizeof(uint32_t));
     return at;
@@ -72,55 +70,30 @@ size_t peri_cpu_graph_prune_scratch(const peri_device *device, const peri_op_gra
 }
 
 static size_t list_count(const uint32_t *list, size_t columns) {
-    size_t count = 0;
-    while (count < columns && list[count] != PERI_SLOT_NONE) count++;
+    size_t count = columns;
+    if (columns > 0 && list[columns - 1] != PERI_SLOT_NONE) return columns;
+    for (count = 0; list[count] != PERI_SLOT_NONE;) count++;
     return count;
 }
 
 /* ---- detours ------------------------------------------------------------------------------ */
 
-static size_t table_home(const prune *run, uint32_t slot) {
-    return (slot * UINT32_C(0x9E3779B1) >> 7) & (run->table_size - 1);
-}
-
-static void table_fill(const prune *run, worker *w, const uint32_t *list, size_t count) {
-    memset(w->filter, 0, FILTER_BITS / 8);
-    memset(w->table, 0xFF, run->table_size * sizeof(uint32_t));
-    for (size_t i = 0; i < count; i++) {
-        size_t bit = list[i] % FILTER_BITS, at = table_home(run, list[i]);
-        w->filter[bit / 64] |= UINT64_C(1) << (bit % 64);
-        while (w->table[at] != PERI_SLOT_NONE) at = (at + 1) & (run->table_size - 1);
-        w->table[at] = list[i];
-        w->ranks[at] = (uint32_t)i;
-    }
-}
-
-/* The rank of a slot in the row's list, or 0, which no edge is a detour of. */
-static uint32_t table_rank(const prune *run, const worker *w, uint32_t slot) {
-    for (size_t at = table_home(run, slot);; at = (at + 1) & (run->table_size - 1)) {
-        if (w->table[at] == slot) return w->ranks[at];
-        if (w->table[at] == PERI_SLOT_NONE) return 0;
-    }
+static void prefetch_list(const prune *run, const uint32_t *list) {
+    for (size_t at = 0; at < run->op->knn_degree; at += 64 / sizeof *list)
+        __builtin_prefetch(list + at);
 }
 
 static void count_detours(const prune *run, worker *w, const uint32_t *list, size_t count) {
     size_t columns = run->op->knn_degree;
+    for (size_t i = 0; i < count; i++) w->ranks[list[i]] = (uint16_t)i;
     for (size_t i = 0; i < count; i++) {
         const uint32_t *second = run->op->knn + (size_t)list[i] * columns;
-        if (i + 1 < count) __builtin_prefetch(run->op->knn + (size_t)list[i + 1] * columns);
-        size_t hits = 0;
-        /* PERI_SLOT_NONE at the end of a short list may pass, and is not in the table. */
-        for (size_t j = 0; j < columns; j++) {
-            size_t bit = second[j] % FILTER_BITS;
-            w->hits[hits] = second[j];
-            hits += w->filter[bit / 64] >> (bit % 64) & 1;
-        }
-        for (size_t j = 0; j < hits; j++) {
-            if (w->hits[j] == PERI_SLOT_NONE) continue;
-            uint32_t rank = table_rank(run, w, w->hits[j]);
-            if (rank > i) w->detours[rank]++;
-        }
+        if (i + 2 < count) prefetch_list(run, run->op->knn + (size_t)list[i + 2] * columns);
+        size_t hits = run->ranks_above(w->ranks, second, list_count(second, columns), (uint32_t)i,
+                                       w->hits);
+        for (size_t j = 0; j < hits; j++) w->detours[w->hits[j]]++;
     }
+    for (size_t i = 0; i < count; i++) w->ranks[list[i]] = 0;
 }
 
 /* A row's edges by (detours, rank), the first `degree` of them: a counting sort. */
@@ -131,7 +104,6 @@ static void keep_edges(const prune *run, worker *w, size_t row) {
     size_t count = list_count(list, op->knn_degree);
     memset(w->detours, 0, count * sizeof(uint32_t));
     memset(w->starts, 0, (count + 1) * sizeof(uint32_t));
-    table_fill(run, w, list, count);
     count_detours(run, w, list, count);
     for (size_t i = 0; i < count; i++) w->starts[w->detours[i] + 1]++; /* detours < count */
     for (size_t i = 0; i < count; i++) w->starts[i + 1] += w->starts[i];
@@ -148,6 +120,10 @@ static peri_status keep_rows(void *ud, size_t task, size_t worker_number) {
     prune *run = ud;
     worker w;
     lay_out_worker(run->op, run->workers + worker_number * run->worker_bytes, &w);
+    if (!*w.clean) {
+        memset(w.ranks, 0, run->op->rows * sizeof *w.ranks);
+        *w.clean = 1;
+    }
     size_t stop = peri_min_size((task + 1) * ROWS_A_TASK, run->op->rows);
     for (size_t row = task * ROWS_A_TASK; row < stop; row++) keep_edges(run, &w, row);
     return PERI_OK;
@@ -198,7 +174,7 @@ static peri_status merge_rows(void *ud, size_t task, size_t worker_number) {
     worker w;
     lay_out_worker(run->op, run->workers + worker_number * run->worker_bytes, &w);
     size_t stop = peri_min_size((task + 1) * ROWS_A_TASK, run->op->rows);
-    for (size_t row = task * ROWS_A_TASK; row < stop; row++) merge_edges(run, row, w.hits);
+    for (size_t row = task * ROWS_A_TASK; row < stop; row++) merge_edges(run, row, w.kept);
     return PERI_OK;
 }
 
@@ -207,8 +183,13 @@ peri_status peri_cpu_graph_prune(peri_stream *stream, const peri_op_graph_prune 
     (void)scratch_bytes;
     size_t workers = peri_cpu_workers(stream), tasks = peri_ceil_div(op->rows, ROWS_A_TASK);
     peri_context *context = stream->device->context;
-    prune run = { .op = op, .table_size = table_size(op->knn_degree), .ranges = workers };
+    prune run = { .op = op, .ranks_above = peri_ranks_chosen(), .ranges = workers };
     lay_out(op, scratch, workers, &run);
+    for (size_t i = 0; i < workers; i++) {
+        worker w;
+        lay_out_worker(op, run.workers + i * run.worker_bytes, &w);
+        *w.clean = 0;
+    }
     peri_loop loop = { .stage = "prune", .threads = workers, .control = stream->control };
     peri_loop quiet = { .threads = workers, .control = stream->control };
     PERI_TRY(peri_parallel(context, &loop, tasks, keep_rows, &run));

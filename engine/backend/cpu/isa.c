@@ -1,8 +1,9 @@
 /* isa.c: which instruction sets the CPU has, and which one is used.
  *
  * A set is present when every extension that its files are compiled with is (CMakeLists.txt), so
- * that a call into one never meets an instruction that the CPU lacks. Threads: any; `forced` is
- * atomic. */
+ * that a call into one never meets an instruction that the CPU lacks. The best one is found once:
+ * cpuid leaves a virtual machine, which takes longer than a small operation. Threads: any; both
+ * variables are atomic, and two threads that find the best one at once find the same. */
 #include <stdatomic.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -11,6 +12,7 @@
 #include "backend/cpu/distances.h"
 
 static atomic_int forced = PERI_ISA_COUNT;
+static atomic_int best = PERI_ISA_COUNT; /* not found yet */
 
 const char *peri_isa_name(peri_isa isa) {
     static const char *const names[] = { "scalar", "avx2", "avx512", "neon" };
@@ -60,13 +62,21 @@ bool peri_isa_present(peri_isa isa) {
     return false;
 }
 
-peri_isa peri_isa_chosen(void) {
-    int asked = atomic_load_explicit(&forced, memory_order_relaxed);
-    if (asked != PERI_ISA_COUNT) return (peri_isa)asked;
+static peri_isa find_best(void) {
     return has_avx512() ? PERI_ISA_AVX512
            : has_avx2() ? PERI_ISA_AVX2
            : has_neon() ? PERI_ISA_NEON
                         : PERI_ISA_SCALAR;
+}
+
+peri_isa peri_isa_chosen(void) {
+    int asked = atomic_load_explicit(&forced, memory_order_relaxed);
+    if (asked != PERI_ISA_COUNT) return (peri_isa)asked;
+    int found = atomic_load_explicit(&best, memory_order_relaxed);
+    if (found != PERI_ISA_COUNT) return (peri_isa)found;
+    found = (int)find_best();
+    atomic_store_explicit(&best, found, memory_order_relaxed);
+    return (peri_isa)found;
 }
 
 bool peri_isa_force(peri_isa isa) {

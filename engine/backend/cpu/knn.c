@@ -122,7 +122,7 @@ static size_t segment_rows(const peri_knn_job *job, size_t running) {
         if (running == 1 && job->count == 1) wanted = 4 * wanted;
     } else {
         wanted = TASK_PRODUCTS / (job->block_queries * op->rows.cols);
-        size_t shares = peri_max_size(1, 4 * running / job->blocks);
+        size_t shares = peri_max_size(1, 16 * running / job->blocks); /* the last one is short */
         if (running > 1) wanted = peri_min_size(wanted, rows / shares);
         wanted = peri_max_size(wanted, 512);
     }

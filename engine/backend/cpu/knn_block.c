@@ -1,6 +1,8 @@
 /* knn_block.c: which kernels of the coarse pass this CPU runs. */
 #include "backend/cpu/knn_block.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -9,7 +11,7 @@
 
 #define AVXVNNI_BIT (1u << 4) /* of eax, leaf 7, subleaf 1 */
 
-bool peri_block_has_avxvnni(void) {
+static bool has_avxvnni(void) {
 #if defined(__x86_64__)
     unsigned a = 0, b, c, d;
     if (!peri_isa_present(PERI_ISA_AVX2)) return false;
@@ -17,6 +19,16 @@ bool peri_block_has_avxvnni(void) {
 #else
     return false;
 #endif
+}
+
+bool peri_block_has_avxvnni(void) {
+    static atomic_int known = -1; /* asked once: isa.c says why */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer < 0) {
+        answer = has_avxvnni();
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer != 0;
 }
 
 const peri_block_kernels *peri_block_chosen(void) {

@@ -69,6 +69,7 @@ void peri_list_direct_task(const peri_list_job *job, const peri_list_task *task)
             size_t count = peri_min_size(CHUNK, task->stop - at);
             (s.bits == NULL ? scan_all : scan_some)(&s, at, count);
         }
+        peri_list_share_bound(job, query, s.top);
         job->visited[task->worker * job->batch_limit + query] += s.passed;
     }
 }

@@ -54,19 +54,11 @@ static inline void peri_near_sort(uint64_t *keys, size_t count) {
     }
 }
 
-/* Offers a batch; `spare` has room for `count` keys. What enters is not marked. Returns the lowest
- * position at which something entered, or the capacity when nothing did. */
-static inline size_t peri_near_offer(peri_near_list *list, const float *distances,
-                                     const uint32_t *slots, size_t count, uint64_t *spare) {
-    size_t kept = 0, old = list->count, capacity = list->capacity, lowest = capacity;
-    uint64_t worst = old == capacity ? list->keys[old - 1] : UINT64_MAX, *keys = list->keys;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t key = peri_near_key(distances[i], slots[i]);
-        spare[kept] = key;
-        kept += key < worst;
-    }
+/* Sorts `kept` keys, all nearer than the worst of a full list, and merges them into the list. */
+static inline size_t peri_near_merge(peri_near_list *list, uint64_t *spare, size_t kept) {
+    size_t old = list->count, capacity = list->capacity, lowest = capacity, to = old + kept;
+    uint64_t *keys = list->keys;
     peri_near_sort(spare, kept);
-    size_t to = old + kept;
     list->count = to < capacity ? to : capacity;
     for (; to > capacity; to--) { /* the farthest of both leave */
         if (old > 0 && (kept == 0 || keys[old - 1] > spare[kept - 1]))
@@ -81,6 +73,20 @@ static inline size_t peri_near_offer(peri_near_list *list, const float *distance
         lowest = to;
     }
     return lowest;
+}
+
+/* Offers a batch; `spare` has room for `count` keys. What enters is not marked. Returns the lowest
+ * position at which something entered, or the capacity when nothing did. */
+static inline size_t peri_near_offer(peri_near_list *list, const float *distances,
+                                     const uint32_t *slots, size_t count, uint64_t *spare) {
+    size_t kept = 0;
+    uint64_t worst = list->count == list->capacity ? list->keys[list->count - 1] : UINT64_MAX;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t key = peri_near_key(distances[i], slots[i]);
+        spare[kept] = key;
+        kept += key < worst;
+    }
+    return peri_near_merge(list, spare, kept);
 }
 
 #endif

@@ -6,7 +6,7 @@
 #include "backend/cpu/select_body.h"
 
 static inline __mmask16 front(size_t count) {
-    return count >= 16 ? 0xFFFF : (__mmask16)((1u << count) - 1);
+    return (__mmask16)(count >= 16 ? 0xFFFFu : (1u << count) - 1);
 }
 
 static inline size_t count_most(const peri_span *span, float most) {

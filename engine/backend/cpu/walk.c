@@ -18,7 +18,9 @@
 #define PREFETCH_LINES 8u /* of a row, at most: the hardware follows a long row by itself */
 
 void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op) {
-    *plan = (peri_walk_plan){ .op = op, .coded = op->codes.rows.data != NULL };
+    *plan = (peri_walk_plan){ .op = op,
+                              .offer = peri_near_offer_chosen(),
+                              .coded = op->codes.rows.data != NULL };
     peri_distances_init(&plan->exact, op->metric, &op->rows, op->lengths);
     plan->walk = plan->exact;
     if (plan->coded) peri_distances_codes(&plan->walk, op->metric, &op->codes);
@@ -41,7 +43,7 @@ size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *w) {
     w->touched = peri_scratch_cut(&at, base, words * sizeof(uint32_t));
     w->slots = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint32_t));
     w->distances = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(float));
-    w->spare = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint64_t));
+    w->spare = peri_scratch_cut(&at, base, (PERI_WALK_BATCH + PERI_NEAR_BLOCK) * sizeof(uint64_t));
     w->code = peri_scratch_cut(&at, base, peri_code_query_bytes(op->codes.rows.cols));
     return at;
 }
@@ -205,7 +207,7 @@ static void offer_batch(peri_walk *w, size_t count) {
     if (w->touched_count + count <= words)
         memcpy(w->touched + w->touched_count, w->slots, count * sizeof(uint32_t));
     w->touched_count += count;
-    size_t lowest = peri_near_offer(&w->list, w->distances, w->slots, count, w->spare);
+    size_t lowest = w->plan->offer(&w->list, w->distances, w->slots, count, w->spare);
     if (lowest < w->first_open) w->first_open = lowest;
     if (w->bits == NULL) return;
     size_t passing = 0;
@@ -214,7 +216,7 @@ static void offer_batch(peri_walk *w, size_t count) {
         w->distances[passing] = w->distances[i];
         passing += peri_bitset_test(w->bits, w->slots[i]);
     }
-    peri_near_offer(&w->passing, w->distances, w->slots, passing, w->spare);
+    w->plan->offer(&w->passing, w->distances, w->slots, passing, w->spare);
 }
 
 static void step_down(peri_walk *w) {
@@ -297,7 +299,7 @@ bool peri_walk_absorb(peri_walk *w) {
         break;
     case PERI_WALK_DESCENT: step_down(w); break;
     case PERI_WALK_RERANK:
-        peri_near_offer(&w->best, w->distances, w->slots, w->gathered, w->spare);
+        w->plan->offer(&w->best, w->distances, w->slots, w->gathered, w->spare);
         if (w->next == candidate_count(w)) w->stage = PERI_WALK_DONE;
         break;
     default: offer_batch(w, w->gathered); break;

@@ -12,7 +12,7 @@
 #define PERI_BACKEND_CPU_WALK_H
 
 #include "backend/cpu/distances.h"
-#include "backend/cpu/near_list.h"
+#include "backend/cpu/near_offer.h"
 
 #define PERI_WALK_BATCH 128u /* rows handed to the distance kernel at once */
 
@@ -31,6 +31,7 @@ typedef struct peri_walk_plan {
     const peri_op_graph_search *op;
     peri_distances exact; /* canonical distances of the rows */
     peri_distances walk;  /* what the walk goes by: the same, or the values of the codes */
+    peri_near_offer_fn offer;
     bool coded;
     size_t limit; /* rounds at most */
 } peri_walk_plan;
@@ -46,7 +47,7 @@ typedef struct peri_walk {
     uint32_t *touched;      /* [words] what was set in taken, as long as it fits */
     uint32_t *slots;        /* [PERI_WALK_BATCH] gathered, not yet absorbed */
     float *distances;       /* [PERI_WALK_BATCH] */
-    uint64_t *spare;        /* [PERI_WALK_BATCH] keys */
+    uint64_t *spare;        /* [PERI_WALK_BATCH + PERI_NEAR_BLOCK] keys */
     uint8_t *code;          /* the encoded query */
     /* of the query */
     size_t number; /* in the batch */

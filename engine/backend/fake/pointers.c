@@ -132,6 +132,16 @@ static void of_refine(pointers *p, const peri_op_refine *op) {
     add(p, "distances", op->distances, q, op->k > 0 ? op->k : op->columns, sizeof *op->distances);
 }
 
+static void of_list_join(pointers *p, const peri_op_list_join *op) {
+    size_t n = op->rows.rows;
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE) add(p, "lengths", op->lengths, n, 1, sizeof *op->lengths);
+    add(p, "starts", op->starts, op->lists + 1, 1, sizeof *op->starts);
+    add(p, "probes", op->probes, n, op->probe_count, sizeof *op->probes);
+    add(p, "slots", op->slots, n, op->degree, sizeof *op->slots);
+    add(p, "distances", op->distances, n, op->degree, sizeof *op->distances);
+}
+
 static void of_graph_descent(pointers *p, const peri_op_graph_descent *op) {
     size_t n = op->rows.rows, degree = op->degree;
     add_view(p, "rows", &op->rows);

@@ -91,7 +91,8 @@ peri_status peri_ref_graph_link(peri_stream *stream, const peri_op_graph_link *o
         for (size_t j = 0; j < op->degree; j++) {
             links[j] = j < kept ? run.list[j].slot : PERI_SLOT_NONE;
             if (op->link_distances != NULL)
-                op->link_distances[i * op->degree + j] = j < kept ? run.list[j].distance + 0.0f : INFINITY;
+                op->link_distances[i * op->degree + j] = j < kept ? run.list[j].distance + 0.0f
+                                                                  : INFINITY;
         }
     }
     return PERI_OK;

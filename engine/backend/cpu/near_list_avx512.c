@@ -1,0 +1,102 @@
+/* near_list_avx512.c: the offer of near_list.h without its guesses.
+ *
+ * The plain offer sorts and merges by comparing and branching, and each branch is a toss: that
+ * costs more than the distances of bytes. Here keys are made and sifted eight at a time, the few
+ * that stay are sorted by counting how many are below each, and the merge is two expansions for
+ * eight places of the list: of the new keys where a mask of their places says so, of the old ones
+ * elsewhere. */
+#include <immintrin.h>
+
+#include "backend/cpu/near_offer.h"
+
+#define SORTED_MAX 16u /* keys sorted by counting */
+#define MERGED_MAX 64u /* places that a mask holds */
+
+static inline __m512i keys_of(__mmask8 live, const float *distances, const uint32_t *slots) {
+    __m256 plain = _mm256_add_ps(_mm256_maskz_loadu_ps(live, distances), _mm256_setzero_ps());
+    __m256i bits = _mm256_castps_si256(plain);
+    bits = _mm256_xor_si256(
+        bits, _mm256_or_si256(_mm256_srai_epi32(bits, 31), _mm256_set1_epi32(INT32_MIN)));
+    __m512i slot = _mm512_cvtepu32_epi64(_mm256_maskz_loadu_epi32(live, slots));
+    return _mm512_or_si512(_mm512_slli_epi64(_mm512_cvtepu32_epi64(bits), 32),
+                           _mm512_slli_epi64(slot, 1));
+}
+
+/* The keys below `worst` into spare. */
+static size_t sift(const float *distances, const uint32_t *slots, size_t count, uint64_t worst,
+                   uint64_t *spare) {
+    size_t kept = 0;
+    __m512i limit = _mm512_set1_epi64((int64_t)worst);
+    for (size_t i = 0; i < count; i += 8) {
+        __mmask8 live = count - i >= 8 ? 0xFF : (__mmask8)((1u << (count - i)) - 1);
+        __m512i keys = keys_of(live, distances + i, slots + i);
+        live = _mm512_mask_cmplt_epu64_mask(live, keys, limit);
+        _mm512_storeu_si512(spare + kept, _mm512_maskz_compress_epi64(live, keys));
+        kept += (size_t)__builtin_popcount(live);
+    }
+    return kept;
+}
+
+/* count <= SORTED_MAX distinct keys of `from`, ascending, into `to`. */
+static void sort_by_rank(const uint64_t *from, size_t count, uint64_t *to) {
+    const __m512i none = _mm512_set1_epi64(-1);
+    uint32_t live = (1u << count) - 1;
+    __m512i low = _mm512_mask_loadu_epi64(none, (__mmask8)live, from);
+    __m512i high = _mm512_mask_loadu_epi64(none, (__mmask8)(live >> 8), from + 8);
+    for (size_t i = 0; i < count; i++) {
+        __m512i key = _mm512_set1_epi64((int64_t)from[i]);
+        uint32_t below = _mm512_cmplt_epu64_mask(low, key) |
+                         (uint32_t)_mm512_cmplt_epu64_mask(high, key) << 8;
+        to[__builtin_popcount(below)] = from[i];
+    }
+}
+
+/* How many of the list's keys are below `key`. */
+static size_t rank_in(const peri_near_list *list, uint64_t key) {
+    size_t below = 0;
+    __m512i wide = _mm512_set1_epi64((int64_t)key);
+    for (size_t i = 0; i < list->count; i += 8) {
+        size_t left = list->count - i;
+        __mmask8 live = left >= 8 ? 0xFF : (__mmask8)((1u << left) - 1);
+        __m512i keys = _mm512_loadu_si512(list->keys + i);
+        below += (size_t)__builtin_popcount(_mm512_mask_cmplt_epu64_mask(live, keys, wide));
+    }
+    return below;
+}
+
+/* Merges `kept` sorted keys into a list of at most MERGED_MAX places, from the back, so that an
+ * old key is read before its place is written. */
+static size_t merge(peri_near_list *list, const uint64_t *sorted, size_t kept) {
+    uint64_t *keys = list->keys, places = 0;
+    size_t lowest = list->capacity, total = list->count + kept;
+    for (size_t i = kept; i-- > 0;) {
+        size_t place = rank_in(list, sorted[i]) + i;
+        if (place >= list->capacity) continue;
+        places |= UINT64_C(1) << place;
+        lowest = place;
+    }
+    list->count = total < list->capacity ? total : list->capacity;
+    for (size_t block = (list->count + 7) / 8; block-- > lowest / 8;) {
+        __mmask8 fresh = (__mmask8)(places >> (8 * block));
+        uint64_t before = places & ((UINT64_C(1) << (8 * block)) - 1);
+        size_t passed = (size_t)__builtin_popcountll(before);
+        __m512i old = _mm512_loadu_si512(keys + 8 * block - passed);
+        __m512i all = _mm512_maskz_expand_epi64(fresh, _mm512_loadu_si512(sorted + passed));
+        all = _mm512_mask_expand_epi64(all, (__mmask8)~fresh, old);
+        _mm512_storeu_si512(keys + 8 * block, all);
+    }
+    return lowest;
+}
+
+size_t peri_near_offer_avx512(peri_near_list *list, const float *distances, const uint32_t *slots,
+                              size_t count, uint64_t *spare) {
+    uint64_t sorted[SORTED_MAX + 8];
+    if (list->capacity > MERGED_MAX || list->capacity == 0)
+        return peri_near_offer(list, distances, slots, count, spare);
+    uint64_t worst = list->count == list->capacity ? list->keys[list->count - 1] : UINT64_MAX;
+    size_t kept = sift(distances, slots, count, worst, spare);
+    if (kept == 0) return list->capacity;
+    if (kept > SORTED_MAX) return peri_near_merge(list, spare, kept);
+    sort_by_rank(spare, kept, sorted);
+    return merge(list, sorted, kept);
+}
