@@ -142,6 +142,16 @@ M.entries = {
     options = { { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
       { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
     params = { "kmeans", "train" } },
+  -- rows against rows
+  { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
+    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], where they are.",
+    options = { { "metric", "sqeuclidean (default), euclidean, inner_product, cosine" }, THREADS,
+      PROGRESS } },
+  { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
+    text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "
+      .. "more.",
+    options = { { "place", "where it is made and stays; where the rows are when left out" },
+      THREADS, PROGRESS }, params = { "knn_graph", "build" } },
   -- measuring
   { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
     text = "The share of the true neighbours that were found: by value when both sides carry "
