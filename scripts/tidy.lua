@@ -230,7 +230,8 @@ local ROOMS <const> = {
   { "engine/backend/", sees = BASE, blind = BOTH },
   { "engine/io/", sees = BASE, blind = BOTH },
   { "engine/filter/", sees = BASE, blind = BOTH },
-  { "engine/graph/", sees = BASE, blind = BOTH },
+  { "engine/quant/", sees = { BASE[1], BASE[2], "engine/io/" }, blind = BOTH },
+  { "engine/graph/", sees = { BASE[1], BASE[2], "engine/quant/" }, blind = BOTH },
   {
     "engine/index/",
     sees = { BASE[1], BASE[2], "engine/io/", "engine/graph/", "engine/filter/", "engine/quant/" },

@@ -56,7 +56,7 @@ describe("pg.cagra", function()
   end)
 
   for _, algo in ipairs { "nn_descent", "ivf_flat" } do
-    it(("is the same %s graph from the same seed, on any number of threads"):format(algo), function()
+    it(("is the same %s graph from the same seed, on any threads"):format(algo), function()
       local set = support.small "packages"
       local function bytes(options)
         local path = support.path ".perigee"

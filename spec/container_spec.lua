@@ -123,8 +123,8 @@ for kind, options in pairs(SMALL) do
     local bytes = support.read(path)
     support.clean()
 
-    local function open(changed, options)
-      return pg.open(support.write(support.path ".perigee", changed), options)
+    local function open(changed, how)
+      return pg.open(support.write(support.path ".perigee", changed), how)
     end
 
     it("is refused at every length", function()

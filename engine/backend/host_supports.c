@@ -97,6 +97,11 @@ static bool list_scan_taken(const peri_op_list_scan *op, reason why) {
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
 }
 
+static bool range_scan_taken(const peri_op_range_scan *op, reason why) {
+    return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
+           queries_taken(&op->queries, &op->rows, why);
+}
+
 static bool knn_taken(const peri_op_knn *op, reason why) {
     return rows_taken(&op->rows, why) && slots_taken(op->rows.rows, why) &&
            metric_taken(op->metric, &op->rows, op->lengths, why) &&
@@ -230,6 +235,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
     case PERI_OP_SCATTER: return scatter_taken((const peri_op_scatter *)op, why);
     case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
+    case PERI_OP_RANGE_SCAN: return range_scan_taken((const peri_op_range_scan *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);

@@ -16,14 +16,14 @@
 #include "core/checked.h"
 #include "core/lane.h"
 #include "core/memory.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 #include "quant/kmeans.h"
 
 #define ROWS_A_LIST 128u
 #define LISTS_PER_ROOT                                                                             \
-    4.0 /* at most, times sqrt(n): finding lists must not cost more than joining */
-#define LISTS_PROBED 32u       /* at most, and half as many at least */
-#define ROWS_PROBED 4096u      /* in between: what a row is compared with, about */
+    4.0                  /* at most, times sqrt(n): finding lists must not cost more than joining */
+#define LISTS_PROBED 32u /* at most, and half as many at least */
+#define ROWS_PROBED 4096u /* in between: what a row is compared with, about */
 #define TRAIN_ROWS_A_LIST 32u
 #define TRAIN_ITERS 5u
 #define CHUNK_ROWS 2048u /* of one kNN operation */

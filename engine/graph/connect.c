@@ -17,7 +17,7 @@
 #include "core/bitset.h"
 #include "core/checked.h"
 #include "core/memory.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 #define PASSES 4u  /* over the rows outside, before the exact search */
 #define BATCH 256u /* rows of one exact search */

@@ -15,7 +15,7 @@
 #include "graph/equal_rows.h"
 #include "graph/knn_graph.h"
 #include "graph/landmarks.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 /* Above, the join of clusters is cheaper than n^2 distances: on one core with AVX-512 they meet at
  * 14 000 rows of 96 f32, for either default degree; at 32 000 the join saves a third. NN-descent is

@@ -14,7 +14,7 @@
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/memory.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 #include "graph/reverse.h"
 
 #define BATCH_MAX 2048u

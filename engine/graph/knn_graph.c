@@ -12,7 +12,7 @@
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/memory.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 #define CHUNK_ROWS 2048u    /* queries of one kNN operation */
 #define DESCENT_SAMPLES 16u /* new and old neighbours of a list that join, each way */

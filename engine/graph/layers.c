@@ -29,7 +29,7 @@
 #include "graph/insert.h"
 #include "graph/mend.h"
 #include "graph/nearest.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 typedef struct tower {
     peri_layers *job;

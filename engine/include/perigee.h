@@ -462,6 +462,22 @@ typedef struct peri_hits {
 PERI_API peri_status peri_searcher_search(peri_searcher *searcher, const peri_request *request,
                                           peri_hits *hits);
 
+/* What a search by distance found: the rows of query i are items offsets[i] .. offsets[i + 1] - 1,
+ * nearest first, ties by row. The caller releases the matrices. */
+typedef struct peri_range_hits {
+    peri_matrix *offsets;   /* i64 [q + 1, 1] */
+    peri_matrix *ids;       /* i64 [found, 1] */
+    peri_matrix *distances; /* f32 [found, 1] in reported units */
+} peri_range_hits;
+
+/* All rows at `radius` or nearer, in reported units (inner product: at `radius` or larger): those
+ * of all rows for "flat", of the lists that a search of these options looks at for "ivf_flat".
+ * request->k keeps the nearest so many of each query, 0 all. Cost: two scans, and memory for what
+ * is found before the nearest are kept. PERI_E_UNSUPPORTED for other kinds; errors as of
+ * peri_searcher_search. */
+PERI_API peri_status peri_searcher_range(peri_searcher *searcher, const peri_request *request,
+                                         float radius, peri_range_hits *hits);
+
 /* Exact values of given rows: distances[i, j] of query i to ids[i, j] in reported units;
  * PERI_ID_NONE gives the worst value. PERI_E_UNSUPPORTED when the searcher holds no rows. */
 PERI_API peri_status peri_searcher_score(peri_searcher *searcher, const peri_view *queries,

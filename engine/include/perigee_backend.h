@@ -92,6 +92,7 @@ struct peri_stream {
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
+    X(RANGE_SCAN, range_scan)       /* all entries within a distance */                            \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
     X(GRAPH_DESCENT, graph_descent) /* one iteration of NN-descent */                              \
@@ -200,6 +201,26 @@ typedef struct peri_op_list_scan {
     float *distances;  /* [q, k] */
     uint32_t *visited; /* [q]; may be NULL */
 } peri_op_list_scan;
+
+/* All entries of the probed lists that pass and whose canonical distance is `radius` or nearer. A
+ * first run without offsets counts them; a second one, with room for as many, names them. */
+typedef struct peri_op_range_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, d] */
+    const int64_t *probes; /* as in LIST_SCAN */
+    size_t n_probes;
+    peri_lists_view lists; /* slots NULL: an entry's slot is its position */
+    peri_view rows;        /* [capacity, d] f32 f16 i8 u8 */
+    const float *lengths;  /* [capacity]; cosine */
+    peri_filter_view filter;
+    float radius;           /* inside */
+    int64_t *counts;        /* [q] out: entries found */
+    const int64_t *offsets; /* [q] where a query's entries go; NULL = they are only counted */
+    size_t room;            /* items of ids and distances */
+    int64_t *ids;           /* [room] out: slots, in any order within a query */
+    float *distances;       /* [room] out */
+} peri_op_range_scan;
 
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,

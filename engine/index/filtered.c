@@ -46,6 +46,17 @@ static peri_status filtered_score(peri_searcher *self, peri_search *search, cons
     return self->inner->ops->score(self->inner, search, ids, columns, distances);
 }
 
+static peri_status filtered_range(peri_searcher *self, peri_search *search, float radius,
+                                  peri_range_hits *hits) {
+    const peri_also also = { ((filtered *)self)->filter, search->also };
+    peri_search inner = *search;
+    if (self->inner->ops->range == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "%s is not searched by distance",
+                         self->inner->ops->kind);
+    inner.also = &also;
+    return self->inner->ops->range(self->inner, &inner, radius, hits);
+}
+
 static double selectivity(const peri_searcher *self) {
     size_t passing = 0, rows = peri_searcher_rows(self);
     if (rows == 0) return 1.0;
@@ -74,6 +85,7 @@ static const peri_searcher_ops filtered_ops = {
     .finish = filtered_finish,
     .abandon = filtered_abandon,
     .score = filtered_score,
+    .range = filtered_range,
     .describe = filtered_describe,
     .line = filtered_line,
     .release = filtered_free,

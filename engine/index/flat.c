@@ -37,6 +37,35 @@ static peri_status flat_extend(const peri_index *old, peri_index *next, const pe
     return PERI_OK;
 }
 
+/* All rows are one list, whose slots are their positions. */
+static peri_status flat_range(const peri_index *index, peri_lane *lane,
+                              const peri_range_scan *scan) {
+    peri_op_range_scan op = { .kind = PERI_OP_RANGE_SCAN,
+                              .metric = index->metric,
+                              .queries = scan->queries,
+                              .rows = peri_matrix_view(peri_index_section(index, "rows")),
+                              .lengths = peri_index_lengths(index),
+                              .filter = scan->filter,
+                              .radius = scan->radius,
+                              .counts = scan->counts,
+                              .offsets = scan->offsets,
+                              .room = scan->room,
+                              .ids = scan->ids,
+                              .distances = scan->distances };
+    int64_t *offsets;
+    uint32_t *sizes;
+    PERI_TRY(peri_lane_take_host(lane, 2, sizeof *offsets, &offsets));
+    PERI_TRY(peri_lane_take_host(lane, 1, sizeof *sizes, &sizes));
+    offsets[0] = 0;
+    offsets[1] = (int64_t)index->rows;
+    sizes[0] = (uint32_t)index->rows;
+    op.lists.n_lists = 1;
+    op.lists.capacity = index->rows;
+    PERI_TRY(peri_lane_upload(lane, offsets, 2, sizeof *offsets, &op.lists.offsets));
+    PERI_TRY(peri_lane_upload(lane, sizes, 1, sizeof *sizes, &op.lists.sizes));
+    return peri_lane_run(lane, (const peri_op *)&op);
+}
+
 const peri_kind peri_flat_kind = {
     .ops = PERI_INDEX_OPS("flat", &flat_search_table),
     .build_table = &flat_build_table,
@@ -45,5 +74,6 @@ const peri_kind peri_flat_kind = {
     .memory = "n * dim * bytes",
     .build = flat_build,
     .adopt = flat_adopt,
+    .range = flat_range,
     .extend = flat_extend,
 };

@@ -30,6 +30,19 @@ typedef struct peri_scan {
     uint32_t *visited; /* [q] out: rows looked at */
 } peri_scan;
 
+/* A search by distance. Everything is at the index's place. */
+typedef struct peri_range_scan {
+    const peri_options *options;
+    peri_view queries;
+    peri_filter_view filter;
+    float radius;    /* inside */
+    int64_t *counts; /* the rest: as in peri_op_range_scan */
+    const int64_t *offsets;
+    size_t room;
+    int64_t *ids;
+    float *distances;
+} peri_range_scan;
+
 /* Rows that are added to an index. */
 typedef struct peri_growth {
     peri_matrix *rows; /* [m, dim] at the index's place, of its dtype, checked */
@@ -66,6 +79,8 @@ typedef struct peri_kind {
                         peri_op_graph_search *op);
     /* Enqueues the search of a list kind; scratch comes from the lane. */
     peri_status (*scan)(const peri_index *index, peri_lane *lane, const peri_scan *scan);
+    /* (optional) Enqueues a search by distance. */
+    peri_status (*range)(const peri_index *index, peri_lane *lane, const peri_range_scan *scan);
     /* With `scan`: share of the rows that a search with these options looks at. */
     peri_status (*reach)(const peri_index *index, const peri_options *options, double *out);
     /* (with scan) Whether the place does what a search needs; says why not. */
@@ -151,6 +166,8 @@ peri_status peri_index_finish(peri_searcher *self, peri_search *search);
 void peri_index_abandon(peri_searcher *self, peri_search *search);
 peri_status peri_index_score(peri_searcher *self, peri_search *search, const int64_t *ids,
                              size_t columns, float *distances);
+peri_status peri_index_range(peri_searcher *self, peri_search *search, float radius,
+                             peri_range_hits *hits); /* index_range.c */
 void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *ud);
 void peri_index_line(const peri_searcher *self, char *text, size_t size);
 void peri_handle_free(peri_searcher *self);
@@ -159,7 +176,8 @@ void peri_handle_free(peri_searcher *self);
 #define PERI_INDEX_OPS(word, search_table)                                                         \
     {                                                                                              \
         word, search_table, peri_index_submit, peri_index_finish, peri_index_abandon,              \
-            peri_index_score, peri_index_describe, peri_index_line, peri_handle_free               \
+            peri_index_score, peri_index_range, peri_index_describe, peri_index_line,              \
+            peri_handle_free                                                                       \
     }
 
 /* The kinds, in the order in which they are told. */

@@ -15,10 +15,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/bitset.h"
 #include "core/checked.h"
 #include "core/distance.h"
-#include "core/half.h"
+#include "index/asked.h"
 #include "index/handle.h"
 
 #define LEVELS 5 /* lists up to 16 times as wide */
@@ -35,139 +34,12 @@ typedef struct group {
 } group;
 
 typedef struct plan {
-    peri_index *index;         /* retained until the end of the search */
-    peri_view queries;         /* host, in the query dtype of the index */
+    peri_asked asked;          /* until the end of the search */
     peri_op_graph_search walk; /* template, class walk 0 */
     double reach;              /* of a list kind: share of the rows in the lists looked at */
-    peri_bound **bounds;       /* what is held until the end */
-    size_t bound_count;
-    uint32_t filter_count; /* distinct filters after joining those of wrappers */
-    const uint64_t **bits; /* [filter_count] host */
-    size_t *passing;       /* [filter_count] host */
-    bool per_query;        /* filter of query i is i, else 0 */
     group groups[CLASSES];
     size_t group_count;
-    peri_filter_view placed; /* the filters at the place */
 } plan;
-
-/* ---- queries ------------------------------------------------------------------------------ */
-
-static float to_float(const peri_view *view, const void *row, size_t c) {
-    switch (view->dtype) {
-    case PERI_F32: return ((const float *)row)[c];
-    case PERI_F16: return peri_half_to_float(((const uint16_t *)row)[c]);
-    case PERI_I8: return ((const int8_t *)row)[c];
-    default: return ((const uint8_t *)row)[c];
-    }
-}
-
-static peri_status convert_row(const peri_view *from, const peri_view *to, size_t r) {
-    const void *in = peri_view_row(from, r);
-    void *out = peri_view_row(to, r);
-    float low = to->dtype == PERI_I8 ? -128.0f : 0.0f,
-          high = to->dtype == PERI_I8 ? 127.0f : 255.0f;
-    for (size_t c = 0; c < from->cols; c++) {
-        float value = to_float(from, in, c);
-        if (to->dtype == PERI_F32) {
-            ((float *)out)[c] = value;
-            continue;
-        }
-        if (value != rintf(value) || value < low || value > high)
-            return peri_fail(PERI_E_INVALID,
-                             "queries: row %zu, column %zu is %g, allowed for %s "
-                             "rows: whole numbers %g..%g",
-                             r, c, (double)value, peri_dtype_name(to->dtype), (double)low,
-                             (double)high);
-        if (to->dtype == PERI_I8)
-            ((int8_t *)out)[c] = (int8_t)value;
-        else
-            ((uint8_t *)out)[c] = (uint8_t)value;
-    }
-    return PERI_OK;
-}
-
-/* The queries in the dtype that the operations take: as they are, or a converted copy. */
-static peri_status prepare_queries(const peri_index *index, peri_lane *lane, const peri_view *from,
-                                   peri_view *out) {
-    peri_dtype dtype = peri_query_dtype(index->dtype);
-    *out = *from;
-    if (from->dtype == dtype) return PERI_OK;
-    out->dtype = dtype;
-    out->stride_bytes = from->cols * peri_dtype_bytes(dtype);
-    PERI_TRY(peri_lane_take_host(lane, from->rows, out->stride_bytes, &out->data));
-    for (size_t r = 0; r < from->rows; r++) PERI_TRY(convert_row(from, out, r));
-    return PERI_OK;
-}
-
-/* ---- filters ------------------------------------------------------------------------------ */
-
-static peri_status bind(peri_index *index, plan *p, peri_filter *filter, const peri_bound **out) {
-    peri_bound *bound;
-    PERI_TRY(peri_filter_bind(filter, index->rows, &index->map, &bound));
-    p->bounds[p->bound_count++] = bound;
-    *out = bound;
-    return PERI_OK;
-}
-
-/* The request's filter `i` and those of the wrappers, joined; a copy only when there are
- * several. */
-static peri_status join_filters(peri_index *index, peri_search *search, plan *p, uint32_t i) {
-    const peri_bound *first = NULL, *bound;
-    uint64_t *joined = NULL;
-    size_t words = peri_bitset_words(index->rows);
-    if (search->filter_count > 0) PERI_TRY(bind(index, p, search->filters[i], &first));
-    for (const peri_also *also = search->also; also != NULL; also = also->outer) {
-        PERI_TRY(bind(index, p, also->filter, &bound));
-        if (first == NULL) {
-            first = bound;
-            continue;
-        }
-        if (joined == NULL) {
-            PERI_TRY(peri_lane_take_host(search->lane, words, sizeof *joined, &joined));
-            if (words > 0) memcpy(joined, first->bits, words * sizeof *joined);
-        }
-        for (size_t w = 0; w < words; w++) joined[w] &= bound->bits[w];
-    }
-    p->bits[i] = joined != NULL ? joined : first->bits;
-    p->passing[i] = joined != NULL ? peri_bitset_count(joined, index->rows) : first->passing;
-    return PERI_OK;
-}
-
-static peri_status bind_filters(peri_index *index, peri_search *search, plan *p) {
-    size_t also = 0;
-    for (const peri_also *a = search->also; a != NULL; a = a->outer) also++;
-    if (search->filter_count == 0 && also == 0) return PERI_OK;
-    size_t count = peri_max_size(search->filter_count, 1);
-    p->per_query = count > 1;
-    PERI_TRY(peri_lane_take_host(search->lane, count, sizeof *p->bits, &p->bits));
-    PERI_TRY(peri_lane_take_host(search->lane, count, sizeof *p->passing, &p->passing));
-    PERI_TRY(peri_lane_take_host(search->lane, count * (1 + also), sizeof *p->bounds, &p->bounds));
-    for (size_t i = 0; i < count; i++) PERI_TRY(join_filters(index, search, p, (uint32_t)i));
-    p->filter_count = (uint32_t)count;
-    return PERI_OK;
-}
-
-/* The filters where the operations read them. */
-static peri_status place_filters(const peri_index *index, peri_search *search, plan *p) {
-    if (p->filter_count == 0) return PERI_OK;
-    peri_lane *lane = search->lane;
-    const uint64_t **bits = p->bits;
-    size_t words = peri_bitset_words(index->rows);
-    if (!index->device->shares_host) {
-        PERI_TRY(peri_lane_take_host(lane, p->filter_count, sizeof *bits, &bits));
-        for (uint32_t i = 0; i < p->filter_count; i++)
-            PERI_TRY(peri_lane_upload(lane, p->bits[i], words, sizeof **bits, &bits[i]));
-    }
-    p->placed = (peri_filter_view){ .count = p->filter_count, .words = words };
-    PERI_TRY(peri_lane_upload(lane, bits, p->filter_count, sizeof *bits, &p->placed.bits));
-    return peri_lane_upload(lane, p->passing, p->filter_count, sizeof *p->passing,
-                            &p->placed.passing);
-}
-
-static size_t passing_of(const peri_index *index, const plan *p, size_t query) {
-    if (p->filter_count == 0) return index->rows - index->holes;
-    return p->passing[p->per_query ? query : 0];
-}
 
 /* ---- classes ------------------------------------------------------------------------------ */
 
@@ -184,7 +56,7 @@ static unsigned class_of(const peri_index *index, const plan *p, size_t passing,
     const double gain = p->walk.codes.rows.data == NULL ? 3.0 : 2.0;
     size_t rows = index->rows - index->holes; /* those that a search may meet */
     if (index->kind->scan == NULL && index->kind->walk == NULL) return CLASS_EXACT;
-    if ((passing == rows && passing > 0) || p->filter_count == 0) return 1;
+    if ((passing == rows && passing > 0) || p->asked.filter_count == 0) return 1;
     if (index->kind->scan != NULL)
         return (double)passing <= p->reach * (double)rows ? CLASS_EXACT : 1;
     if (passing <= k) return CLASS_EXACT;
@@ -202,8 +74,8 @@ static unsigned class_of(const peri_index *index, const plan *p, size_t passing,
 static peri_status make_groups(const peri_index *index, peri_search *search, plan *p) {
     size_t count = search->queries.rows;
     size_t sizes[CLASSES] = { 0 };
-    if (!p->per_query) {
-        unsigned class = class_of(index, p, passing_of(index, p, 0), search->k);
+    if (!p->asked.per_query) {
+        unsigned class = class_of(index, p, peri_asked_passing(&p->asked, 0), search->k);
         p->groups[0] = (group){ .count = count, .class = class };
         p->group_count = 1;
         return PERI_OK;
@@ -213,7 +85,7 @@ static peri_status make_groups(const peri_index *index, peri_search *search, pla
     PERI_TRY(peri_lane_take_host(search->lane, count, sizeof *classes, &classes));
     PERI_TRY(peri_lane_take_host(search->lane, count, sizeof *members, &members));
     for (size_t i = 0; i < count; i++) {
-        classes[i] = (uint8_t)class_of(index, p, passing_of(index, p, i), search->k);
+        classes[i] = (uint8_t)class_of(index, p, peri_asked_passing(&p->asked, i), search->k);
         sizes[classes[i]]++;
     }
     for (unsigned c = 0; c < CLASSES; c++) {
@@ -232,14 +104,15 @@ static peri_status make_groups(const peri_index *index, peri_search *search, pla
 /* The group's queries at the place, packed when the group is not the whole batch. */
 static peri_status place_queries(peri_search *search, const plan *p, const group *g,
                                  peri_view *out) {
-    peri_view host = p->queries;
+    peri_view host = p->asked.queries;
     if (g->members != NULL) {
         size_t row_bytes = host.cols * peri_dtype_bytes(host.dtype);
         PERI_TRY(peri_lane_take_host(search->lane, g->count, row_bytes, &host.data));
         host.rows = g->count;
         host.stride_bytes = row_bytes;
         for (size_t i = 0; i < g->count; i++)
-            memcpy(peri_view_row(&host, i), peri_view_row(&p->queries, g->members[i]), row_bytes);
+            memcpy(peri_view_row(&host, i), peri_view_row(&p->asked.queries, g->members[i]),
+                   row_bytes);
     }
     return peri_lane_upload_view(search->lane, &host, out);
 }
@@ -247,8 +120,8 @@ static peri_status place_queries(peri_search *search, const plan *p, const group
 static peri_status place_which(peri_search *search, const plan *p, const group *g,
                                peri_filter_view *filter) {
     uint32_t *which;
-    *filter = p->placed;
-    if (!p->per_query) return PERI_OK;
+    *filter = p->asked.placed;
+    if (!p->asked.per_query) return PERI_OK;
     PERI_TRY(peri_lane_take_host(search->lane, g->count, sizeof *which, &which));
     for (size_t i = 0; i < g->count; i++)
         which[i] = g->members == NULL ? (uint32_t)i : g->members[i];
@@ -275,7 +148,7 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
 
 /* Enqueues one group; its answer is on the host once the stream is done. */
 static peri_status run_group(peri_search *search, const plan *p, group *g) {
-    const peri_index *index = p->index;
+    const peri_index *index = p->asked.index;
     peri_lane *lane = search->lane;
     size_t items = g->count * search->k;
     peri_op_graph_search op = p->walk;
@@ -324,28 +197,14 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
     return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
 }
 
-/* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
- * not holes, and where none is alive there is nothing to search. A walk may begin at a hole (a
- * random row), and the scan that repairs a short answer of it meets them all. */
-static bool meets_removed(const peri_index *index, const peri_search *search) {
-    bool filtered = search->filter_count > 0 || search->also != NULL || index->kind->walk != NULL;
-    return index->alive != NULL &&
-           (filtered || index->holes < index->removed || index->removed == index->rows);
-}
-
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
     memset(p, 0, sizeof *p);
     search->state = p;
-    peri_index *index = p->index = peri_handle_take(self);
+    PERI_TRY(peri_asked_open(&p->asked, peri_handle_take(self), search));
+    const peri_index *index = p->asked.index;
     PERI_TRY(fill_plan(index, search, p));
-    PERI_TRY(prepare_queries(index, search->lane, &search->queries, &p->queries));
-    const peri_also alive = { index->alive, search->also };
-    peri_search joined = *search;
-    if (meets_removed(index, search)) joined.also = &alive;
-    PERI_TRY(bind_filters(index, &joined, p));
-    PERI_TRY(place_filters(index, search, p));
     PERI_TRY(make_groups(index, search, p));
     for (size_t i = 0; i < p->group_count; i++) PERI_TRY(run_group(search, p, &p->groups[i]));
     return PERI_OK;
@@ -355,8 +214,7 @@ void peri_index_abandon(peri_searcher *self, peri_search *search) {
     plan *p = search->state;
     (void)self;
     if (p == NULL) return;
-    for (size_t i = 0; i < p->bound_count; i++) peri_bound_release(p->bounds[i]);
-    peri_index_release(p->index);
+    peri_asked_close(&p->asked);
     search->state = NULL;
 }
 
@@ -372,24 +230,22 @@ static void scatter(const peri_search *search, const group *g) {
     }
 }
 
-static bool is_short(const peri_index *index, const peri_search *search, const plan *p,
-                     size_t query) {
-    size_t wanted = peri_min_size(search->k, passing_of(index, p, query));
+static bool is_short(const peri_search *search, const plan *p, size_t query) {
+    size_t wanted = peri_min_size(search->k, peri_asked_passing(&p->asked, query));
     return wanted > 0 && search->ids[query * search->k + wanted - 1] == PERI_ID_NONE;
 }
 
 /* Walks that found fewer rows than there are: once more, exactly. */
-static peri_status repair(const peri_index *index, peri_search *search, const plan *p,
-                          size_t *repaired) {
+static peri_status repair(peri_search *search, const plan *p, size_t *repaired) {
     size_t count = 0;
-    for (size_t i = 0; i < search->queries.rows; i++) count += is_short(index, search, p, i);
+    for (size_t i = 0; i < search->queries.rows; i++) count += is_short(search, p, i);
     *repaired = count;
     if (count == 0) return PERI_OK;
     uint32_t *members;
     PERI_TRY(peri_lane_take_host(search->lane, count, sizeof *members, &members));
     group g = { .members = members, .class = CLASS_EXACT };
     for (size_t i = 0; i < search->queries.rows; i++)
-        if (is_short(index, search, p, i)) members[g.count++] = (uint32_t)i;
+        if (is_short(search, p, i)) members[g.count++] = (uint32_t)i;
     PERI_TRY(run_group(search, p, &g));
     PERI_TRY(peri_lane_wait(search->lane, search->control));
     scatter(search, &g);
@@ -415,7 +271,7 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
         exact = exact || g->class == CLASS_EXACT;
         walked = walked || g->class != CLASS_EXACT;
         for (size_t j = 0; j < g->count; j++) {
-            size_t rows = passing_of(index, p, member(g, j));
+            size_t rows = peri_asked_passing(&p->asked, member(g, j));
             visited += g->visited != NULL ? (double)g->visited[j] : (double)rows;
             passing += (double)rows;
         }
@@ -427,15 +283,15 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
                                                   : "graph";
     search->info.place = index->device->place;
     search->info.visited = visited / (double)queries;
-    search->info.selectivity = p->filter_count == 0 ? 1.0 : passing / (double)queries / rows;
+    search->info.selectivity = p->asked.filter_count == 0 ? 1.0 : passing / (double)queries / rows;
 }
 
 peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
     plan *p = search->state;
-    const peri_index *index = p->index;
+    const peri_index *index = p->asked.index;
     size_t repaired = 0;
     for (size_t i = 0; i < p->group_count; i++) scatter(search, &p->groups[i]);
-    peri_status status = repair(index, search, p, &repaired);
+    peri_status status = repair(search, p, &repaired);
     if (status == PERI_OK) {
         tell(index, search, p, repaired);
         translate(index, search);
@@ -483,10 +339,11 @@ static peri_status score_rows(const peri_index *index, peri_search *search, cons
     peri_lane *lane = search->lane;
     size_t items = search->queries.rows * columns;
     plan p;
+    peri_view queries;
     int64_t *rows;
     memset(&p, 0, sizeof p);
     PERI_TRY(fill_rows(index, search, &p));
-    PERI_TRY(prepare_queries(index, lane, &search->queries, &p.queries));
+    PERI_TRY(peri_queries_prepare(index, lane, &search->queries, &queries));
     PERI_TRY(peri_lane_take_host(lane, items, sizeof *rows, &rows));
     for (size_t i = 0; i < items; i++) PERI_TRY(find_row(index, ids[i], &rows[i]));
     peri_op_refine op = { .kind = PERI_OP_REFINE,
@@ -494,7 +351,7 @@ static peri_status score_rows(const peri_index *index, peri_search *search, cons
                           .rows = p.walk.rows,
                           .lengths = p.walk.lengths,
                           .columns = columns };
-    PERI_TRY(peri_lane_upload_view(lane, &p.queries, &op.queries));
+    PERI_TRY(peri_lane_upload_view(lane, &queries, &op.queries));
     PERI_TRY(peri_lane_upload(lane, rows, items, sizeof *rows, &op.candidates));
     PERI_TRY(peri_lane_out(lane, distances, items, sizeof *distances, &op.distances));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));

@@ -209,6 +209,19 @@ static peri_status ivf_flat_scan(const peri_index *index, peri_lane *lane, const
     return peri_lane_run(lane, (const peri_op *)&op);
 }
 
+static peri_status ivf_flat_range(const peri_index *index, peri_lane *lane,
+                                  const peri_range_scan *scan) {
+    peri_op_list_scan like = scan_op(index);
+    peri_scan asked = { .options = scan->options, .queries = scan->queries };
+    peri_ivf_probes probes;
+    PERI_TRY(peri_ivf_probe(index, lane, &asked, &probes));
+    peri_op_range_scan op = { PERI_OP_RANGE_SCAN, index->metric, scan->queries,  probes.lists,
+                              probes.n_probes,    like.lists,    like.rows,      like.lengths,
+                              scan->filter,       scan->radius,  scan->counts,   scan->offsets,
+                              scan->room,         scan->ids,     scan->distances };
+    return peri_lane_run(lane, (const peri_op *)&op);
+}
+
 static peri_status ivf_flat_check_place(const peri_index *index) {
     peri_op_list_scan op = scan_op(index);
     op.queries = op.rows;
@@ -230,6 +243,7 @@ const peri_kind peri_ivf_flat_kind = {
     .build = ivf_flat_build,
     .adopt = ivf_flat_adopt,
     .scan = ivf_flat_scan,
+    .range = ivf_flat_range,
     .reach = peri_ivf_reach,
     .check_place = ivf_flat_check_place,
     .extend = ivf_flat_extend,

@@ -2,6 +2,7 @@
  * searchers. */
 #include "index/searcher.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,11 +70,12 @@ static peri_status check_options(const peri_searcher *self, const peri_options *
     return peri_options_check(options, tables, count);
 }
 
-static peri_status check_request(const peri_searcher *self, const peri_request *request) {
+static peri_status check_request(const peri_searcher *self, const peri_request *request,
+                                 size_t k_least) {
     if (request->size != sizeof *request)
         return peri_fail(PERI_E_ARGUMENT, "request.size: %u given, this library takes %zu",
                          request->size, sizeof *request);
-    if (request->k < 1 || request->k > PERI_K_MAX)
+    if (k_least > 0 && (request->k < k_least || request->k > PERI_K_MAX))
         return peri_fail(PERI_E_ARGUMENT, "k: %zu given, allowed: 1..%u", request->k, PERI_K_MAX);
     size_t count = request->filter_count;
     if (count > 1 && count != request->queries.rows)
@@ -82,7 +84,8 @@ static peri_status check_request(const peri_searcher *self, const peri_request *
                          "batch, or one for each query",
                          count, request->queries.rows);
     size_t items;
-    if (!peri_mul_fits(request->queries.rows, request->k, &items) || items > SIZE_MAX / 64)
+    if (k_least > 0 &&
+        (!peri_mul_fits(request->queries.rows, request->k, &items) || items > SIZE_MAX / 64))
         return peri_fail(PERI_E_ARGUMENT, "k: %zu for %zu queries is more than memory can hold",
                          request->k, request->queries.rows);
     PERI_TRY(check_options(self, &request->options));
@@ -114,7 +117,7 @@ static peri_status check_device(const peri_searcher *self) {
 
 peri_status peri_searcher_search(peri_searcher *self, const peri_request *request,
                                  peri_hits *hits) {
-    PERI_TRY(check_request(self, request));
+    PERI_TRY(check_request(self, request, 1));
     PERI_TRY(check_device(self));
     size_t rows = request->queries.rows;
     peri_search search = { .queries = request->queries,
@@ -133,6 +136,42 @@ peri_status peri_searcher_search(peri_searcher *self, const peri_request *reques
         search.info.missing += hits->ids[i] == PERI_ID_NONE;
     peri_metric_report(self->metric, hits->distances, rows * request->k);
     hits->info = search.info;
+    return PERI_OK;
+}
+
+/* The largest value inside whose reported one is `radius` or nearer. */
+static float radius_inside(peri_metric metric, float radius) {
+    if (metric == PERI_INNER_PRODUCT) return -radius;
+    if (metric != PERI_EUCLIDEAN || isinf(radius)) return radius;
+    if (radius < 0) return -INFINITY;
+    float inside = radius * radius;
+    while (sqrtf(inside) <= radius) inside = nextafterf(inside, INFINITY);
+    while (sqrtf(inside) > radius) inside = nextafterf(inside, 0);
+    return inside;
+}
+
+peri_status peri_searcher_range(peri_searcher *self, const peri_request *request, float radius,
+                                peri_range_hits *hits) {
+    *hits = (peri_range_hits){ NULL, NULL, NULL };
+    PERI_TRY(check_request(self, request, 0));
+    if (isnan(radius)) return peri_fail(PERI_E_ARGUMENT, "radius: NaN given, allowed: numbers");
+    if (self->ops->range == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "%s is not searched by distance", self->ops->kind);
+    PERI_TRY(check_device(self));
+    peri_search search = { .queries = request->queries,
+                           .k = request->k,
+                           .filters = request->filters,
+                           .filter_count = request->filter_count,
+                           .options = &request->options,
+                           .threads = request->threads,
+                           .control = request->control };
+    PERI_TRY(peri_lane_acquire(self->device, &search.lane));
+    peri_lane_follow(search.lane, search.control, search.threads);
+    peri_status status = self->ops->range(self, &search, radius_inside(self->metric, radius), hits);
+    peri_lane_release(search.lane);
+    if (status != PERI_OK) return status;
+    peri_view distances = peri_matrix_view(hits->distances);
+    peri_metric_report(self->metric, distances.data, distances.rows);
     return PERI_OK;
 }
 

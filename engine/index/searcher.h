@@ -49,6 +49,10 @@ typedef struct peri_searcher_ops {
     /* (optional) Inside values of given rows, [q, columns] in the order given; host pointers. */
     peri_status (*score)(peri_searcher *self, peri_search *search, const int64_t *ids,
                          size_t columns, float *distances);
+    /* (optional) All rows at `radius` (inside) or nearer, at most search->k of each query, 0 = all;
+     * waits. Distances in `hits` are inside values. */
+    peri_status (*range)(peri_searcher *self, peri_search *search, float radius,
+                         peri_range_hits *hits);
     void (*describe)(const peri_searcher *self, peri_field_fn field, void *ud);
     void (*line)(const peri_searcher *self, char *text, size_t size); /* one line of explain() */
     void (*release)(peri_searcher *self); /* the last reference is gone */

@@ -123,6 +123,7 @@ static peri_status move_and_repair(peri_kmeans_rounds *r, double threshold, uint
                                    size_t *moved) {
     size_t clusters = peri_matrix_view(r->centroids).rows;
     PERI_TRY(peri_kmeans_rounds_move(r, NULL));
+    r->iterations++;
     PERI_TRY(peri_matrix_read(r->counts, 0, clusters, sizes));
     return peri_kmeans_repair(r, threshold, sizes, moved);
 }

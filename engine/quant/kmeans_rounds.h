@@ -4,7 +4,7 @@
 #define PERI_QUANT_KMEANS_ROUNDS_H
 
 #include "core/lane.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 #include "quant/kmeans.h"
 
 typedef struct peri_kmeans_rounds {

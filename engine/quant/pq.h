@@ -32,8 +32,8 @@ typedef struct peri_pq {
     peri_matrix *codebooks; /* f32 [books * 2^pq_bits, pq_len]; books: pq_dim, or the clusters */
 } peri_pq;
 
-/* The pq_dim taken for rows of `dim` columns when none is given: dim / 2 from 128 on, in whole
- * 32s; below, or where nothing is left, the largest power of two within. */
+/* The pq_dim taken for rows of `dim` columns when none is given: dim, halved from 128 on, rounded
+ * down to whole 32s; below 32 the largest power of two in it. */
 uint32_t peri_pq_default_dim(uint32_t dim);
 
 static inline size_t peri_pq_row_bytes(uint32_t pq_dim, uint32_t pq_bits) {

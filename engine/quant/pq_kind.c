@@ -13,7 +13,7 @@
 /* The names and defaults that users of IVF-PQ know; opq has its rotations before them. */
 #define PQ_PARAMS(X, S)                                                                            \
     X(S, INT, pq_dim, 0, 0, PERI_DIM_MAX, NULL,                                                    \
-      "dim / 2 from 128 on, in whole 32s; below, the largest power of two within dim",             \
+      "dim, halved from 128 on, in whole 32s; below 32 the largest power of two",                  \
       "pieces of a row; where it does not divide dim, rows are padded")                            \
     X(S, INT, pq_bits, 8, 4, 8, NULL, NULL, "bits of a piece's code")                              \
     X(S, INT, kmeans_n_iters, 25, 1, 1000, NULL, NULL, "iterations of the codewords at most")      \

@@ -312,6 +312,57 @@ static int searcher_search(lua_State *L) {
     return lperi_result(L, status, 1);
 }
 
+/* ---- searching by distance ---------------------------------------------------------------- */
+
+static const char *const range_own[] = { "filter", "max_results", "threads", "progress", NULL };
+
+/* The call itself: nothing in here raises. */
+static peri_status run_range(peri_searcher *searcher, peri_matrix *queries,
+                             const peri_request *request, float radius, peri_range_hits *hits) {
+    peri_searcher_retain(searcher);
+    if (queries != NULL) peri_matrix_retain(queries);
+    for (size_t i = 0; i < request->filter_count; i++) peri_filter_retain(request->filters[i]);
+    peri_status status = peri_searcher_range(searcher, request, radius, hits);
+    for (size_t i = 0; i < request->filter_count; i++) peri_filter_release(request->filters[i]);
+    peri_matrix_release(queries);
+    peri_searcher_release(searcher);
+    return status;
+}
+
+/* searcher:range_search(queries, radius[, { filter, max_results, threads, progress, and search
+ * parameters }]) -> offsets, ids, distances */
+static int searcher_range_search(lua_State *L) {
+    peri_searcher *searcher = lperi_checksearcher(L, 1);
+    lua_settop(L, 4);
+    int options = lperi_checkoptions(L, 4, range_own, "search");
+    float radius = (float)luaL_checknumber(L, 3);
+    peri_request request = PERI_REQUEST_INIT;
+    peri_matrix *queries = lperi_checkqueries(L, 2, peri_searcher_dim(searcher), &request.queries);
+    peri_filter *single;
+    read_filters(L, options, &single, &request);
+    request.threads = lperi_optioncount(L, options, "threads", 0, 1024);
+    request.k = lperi_optioncount(L, options, "max_results", 0, PERI_SLOTS_MAX);
+    lperi_options params;
+    lperi_readoptions(L, options, range_own, &params);
+    request.options = (peri_options){ params.list, params.count };
+    lperi_matrix *boxes[3];
+    for (int i = 0; i < 3; i++) boxes[i] = lperi_newmatrix(L);
+    int first = lua_gettop(L) - 2;
+    lperi_control control;
+    lperi_control_begin(L, options, &control);
+    request.control = &control.control;
+    peri_range_hits hits = { NULL, NULL, NULL };
+    peri_status status = run_range(searcher, queries, &request, radius, &hits);
+    boxes[0]->handle = hits.offsets;
+    boxes[1]->handle = hits.ids;
+    boxes[2]->handle = hits.distances;
+    lperi_control_end(L, &control);
+    if (status != PERI_OK) return lperi_result(L, status, 3);
+    lperi_collect(L, 12 * peri_matrix_view(hits.ids).rows);
+    lua_settop(L, first + 2);
+    return 3;
+}
+
 /* searcher:score(queries, ids): exact values of ids[i, j] for query i. */
 static int searcher_score(lua_State *L) {
     peri_searcher *searcher = lperi_checksearcher(L, 1);
@@ -377,13 +428,21 @@ static int searcher_close(lua_State *L) {
 }
 
 static const luaL_Reg searcher_methods[] = {
-    { "search", searcher_search },         { "score", searcher_score },
-    { "dataset", searcher_dataset },       { "info", searcher_info },
-    { "explain", searcher_explain },       { "filtered", lperi_searcher_filtered },
-    { "refined", lperi_searcher_refined }, { "to_hnsw", lperi_searcher_to_hnsw },
-    { "to", lperi_searcher_to },           { "save", lperi_searcher_save },
-    { "extend", lperi_searcher_extend },   { "remove", lperi_searcher_remove },
-    { "close", searcher_close },           { NULL, NULL },
+    { "search", searcher_search },
+    { "range_search", searcher_range_search },
+    { "score", searcher_score },
+    { "dataset", searcher_dataset },
+    { "info", searcher_info },
+    { "explain", searcher_explain },
+    { "filtered", lperi_searcher_filtered },
+    { "refined", lperi_searcher_refined },
+    { "to_hnsw", lperi_searcher_to_hnsw },
+    { "to", lperi_searcher_to },
+    { "save", lperi_searcher_save },
+    { "extend", lperi_searcher_extend },
+    { "remove", lperi_searcher_remove },
+    { "close", searcher_close },
+    { NULL, NULL },
 };
 
 static const luaL_Reg searcher_meta[] = {

@@ -578,6 +578,20 @@ local Searcher = {}
 ---@nodiscard
 function Searcher:search(queries, k, options) end
 
+---@class perigee.RangeSearch
+---@field filter perigee.Filter|perigee.Filter[]|nil
+---@field max_results integer?  of each query, the nearest; 0: all
+---@field threads integer?
+---@field progress perigee.Progress?
+---@field n_probes integer?  ivf_flat
+
+---@param queries perigee.Queries
+---@param radius number
+---@param options perigee.RangeSearch?
+---@return perigee.Matrix? offsets, perigee.Matrix|string ids, perigee.Matrix|perigee.Code distances
+---@nodiscard
+function Searcher:range_search(queries, radius, options) end
+
 ---@param queries perigee.Queries
 ---@param ids perigee.Ids
 ---@return perigee.Matrix?, string?, perigee.Code?

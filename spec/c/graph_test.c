@@ -223,7 +223,7 @@ static void check_descent_recall(size_t n, size_t degree) {
     peri_matrix_release(rows);
 }
 
-/* Lists of a join against the exact ones of the same rows: more probes find more, all of them all. */
+/* Lists of a join against the exact ones of the same rows: more probes find more, all find all. */
 static void check_joined_recall(void) {
     static const struct {
         size_t probes;

@@ -1,13 +1,14 @@
-/* parity_lists.h: the scan of inverted lists at a place against ref: lists of very
+/* parity_lists.h: the scans of inverted lists at a place against ref: lists of very
  * different sizes, empty ones, room behind them, probes that name no list. */
 #ifndef PERIGEE_SPEC_PARITY_LISTS_H
 #define PERIGEE_SPEC_PARITY_LISTS_H
 
+#include "core/topk.h"
 #include "parity.h"
 
 /* ---- list scan ---------------------------------------------------------------------------- */
 
-/* Lists of very different sizes, the second one empty, with room behind each; slots are shuffled. */
+/* Lists of very different sizes, the second one empty, with room behind each; shuffled slots. */
 typedef struct list_case {
     knn_case c; /* rows: of the arena */
     int64_t *probes;
@@ -102,6 +103,110 @@ static inline void compare_list_scan(pair *t, const list_case *l) {
     free(found_visited);
 }
 
+/* ---- within a distance -------------------------------------------------------------------- */
+
+typedef struct range_found {
+    int64_t *counts, *offsets, *ids;
+    float *distances;
+    size_t room;
+} range_found;
+
+static inline peri_op_range_scan range_op(place *p, const list_case *l, float radius) {
+    size_t q = l->c.queries.rows;
+    peri_op_range_scan op = { .kind = PERI_OP_RANGE_SCAN, .metric = l->c.metric, .radius = radius };
+    op.queries = place_put_view(p, &l->c.queries);
+    op.rows = place_put_view(p, &l->c.rows);
+    op.probes = place_put(p, l->probes, q * l->n_probes * sizeof *l->probes);
+    op.n_probes = l->n_probes;
+    op.lists = l->lists;
+    op.lists.offsets = place_put(p, l->lists.offsets, (l->lists.n_lists + 1) * sizeof(int64_t));
+    op.lists.sizes = place_put(p, l->lists.sizes, l->lists.n_lists * sizeof(uint32_t));
+    op.lists.slots = place_put(p, l->lists.slots, l->lists.capacity * sizeof(uint32_t));
+    if (l->c.metric == PERI_COSINE)
+        op.lengths = place_put(p, l->c.lengths, l->c.rows.rows * sizeof *l->c.lengths);
+    op.filter = filters_put(p, &l->c.filters, q);
+    op.counts = place_room(p, q * sizeof *op.counts);
+    return op;
+}
+
+/* By (distance, slot): the order within a query is free. */
+static inline void sort_found(range_found *f, size_t query) {
+    int64_t *ids = f->ids + f->offsets[query];
+    float *distances = f->distances + f->offsets[query];
+    for (int64_t i = 1; i < f->counts[query]; i++)
+        for (int64_t j = i;
+             j > 0 && peri_nearer(distances[j], ids[j], distances[j - 1], ids[j - 1]); j--) {
+            float distance = distances[j];
+            int64_t id = ids[j];
+            distances[j] = distances[j - 1];
+            ids[j] = ids[j - 1];
+            distances[j - 1] = distance;
+            ids[j - 1] = id;
+        }
+}
+
+static inline peri_status range_at(place *p, const list_case *l, float radius, range_found *f) {
+    size_t q = l->c.queries.rows;
+    peri_op_range_scan op = range_op(p, l, radius);
+    peri_status status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, f->counts, op.counts, q * sizeof *f->counts);
+    f->room = 0;
+    for (size_t i = 0; i < q; i++) {
+        f->offsets[i] = (int64_t)f->room;
+        f->room += (size_t)f->counts[i];
+    }
+    f->ids = test_new(f->room, sizeof *f->ids);
+    f->distances = test_new(f->room, sizeof *f->distances);
+    if (f->room == 0) return PERI_OK;
+    op.offsets = place_put(p, f->offsets, q * sizeof *f->offsets);
+    op.room = f->room;
+    op.ids = place_room(p, f->room * sizeof *f->ids);
+    op.distances = place_room(p, f->room * sizeof *f->distances);
+    status = place_run(p, &op);
+    if (status != PERI_OK) return status;
+    place_fetch(p, f->counts, op.counts, q * sizeof *f->counts);
+    place_fetch(p, f->ids, op.ids, f->room * sizeof *f->ids);
+    place_fetch(p, f->distances, op.distances, f->room * sizeof *f->distances);
+    for (size_t i = 0; i < q; i++) sort_found(f, i);
+    return PERI_OK;
+}
+
+static inline void found_free(range_found *f) {
+    free(f->counts);
+    free(f->offsets);
+    free(f->ids);
+    free(f->distances);
+}
+
+static inline void compare_range(pair *t, const list_case *l, float radius) {
+    size_t q = l->c.queries.rows, at = 0;
+    range_found wanted = { test_new(q, 8), test_new(q, 8), NULL, NULL, 0 };
+    range_found found = { test_new(q, 8), test_new(q, 8), NULL, NULL, 0 };
+    place_must(range_at(&t->ref, l, radius, &wanted), "ref range_scan");
+    if (went(t, PERI_OP_RANGE_SCAN, "range_scan", range_at(&t->tested, l, radius, &found)))
+        CHECK(found.room == wanted.room && memcmp(found.counts, wanted.counts, q * 8) == 0 &&
+                  memcmp(found.ids, wanted.ids, found.room * sizeof *found.ids) == 0 &&
+                  test_same_bits(found.distances, wanted.distances, found.room, &at),
+              "range_scan %s %s, %zu x %zu, radius %g: %zu found, wanted %zu",
+              peri_dtype_name(l->c.rows.dtype), peri_metric_name(l->c.metric), l->c.rows.rows,
+              l->c.rows.cols, (double)radius, found.room, wanted.room);
+    clear(t);
+    found_free(&wanted);
+    found_free(&found);
+}
+
+/* A radius that lets some through: the distance of the first query to a row amid all. */
+static inline float some_radius(const list_case *l) {
+    uint32_t dim = (uint32_t)l->c.rows.cols;
+    float length = peri_canonical_length(l->c.queries.dtype, l->c.queries.data, dim);
+    size_t row = l->c.rows.rows / 2;
+    return peri_canonical_distance(l->c.metric, l->c.rows.dtype, l->c.queries.data,
+                                   peri_view_row(&l->c.rows, row), dim, length, l->c.lengths[row]);
+}
+
+/* ---- both --------------------------------------------------------------------------------- */
+
 /* n_probes 0: all lists. */
 static inline void check_list_scan(pair *t, peri_dtype dtype, peri_metric metric, size_t queries,
                                    size_t rows, size_t cols, size_t n_lists, size_t n_probes,
@@ -116,6 +221,8 @@ static inline void check_list_scan(pair *t, peri_dtype dtype, peri_metric metric
     l.c.lengths = test_lengths(&l.c.rows);
     l.c.filters = filters_make(filter_count, rows, queries);
     compare_list_scan(t, &l);
+    compare_range(t, &l, some_radius(&l));
+    compare_range(t, &l, -INFINITY);
     filters_free(&l.c.filters);
     free(l.c.queries.data);
     free(l.c.rows.data);

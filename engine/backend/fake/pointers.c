@@ -92,6 +92,21 @@ static void of_list_scan(pointers *p, const peri_op_list_scan *op) {
     add(p, "visited", op->visited, q, 1, sizeof *op->visited);
 }
 
+static void of_range_scan(pointers *p, const peri_op_range_scan *op) {
+    size_t q = op->queries.rows;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_filter(p, &op->filter, q);
+    add(p, "counts", op->counts, q, 1, sizeof *op->counts);
+    add(p, "offsets", op->offsets, q, 1, sizeof *op->offsets);
+    add(p, "ids", op->ids, op->room, 1, sizeof *op->ids);
+    add(p, "distances", op->distances, op->room, 1, sizeof *op->distances);
+}
+
 static void of_knn(pointers *p, const peri_op_knn *op) {
     add_view(p, "queries", &op->queries);
     add_view(p, "rows", &op->rows);
@@ -247,6 +262,7 @@ static peri_status check_one(peri_fake_device *device, const char *what, uint32_
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
     const peri_filter_view *filter = NULL;
     if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_RANGE_SCAN) filter = &((const peri_op_range_scan *)op)->filter;
     if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
     if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
     if (filter == NULL || filter->count == 0) return PERI_OK;

@@ -1,5 +1,5 @@
 /* progress.c: see progress.h. */
-#include "graph/progress.h"
+#include "core/progress.h"
 
 static peri_status poll_outer(void *ud, const char *stage, size_t done, size_t total) {
     peri_progress *p = ud;

@@ -2,8 +2,8 @@
  *
  * Each operation polls with its own counts; a progress puts them into the part of the stage that
  * the operation is. Its control is handed down in place of the caller's. */
-#ifndef PERI_GRAPH_PROGRESS_H
-#define PERI_GRAPH_PROGRESS_H
+#ifndef PERI_CORE_PROGRESS_H
+#define PERI_CORE_PROGRESS_H
 
 #include "core/lane.h"
 
