@@ -12,7 +12,7 @@
 #include "core/params.h"
 #include "graph/knn_graph.h"
 #include "graph/pairs.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 #define K_MAX 1024
 #define CHUNK_ROWS 4096u  /* ranked by one operation */

@@ -2,7 +2,7 @@
 #include "graph/pairs.h"
 
 #include "core/distance.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 peri_status peri_pairs_lengths(peri_matrix *rows, peri_metric metric, size_t threads,
                                const peri_control *control, peri_matrix **out) {

@@ -7,7 +7,7 @@
 #include "core/distance.h"
 #include "core/threads.h"
 #include "graph/pairs.h"
-#include "graph/progress.h"
+#include "core/progress.h"
 
 #define CHUNK_PAIRS (1u << 20) /* of one operation, about; 8 MiB of candidates */
 

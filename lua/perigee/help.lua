@@ -144,7 +144,7 @@ M.entries = {
     params = { "kmeans", "train" } },
   -- rows against rows
   { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
-    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], where they are.",
+    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], there.",
     options = { { "metric", "sqeuclidean (default), euclidean, inner_product, cosine" }, THREADS,
       PROGRESS } },
   { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
