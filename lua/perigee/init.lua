@@ -33,6 +33,11 @@ local pg = {
   rabitq = core.rabitq,
 }
 
+---A builder of what an index string of FAISS stands for.
+function pg.factory(text)
+  return require "perigee.factory".read(text)
+end
+
 ---Recall of what was found against the truth.
 function pg.recall(...)
   return require "perigee.recall"(...)
