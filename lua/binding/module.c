@@ -308,6 +308,8 @@ static const luaL_Reg functions[] = {
     { "hits", lperi_hits_new },
     { "recall", lperi_recall },
     { "kmeans", lperi_kmeans },
+    { "pairwise", lperi_pairwise },
+    { "knn_graph", lperi_knn_graph },
     { "params", lperi_params },
     { NULL, NULL },
 };
