@@ -46,6 +46,6 @@ typedef struct peri_graph_build {
 peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32_t *entry);
 
 /* What PERI_GRAPH_AUTO stands for. */
-peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows);
+peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, peri_metric metric, size_t rows);
 
 #endif

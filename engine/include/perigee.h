@@ -184,12 +184,17 @@ PERI_API size_t peri_dtype_bytes(peri_dtype dtype);
 PERI_API peri_status peri_dtype_parse(const char *text, peri_dtype *out);
 
 /* X(name, word). Inside, smaller is nearer (inner product negated, euclidean squared); at this
- * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine. */
+ * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine, the sum
+ * of absolute differences, and the number of bits that differ. The last takes u8 rows alone, whose
+ * bytes are eight bits each (pg.binary makes them); it and l1 are for the kinds whose help() says
+ * so. */
 #define PERI_METRIC_MAP(X)                                                                         \
     X(SQEUCLIDEAN, "sqeuclidean")                                                                  \
     X(EUCLIDEAN, "euclidean")                                                                      \
     X(INNER_PRODUCT, "inner_product")                                                              \
-    X(COSINE, "cosine")
+    X(COSINE, "cosine")                                                                            \
+    X(L1, "l1")                                                                                    \
+    X(HAMMING, "hamming")
 
 typedef enum peri_metric {
 #define PERI_METRIC_ENUM(name, word) PERI_##name,

@@ -4,7 +4,7 @@
 
 ---A dtype: "f32" "f16" "i8" "u8" for vectors, "i64" "i32" "u32" for ids.
 ---@alias perigee.Dtype "f32"|"f16"|"i8"|"u8"|"i32"|"u32"|"i64"
----@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"
+---@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"|"l1"|"hamming"
 ---The code that follows nil and a message.
 ---@alias perigee.Code
 ---| "invalid" | "io" | "corrupt" | "memory" | "device" | "unsupported" | "interrupted"

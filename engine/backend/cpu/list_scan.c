@@ -8,6 +8,7 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/workers.h"
 #include "core/checked.h"
+#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
@@ -106,7 +107,8 @@ static bucket bucket_at(const peri_list_job *job, size_t number) {
     bucket b = { .list = number % op->lists.n_lists };
     size_t size = op->lists.sizes[b.list];
     b.queries = job->members == NULL ? job->count : job->starts[number + 1] - job->starts[number];
-    b.coarse = job->kernels != NULL && job->shared_filter && b.queries >= COARSE_QUERIES_LEAST;
+    b.coarse = job->kernels != NULL && job->shared_filter && b.queries >= COARSE_QUERIES_LEAST &&
+               peri_metric_by_products(op->metric);
     b.block_queries = b.coarse ? job->coarse_queries : DIRECT_QUERIES;
     b.blocks = peri_ceil_div(b.queries, b.block_queries);
     size_t block = peri_min_size(b.block_queries, b.queries) * op->rows.cols;
