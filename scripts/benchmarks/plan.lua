@@ -178,8 +178,8 @@ local function list_parts(shape)
     local word, title, ours, factory = table.unpack(code)
     parts[#parts + 1] = list_part(word, title .. " at what the codes of both reach; ratio to FAISS",
       lists, ours, factory, false)
-    parts[#parts + 1] = list_part(word, title .. " and the rows to refine with, at the recall; ratio "
-      .. "to FAISS", lists, ours, factory, true)
+    parts[#parts + 1] = list_part(word, title .. " and the rows to refine with, at the recall; "
+      .. "ratio to FAISS", lists, ours, factory, true)
   end
   return parts
 end
