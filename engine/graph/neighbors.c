@@ -20,8 +20,8 @@
 #define DESCENT_WIDTH 32u /* and so wide at least: its joins need rows to join */
 
 #define KNN_GRAPH_PARAMS(X, S)                                                                     \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
-      "what near means")                                                                           \
+    X(S, CHOICE, metric, 0, 0, 5, "sqeuclidean|euclidean|inner_product|cosine|l1|hamming", NULL,   \
+      "what near means; hamming: the bits that differ in rows of u8")                              \
     X(S, CHOICE, build_algo, 0, 0, 3, "auto|exact|nn_descent|ivf_flat", "the cheapest",            \
       "how the nearest rows are found")                                                            \
     X(S, INT, nn_descent_niter, 20, 1, 1000, NULL, NULL, "iterations of nn_descent at most")       \
@@ -56,7 +56,8 @@ static peri_graph_build describe(const making *m) {
         .rows = m->asked->rows,
         .lengths = m->lengths,
         .metric = (peri_metric)m->params.metric,
-        .algo = peri_graph_algo_for((peri_graph_algo)m->params.build_algo, m->rows.rows),
+        .algo = peri_graph_algo_for((peri_graph_algo)m->params.build_algo,
+                                    (peri_metric)m->params.metric, m->rows.rows),
         .nn_descent_niter = (uint32_t)m->params.nn_descent_niter,
         .termination_threshold = m->params.termination_threshold,
         .seed = (uint64_t)m->params.seed,
@@ -84,6 +85,7 @@ done:
 
 static peri_status list(making *m) {
     peri_graph_build build = describe(m);
+    PERI_TRY(peri_graph_algo_check(build.algo, build.metric));
     size_t others = m->rows.rows - 1;
     m->width = peri_min_size(m->k, others);
     if (m->width == 0) return PERI_OK;

@@ -184,12 +184,17 @@ PERI_API size_t peri_dtype_bytes(peri_dtype dtype);
 PERI_API peri_status peri_dtype_parse(const char *text, peri_dtype *out);
 
 /* X(name, word). Inside, smaller is nearer (inner product negated, euclidean squared); at this
- * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine. */
+ * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine, the sum
+ * of absolute differences, and the number of bits that differ. The last takes u8 rows alone, whose
+ * bytes are eight bits each (pg.binary makes them); it and l1 are for the kinds whose help() says
+ * so. */
 #define PERI_METRIC_MAP(X)                                                                         \
     X(SQEUCLIDEAN, "sqeuclidean")                                                                  \
     X(EUCLIDEAN, "euclidean")                                                                      \
     X(INNER_PRODUCT, "inner_product")                                                              \
-    X(COSINE, "cosine")
+    X(COSINE, "cosine")                                                                            \
+    X(L1, "l1")                                                                                    \
+    X(HAMMING, "hamming")
 
 typedef enum peri_metric {
 #define PERI_METRIC_ENUM(name, word) PERI_##name,
@@ -320,9 +325,9 @@ typedef struct peri_param_table {
     size_t count;
 } peri_param_table;
 
-/* The tables of a kind's verb: kind "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined";
- * verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary", "rabitq"; verb
- * "train"; also that of "kmeans", and "build" of "knn_graph". NULL when there is none. */
+/* The tables of a kind's verb: kind "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana",
+ * "filtered", "refined"; verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary",
+ * "rabitq"; verb "train"; also that of "kmeans", and "build" of "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
@@ -362,13 +367,14 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "cagra", "hnsw". Combinators
- * wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw".
+ * Combinators wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
     uint32_t size;
-    const char *kind;  /* "flat", "ivf_flat", "cagra"; "hnsw" is made by peri_searcher_to_hnsw */
+    const char
+        *kind; /* "flat", "ivf_flat", "ivf_pq", "cagra", ..; those that are built from rows */
     peri_matrix *rows; /* [n, dim] f32 f16 i8 u8; kept by reference */
     peri_matrix *ids;  /* [n, 1] i64, unique, >= 0; NULL = row numbers */
     peri_place place;
@@ -512,7 +518,7 @@ PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_f
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
-/* "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined"; static text. */
+/* "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);

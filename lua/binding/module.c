@@ -333,6 +333,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
     add_kind(L, "ivf_flat", true);
+    add_kind(L, "ivf_pq", true);
     add_kind(L, "cagra", true);
     add_kind(L, "hnsw", true);
     add_kind(L, "vamana", true);

@@ -66,6 +66,13 @@ M.entries = {
   { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_pq.build", call = "pg.ivf_pq.build(rows[, options]) -> Searcher",
+    text = "Rows as short codes in lists by their nearest centroid: the least memory. A search "
+      .. "compares codes; index:refined(rows) re-ranks.",
+    options = BUILD, params = { "ivf_pq", "build" } },
+  { name = "pg.ivf_pq.defaults", call = "pg.ivf_pq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
@@ -319,7 +326,7 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "ivf_flat", "cagra", "hnsw", "vamana", "refined" }
+local SEARCHED <const> = { "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana", "refined" }
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }

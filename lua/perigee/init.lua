@@ -20,6 +20,7 @@ local pg = {
   filter = core.filter,
   flat = core.flat,
   ivf_flat = core.ivf_flat,
+  ivf_pq = core.ivf_pq,
   cagra = core.cagra,
   hnsw = core.hnsw,
   vamana = core.vamana,

@@ -252,7 +252,8 @@ static inline void sweep_lists(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
             for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-                for (int coarse = 0; coarse < 2; coarse++)
+                for (int coarse = 0; coarse < 2 && peri_metric_takes(metrics[m], dtypes[a]);
+                     coarse++)
                     check_list_scan(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
                                     shapes[s].cols, shapes[s].lists, shapes[s].probes, shapes[s].k,
                                     shapes[s].filters, coarse != 0);

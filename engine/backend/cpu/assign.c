@@ -10,6 +10,7 @@
 #include "backend/cpu/assign_plan.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/workers.h"
+#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
@@ -184,7 +185,8 @@ peri_status peri_cpu_assign(peri_stream *stream, const peri_op_assign *op, void 
     peri_loop loop = { "assign", products < ALONE_PRODUCTS ? 1 : stream->threads, stream->control };
     job.kernels = peri_block_chosen();
     job.tile = tile_chosen();
-    if (job.kernels != NULL && job.tile != NULL && op->centroids.rows >= COARSE_CENTROIDS_LEAST)
+    if (job.kernels != NULL && job.tile != NULL && op->centroids.rows >= COARSE_CENTROIDS_LEAST &&
+        peri_metric_by_products(op->metric))
         return run_coarse(&job, stream->device->context, loop);
     span s = { &job, peri_max_size(1, DIRECT_PRODUCTS / row_products), 0, 0 };
     return peri_parallel(stream->device->context, &loop, peri_ceil_div(op->rows.rows, s.rows),
