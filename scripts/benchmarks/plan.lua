@@ -176,7 +176,7 @@ local function list_parts(shape)
     { "ivf_pq", "ivf_pq of 8 bits", { kind = "ivf_pq", pq_bits = 8, pq_dim = quarter },
       ("PQ%dnp"):format(quarter) }, -- np: without the minutes of a training that this does not use
     { "ivf_sq", "ivf_sq of 8 bits", { kind = "ivf_sq", bits = 8 }, "SQ8" },
-    { "ivf_rabitq", "ivf_rabitq of 1 bit", { kind = "ivf_rabitq", bits = 1 }, "RaBitQ" },
+    { "ivf_rabitq", "ivf_rabitq of 1 bit", { kind = "ivf_rabitq", bits_per_dim = 1 }, "RaBitQ" },
   }
   for _, code in ipairs(codes) do
     local word, title, ours, factory = table.unpack(code)
