@@ -1,7 +1,7 @@
 /* host_supports.c: the limits of the operations on the host, each with its reason in words.
  *
- * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric that they have. What is refused here
- * would be a wrong answer or an address out of range below. */
+ * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric that they have. What is
+ * refused here would be a wrong answer or an address out of range below. */
 #include "backend/host_supports.h"
 
 #include <stdarg.h>

@@ -10,7 +10,8 @@
  * full speed.
  *
  * For i8 and u8 (both sides of one dtype): the exact integer sum in 32 bits (PERI_DIM_MAX keeps it
- * there), then one conversion to f32. hamming is such a sum over u8: of the bits set in q[j] ^ x[j].
+ * there), then one conversion to f32. hamming is such a sum over u8: of the bits set in
+ * q[j] ^ x[j].
  *
  * From the sum to the value inside, where smaller is nearer:
  *     squared L2, euclidean, l1, hamming: sum
