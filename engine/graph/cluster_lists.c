@@ -6,6 +6,10 @@
  * is pruned from them finds what the exact one finds (recall@10 at itopk_size 32: 0.9888 against
  * 0.9898, degree 32).
  *
+ * Where nothing clusters, lists say little: of 100 000 rows of 128 independent Gaussian columns a
+ * graph by lists finds 0.22 (recall@10, itopk_size 32, degree 32), an exact one 0.27 in 3 times the
+ * core time and NN-descent 0.28 in 11 times. With 32 latent dimensions all three find 0.99.
+ *
  * Near under the inner product is not near to a centroid: a row's own list is found by the
  * distance, as k-means found the centroids, and the lists it probes beside by the product. Under
  * l1 the centroids are those of L2, and everything else goes by l1. */

@@ -44,6 +44,13 @@ peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, peri_metric metric, s
     return metric == PERI_HAMMING ? PERI_GRAPH_NN_DESCENT : PERI_GRAPH_IVF_FLAT;
 }
 
+peri_status peri_graph_algo_check(peri_graph_algo algo, peri_metric metric) {
+    if (algo == PERI_GRAPH_IVF_FLAT && metric == PERI_HAMMING)
+        return peri_fail(PERI_E_ARGUMENT, "option 'build_algo': 'ivf_flat' given, allowed under "
+                                          "hamming: auto exact nn_descent");
+    return PERI_OK;
+}
+
 /* ---- one row a group ---------------------------------------------------------------------- */
 
 static peri_status gather_matrix(const making *m, peri_matrix *from, const int64_t *slots,
@@ -215,9 +222,7 @@ peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32
     if (build->landmarks != NULL) *build->landmarks = NULL;
     build->algo = peri_graph_algo_for(build->algo, build->metric, rows.rows);
     build->groups = build->bridges = 0;
-    if (build->algo == PERI_GRAPH_IVF_FLAT && build->metric == PERI_HAMMING)
-        return peri_fail(PERI_E_ARGUMENT, "option 'build_algo': 'ivf_flat' given, allowed under "
-                                          "hamming: auto exact nn_descent");
+    PERI_TRY(peri_graph_algo_check(build->algo, build->metric));
     if (rows.rows == 0) return make_empty(build, graph, entry);
     if (rows.rows > PERI_SLOTS_MAX)
         return peri_fail(PERI_E_ARGUMENT, "rows: %zu given, a graph has at most %u", rows.rows,

@@ -310,6 +310,8 @@ static const luaL_Reg functions[] = {
     { "hits", lperi_hits_new },
     { "recall", lperi_recall },
     { "kmeans", lperi_kmeans },
+    { "pairwise", lperi_pairwise },
+    { "knn_graph", lperi_knn_graph },
     { "params", lperi_params },
     { NULL, NULL },
 };
@@ -333,6 +335,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
     add_kind(L, "ivf_flat", true);
+    add_kind(L, "ivf_pq", true);
     add_kind(L, "cagra", true);
     add_kind(L, "hnsw", true);
     add_kind(L, "vamana", true);

@@ -18,6 +18,7 @@
 ---@field version string
 ---@field flat perigee.Flat
 ---@field ivf_flat perigee.IvfFlat
+---@field ivf_pq perigee.IvfPq
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
 ---@field vamana perigee.Vamana
@@ -214,6 +215,25 @@ function ivf_flat.build(rows, options) end
 ---@param verb "build"|"search"|nil
 ---@return table<string, any> values, table<string, string> rules
 function ivf_flat.defaults(verb) end
+
+---@class perigee.IvfPqBuild: perigee.IvfBuild
+---@field pq_bits integer?
+---@field pq_dim integer?
+---@field codebook_kind "per_subspace"|"per_cluster"|nil
+---@field residual boolean?
+---@field force_random_rotation boolean?
+---@field opq boolean?
+---@field max_train_points_per_pq_code integer?
+---@class perigee.IvfPq
+local ivf_pq = {}
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfPqBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_pq.build(rows, options) end
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_pq.defaults(verb) end
 
 ---@class perigee.CagraBuild
 ---@field metric perigee.Metric?
@@ -535,7 +555,8 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
----@field n_probes integer?  ivf_flat
+---@field n_probes integer?  ivf_flat ivf_pq
+---@field lut_dtype "f32"|"f16"|"u8"|nil  ivf_pq
 ---@field itopk_size integer?  cagra vamana
 ---@field search_width integer?  cagra vamana
 ---@field max_iterations integer?  cagra

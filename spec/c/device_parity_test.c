@@ -9,6 +9,7 @@
 #include "parity_clusters.h"
 #include "parity_codes.h"
 #include "parity_lists.h"
+#include "parity_pq.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
 
@@ -686,6 +687,7 @@ int main(void) {
     sweep_rows(&t);
     sweep_knn(&t);
     sweep_lists(&t);
+    sweep_pq(&t);
     sweep_clusters(&t);
     sweep_codes(&t);
     sweep_refine(&t);

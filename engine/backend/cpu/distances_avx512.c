@@ -138,19 +138,15 @@ INLINE void whole_lanes(peri_dtype dtype, peri_sums_form form, const char *q,
                              sums[r]);
 }
 
-/* The sums of four rows, each over its 16 lanes. */
-INLINE __m128i whole_fold_4(const __m512i sums[GROUP]) {
-    __m256i s8[GROUP];
-#pragma GCC unroll 4
-    for (int r = 0; r < GROUP; r++)
-        s8[r] = _mm256_add_epi32(_mm512_castsi512_si256(sums[r]),
-                                 _mm512_extracti64x4_epi64(sums[r], 1));
-    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[0], s8[1]),
-                                  _mm256_unpackhi_epi32(s8[0], s8[1]));
-    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[2], s8[3]),
-                                  _mm256_unpackhi_epi32(s8[2], s8[3]));
-    __m256i all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+/* The sums of four rows, each over its 16 lanes: halves of two rows are added at once. */
+INLINE __m128i whole_fold_4(const __m512i s[GROUP]) {
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]),
+                                  _mm512_unpackhi_epi32(s[0], s[1]));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]),
+                                  _mm512_unpackhi_epi32(s[2], s[3]));
+    __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
 /* The rows of a group from number i; the last row stands in for those past the end. */
@@ -171,9 +167,6 @@ INLINE void whole_sums(peri_dtype dtype, peri_sums_form form, const void *query,
         __m512i sums[GROUP];
         const char *row[GROUP];
         group_rows(rows, stride, slots, i, count, row);
-        if (slots != NULL)
-            for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
-                peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
         whole_lanes(dtype, form, query, row, dim, sums);
         _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
     }

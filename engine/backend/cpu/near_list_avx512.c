@@ -9,7 +9,7 @@
 
 #include "backend/cpu/near_offer.h"
 
-#define SORTED_MAX 16u /* keys sorted by counting */
+#define SORTED_MAX 32u /* keys sorted by counting */
 #define MERGED_MAX 64u /* places that a mask holds */
 
 static inline __m512i keys_of(__mmask8 live, const float *distances, const uint32_t *slots) {
@@ -37,18 +37,36 @@ static size_t sift(const float *distances, const uint32_t *slots, size_t count, 
     return kept;
 }
 
-/* count <= SORTED_MAX distinct keys of `from`, ascending, into `to`. */
-static void sort_by_rank(const uint64_t *from, size_t count, uint64_t *to) {
-    const __m512i none = _mm512_set1_epi64(-1);
-    uint32_t live = (1u << count) - 1;
-    __m512i low = _mm512_mask_loadu_epi64(none, (__mmask8)live, from);
-    __m512i high = _mm512_mask_loadu_epi64(none, (__mmask8)(live >> 8), from + 8);
+/* As below, for keys of so many blocks of eight. */
+static inline __attribute__((always_inline)) void rank_blocks(size_t blocks, const uint64_t *from,
+                                                              size_t count, uint64_t *to) {
+    __m512i all[SORTED_MAX / 8];
+#pragma GCC unroll 4
+    for (size_t b = 0; b < blocks; b++) {
+        size_t left = count > 8 * b ? count - 8 * b : 0;
+        __mmask8 live = left >= 8 ? 0xFF : (__mmask8)((1u << left) - 1);
+        all[b] = _mm512_mask_loadu_epi64(_mm512_set1_epi64(-1), live, from + 8 * b);
+    }
     for (size_t i = 0; i < count; i++) {
         __m512i key = _mm512_set1_epi64((int64_t)from[i]);
-        uint32_t below = _mm512_cmplt_epu64_mask(low, key) |
-                         (uint32_t)_mm512_cmplt_epu64_mask(high, key) << 8;
+        uint32_t below = 0;
+#pragma GCC unroll 4
+        for (size_t b = 0; b < blocks; b++)
+            below |= (uint32_t)_mm512_cmplt_epu64_mask(all[b], key) << (8 * b);
         to[__builtin_popcount(below)] = from[i];
     }
+}
+
+/* count <= SORTED_MAX distinct keys of `from`, ascending, into `to`. */
+static void sort_by_rank(const uint64_t *from, size_t count, uint64_t *to) {
+    if (count == 1)
+        to[0] = from[0];
+    else if (count <= 8)
+        rank_blocks(1, from, count, to);
+    else if (count <= 16)
+        rank_blocks(2, from, count, to);
+    else
+        rank_blocks(4, from, count, to);
 }
 
 /* How many of the list's keys are below `key`. */
