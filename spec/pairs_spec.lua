@@ -38,6 +38,24 @@ describe("pg.pairwise", function()
     end
   end)
 
+  it("knows l1, and hamming of bits", function()
+    local a, b = random_rows(3, 21, 1), random_rows(40, 21, 2)
+    local found <close> = assert(pg.pairwise(a, b, { metric = "l1" }))
+    for i, row in found:each() do
+      local query = a:row(i)
+      for j = 0, 39 do
+        local sum = 0
+        for c, value in ipairs(b:row(j)) do
+          sum = sum + math.abs(value - query[c])
+        end
+        assert.near(sum, row[j + 1], 1e-5)
+      end
+    end
+    local bits <close> = assert(pg.pairwise(assert(pg.matrix({ { 1, 255 } }, "u8")),
+      assert(pg.matrix({ { 1, 255 }, { 2, 0 } }, "u8")), { metric = "hamming" }))
+    assert.same({ 0, 10 }, bits:row(0))
+  end)
+
   it("is to the bit what a search reports", function()
     for _, name in ipairs { "sift", "packages" } do
       local set = support.small(name)

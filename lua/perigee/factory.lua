@@ -57,16 +57,12 @@ local PARTS <const> = {
     return only_once(read, "codes", "flat")
   end },
   { "^PQ(%d+)x?(%d*)(%a*)$", "PQ16, PQ16x4fs", read_pq },
-  { "^SQ(%d)$", "SQ8, SQ4, SQfp16", function(read, bits)
+  { "^SQ([48])$", "SQ8, SQ4", function(read, bits)
     option(read, "bits", bits)
     return only_once(read, "codes", "sq")
   end },
-  { "^SQfp16$", nil, function(read)
-    read.options.bits = 16
-    return only_once(read, "codes", "sq")
-  end },
   { "^RaBitQ(%d?)$", "RaBitQ, RaBitQ4", function(read, bits)
-    read.options.bits = bits == "" and 1 or math.tointeger(bits)
+    read.options.bits_per_dim = bits == "" and 1 or math.tointeger(bits)
     return only_once(read, "codes", "rabitq")
   end },
   { "^RFlat$", "RFlat", function(read)
@@ -85,6 +81,7 @@ local REFUSED <const> = {
   { "^L2norm$", "build with metric = 'cosine' instead" },
   { "^IVF%d+%(.*%)$", "centroids are always compared exactly: write IVF1024" },
   { "^IVF%d+_", "centroids are always compared exactly: write IVF1024" },
+  { "^SQfp16$", "rows can be f16: build IVF1024,Flat of rows:as 'f16'" },
   { "^HNSW%d*_", "walks measure by codes by themselves where it pays: write HNSW32" },
   { "^Refine", "rows are refined with as they were given: write RFlat" },
 }
