@@ -797,5 +797,4 @@ function Clusters:info() end
 
 function Clusters:close() end
 
-
 return pg
