@@ -9,6 +9,7 @@
 #include "core/half.h"
 #include "core/lane.h"
 #include "core/memory.h"
+#include "core/numa.h"
 #include "core/threads.h"
 
 struct peri_matrix {
@@ -115,7 +116,7 @@ peri_status peri_matrix_create(peri_context *context, size_t rows, size_t cols, 
     size_t bytes = view->rows * view->stride_bytes;
     if (bytes == 0) return PERI_OK;
     if (on_host(place)) {
-        memset(view->data, 0, bytes);
+        if (!peri_numa_spread(context, view->data, bytes)) memset(view->data, 0, bytes);
         return PERI_OK;
     }
     peri_device *device = (*out)->mem->device;

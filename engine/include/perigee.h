@@ -93,12 +93,14 @@ typedef struct peri_context_options {
     { (uint32_t)sizeof(peri_context_options), 0, 0, { NULL, NULL }, NULL }
 
 typedef struct peri_context_stats {
-    size_t bytes;       /* held now, host memory */
-    size_t bytes_peak;  /* the most ever held */
-    size_t bytes_limit; /* 0 = none */
-    size_t blocks;      /* allocations alive */
-    uint64_t acquired;  /* allocations ever made: a search adds none after warm-up */
-    uint32_t threads;   /* size of the pool, the caller counted */
+    size_t bytes;        /* held now, host memory */
+    size_t bytes_peak;   /* the most ever held */
+    size_t bytes_limit;  /* 0 = none */
+    size_t blocks;       /* allocations alive */
+    uint64_t acquired;   /* allocations ever made: a search adds none after warm-up */
+    uint32_t threads;    /* size of the pool, the caller counted */
+    uint32_t numa_nodes; /* memory nodes with CPUs of ours; with more than one the threads of the
+                            pool are kept on a node each, and large matrices spread over all */
 } peri_context_stats;
 
 /* Makes a context: an allocator, a thread pool (started on first use) and the devices opened so

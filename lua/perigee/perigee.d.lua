@@ -40,6 +40,7 @@ function pg.configure(options) end
 ---@field bytes_limit integer  0: none
 ---@field blocks integer
 ---@field acquired integer  allocations ever made
+---@field numa_nodes integer  memory nodes; with more than one, threads are kept on a node each
 ---@field threads integer
 
 ---@return perigee.Stats

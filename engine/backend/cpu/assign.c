@@ -29,6 +29,8 @@ static peri_assign_tile_fn tile_chosen(void) {
 #if defined(__x86_64__)
     case PERI_ISA_AVX512: return peri_assign_tile_avx512;
     case PERI_ISA_AVX2: return peri_assign_tile_avx2;
+#elif defined(__aarch64__)
+    case PERI_ISA_NEON: return peri_assign_tile_neon;
 #endif
     default: return NULL;
     }

@@ -10,6 +10,7 @@
 #include "core/code.h"
 
 #define GROUP 4
+#define BLOCKS_MAX 4 /* of 32 bytes, that block_sums unrolls */
 #define INLINE static inline __attribute__((always_inline))
 
 /* ---- f32 and f16 --------------------------------------------------------------------------- */
@@ -160,9 +161,39 @@ INLINE __mmask8 group_mask(size_t i, size_t count) {
     return count - i >= GROUP ? 0xF : (__mmask8)((1u << (count - i)) - 1);
 }
 
+/* Of rows of `blocks` times 32 elements, as codes are: the query stays in registers. */
+INLINE void block_sums(peri_dtype dtype, peri_sums_form form, uint32_t blocks, const char *query,
+                       const void *rows, size_t stride, const uint32_t *slots, size_t count,
+                       float *out) {
+    __m512i q[BLOCKS_MAX], sums[GROUP];
+    const char *row[GROUP];
+#pragma GCC unroll 4
+    for (uint32_t b = 0; b < blocks; b++) q[b] = widen(dtype, load_bytes(query + 32 * b));
+    for (size_t i = 0; i < count; i += GROUP) {
+        group_rows(rows, stride, slots, i, count, row);
+#pragma GCC unroll 4
+        for (int r = 0; r < GROUP; r++) {
+            sums[r] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (uint32_t b = 0; b < blocks; b++)
+                sums[r] = whole_step(form, q[b], widen(dtype, load_bytes(row[r] + 32 * b)),
+                                     sums[r]);
+        }
+        _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
+    }
+}
+
+/* Asks for no rows ahead: a group of rows of bytes is short, so the CPU reads the next by itself. */
 INLINE void whole_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
+    switch (dim) {
+    case 32: block_sums(dtype, form, 1, query, rows, stride, slots, count, out); return;
+    case 64: block_sums(dtype, form, 2, query, rows, stride, slots, count, out); return;
+    case 96: block_sums(dtype, form, 3, query, rows, stride, slots, count, out); return;
+    case 128: block_sums(dtype, form, 4, query, rows, stride, slots, count, out); return;
+    default: break;
+    }
     for (size_t i = 0; i < count; i += GROUP) {
         __m512i sums[GROUP];
         const char *row[GROUP];

@@ -167,14 +167,13 @@ typedef enum bytes_form { DIFFERENCE_I8, DIFFERENCE_U8, DIFFERING_BITS } bytes_f
 
 INLINE uint32x4_t byte_step(bytes_form form, const char *q, const char *x, uint32x4_t sum) {
     uint8x16_t a = vld1q_u8((const uint8_t *)(const void *)q);
-    uint8x16_t b = vld1q_u8((const uint8_t *)(const void *)x), one;
-    if (form == DIFFERENCE_U8)
-        one = vabdq_u8(a, b);
-    else if (form == DIFFERENCE_I8) /* up to 255, whose bits are right */
-        one = vreinterpretq_u8_s8(vabdq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b)));
-    else
-        one = vcntq_u8(veorq_u8(a, b));
-    return vpadalq_u16(sum, vpaddlq_u8(one));
+    uint8x16_t b = vld1q_u8((const uint8_t *)(const void *)x);
+    if (form == DIFFERING_BITS) return vpadalq_u16(sum, vpaddlq_u8(vcntq_u8(veorq_u8(a, b))));
+    if (form == DIFFERENCE_I8) { /* to u8, whose differences are the same */
+        a = veorq_u8(a, vdupq_n_u8(0x80));
+        b = veorq_u8(b, vdupq_n_u8(0x80));
+    }
+    return vpadalq_u16(sum, vpaddlq_u8(vabdq_u8(a, b)));
 }
 
 INLINE float byte_sum(bytes_form form, const char *q, const char *x, uint32_t dim) {

@@ -8,8 +8,7 @@
 static inline __m512i tables_at(const uint8_t *table) {
     __m128i first = _mm_loadu_si128((const __m128i *)(const void *)table);
     __m128i second = _mm_loadu_si128((const __m128i *)(const void *)(table + 32));
-    __m256i both = _mm256_broadcastsi128_si256(second);
-    return _mm512_inserti64x4(_mm512_broadcast_i32x4(first), both, 1);
+    return _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(first), 0xFF00, second);
 }
 
 static inline uint32_t mask_of(__m512i words, __m512i odd, uint16_t limit) {
@@ -58,22 +57,52 @@ static void avx512_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *
     }
 }
 
-static void avx512_spans(const float *T, size_t pq_dim, float sign, float *lows, float *highs) {
-    __m512 factor = _mm512_set1_ps(sign);
-    for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS) {
-        __m512 value = _mm512_mul_ps(factor, _mm512_loadu_ps(T));
-        lows[j] = _mm512_reduce_min_ps(value);
-        highs[j] = _mm512_reduce_max_ps(value);
+/* 16 words are one register. */
+static inline __m512 piece_table(const peri_pq_shape *shape, const float *t, const float *words) {
+    __m512 sum = _mm512_setzero_ps();
+    for (uint32_t i = 0; i < shape->pq_len; i++, words += PERI_PQ_FAST_WORDS) {
+        __m512 x = _mm512_set1_ps(t[i]), w = _mm512_loadu_ps(words), u = _mm512_sub_ps(x, w);
+        sum = shape->squared ? _mm512_fmadd_ps(u, u, sum) : _mm512_fmadd_ps(x, w, sum);
     }
+    return sum;
 }
 
-static void avx512_shrink(const float *T, size_t pq_dim, float sign, const float *lows, float scale,
-                          uint8_t *out) {
-    __m512 factor = _mm512_set1_ps(sign), times = _mm512_set1_ps(scale);
+static void avx512_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
+                          float *scratch, const float *words, float *T) {
+    if (shape->words != PERI_PQ_FAST_WORDS) {
+        plain_tables(shape, x, centroid, scratch, words, T);
+        return;
+    }
+    const float *t = less_centroid(shape, x, centroid, scratch);
+    size_t step = shape->one_book ? 0 : (size_t)shape->pq_len * PERI_PQ_FAST_WORDS;
+    for (size_t j = 0; j < shape->pq_dim; j++)
+        _mm512_storeu_ps(T + j * PERI_PQ_FAST_WORDS,
+                         piece_table(shape, t + j * shape->pq_len, words + j * step));
+}
+
+static void avx512_spans(const float *T, size_t pq_dim, bool squared, float *lows,
+                         peri_pq_span *span) {
+    __m512 most = _mm512_setzero_ps();
+    if (!squared) {
+        plain_spans(T, pq_dim, squared, lows, span);
+        return;
+    }
+    for (size_t j = 0; j < pq_dim; j++)
+        most = _mm512_max_ps(most, _mm512_loadu_ps(T + j * PERI_PQ_FAST_WORDS));
+    memset(lows, 0, pq_dim * sizeof *lows);
+    span->widest = _mm512_reduce_max_ps(most);
+    span->low_sum = 0;
+    span->largest = (double)pq_dim * span->widest;
+}
+
+static void avx512_shrink(const float *T, size_t pq_dim, bool squared, const float *lows,
+                          float scale, uint8_t *out) {
+    __m512 factor = _mm512_set1_ps(squared ? scale : -scale), times = _mm512_set1_ps(scale);
     for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS, out += PERI_PQ_FAST_WORDS) {
-        __m512 value = _mm512_mul_ps(factor, _mm512_loadu_ps(T));
-        value = _mm512_mul_ps(_mm512_sub_ps(value, _mm512_set1_ps(lows[j])), times);
-        _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(value)));
+        __m512 low = _mm512_mul_ps(_mm512_set1_ps(lows[j]), times);
+        __m512 value = _mm512_fmsub_ps(_mm512_loadu_ps(T), factor, low);
+        __m512i whole = _mm512_max_epi32(_mm512_cvttps_epi32(value), _mm512_setzero_si512());
+        _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(whole));
     }
 }
 
@@ -96,5 +125,5 @@ static void avx512_sums(const peri_pq_shape *shape, const float *T, const uint8_
     _mm512_storeu_ps(sums + 16, second);
 }
 
-const peri_pq_kernels peri_pq_kernels_avx512 = { plain_tables, avx512_sums, avx512_spans,
+const peri_pq_kernels peri_pq_kernels_avx512 = { avx512_tables, avx512_sums, avx512_spans,
                                                  avx512_shrink, avx512_masks };

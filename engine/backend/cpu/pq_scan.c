@@ -20,6 +20,7 @@
 #include "core/memory.h"
 
 #define TASK_QUERIES 16u
+#define TOGETHER 4u        /* entries whose values are summed at once */
 #define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
 
 typedef struct pq_job {
@@ -54,9 +55,9 @@ typedef struct asked {
 
 /* What a worker has. */
 typedef struct part {
-    float *t;     /* [dim] of a query less the centroid */
-    float *words; /* transposed codewords of a list's own book */
-    float *lows, *highs;
+    float *t;       /* [dim] of a query less the centroid */
+    float *words;   /* transposed codewords of a list's own book */
+    float *lows;    /* [pq_dim] */
     float *T;       /* [together, pq_dim, words] */
     uint8_t *small; /* [together, table_bytes] */
     uint8_t *tail;  /* one group of codes */
@@ -69,7 +70,6 @@ static size_t lay_out(const pq_job *job, char *base, part *p) {
     p->words = peri_scratch_cut(&at, base,
                                 s->one_book ? (size_t)s->words * s->pq_len * sizeof *p->words : 0);
     p->lows = peri_scratch_cut(&at, base, fast * s->pq_dim * sizeof *p->lows);
-    p->highs = peri_scratch_cut(&at, base, fast * s->pq_dim * sizeof *p->highs);
     p->T = peri_scratch_cut(&at, base, job->together * s->pq_dim * s->words * sizeof *p->T);
     p->small = peri_scratch_cut(&at, base, fast * job->together * job->table_bytes);
     p->tail = peri_scratch_cut(&at, base, s->row_bytes * PERI_CODES_GROUP);
@@ -103,17 +103,13 @@ static const float *words_of(const pq_job *job, const part *p, size_t list) {
 static void fill_table(const pq_job *job, const part *p, size_t list, const float *words,
                        asked *a) {
     const peri_op_pq_scan *op = job->op;
-    const float *x = peri_view_row(&op->queries, job->work.first + a->query), *t = x;
+    const float *x = peri_view_row(&op->queries, job->work.first + a->query);
     size_t dim = op->queries.cols;
     const float *centroid = op->centroids == NULL ? NULL : op->centroids + list * dim;
     a->dot = 0;
-    if (centroid != NULL && job->shape.squared) {
-        for (size_t i = 0; i < dim; i++) p->t[i] = x[i] - centroid[i];
-        t = p->t;
-    } else if (centroid != NULL) {
+    if (centroid != NULL && !job->shape.squared)
         a->dot = peri_canonical_dot(PERI_F32, x, centroid, (uint32_t)dim);
-    }
-    job->kernels->tables(&job->shape, t, words, a->T);
+    job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
 }
 
 /* From S to the value. */
@@ -136,22 +132,17 @@ static float value_of(const pq_job *job, const asked *a, float sum) {
  * no bound: scale 0 lets everything through. */
 static void shrink_table(const pq_job *job, const part *p, asked *a) {
     size_t pq_dim = job->shape.pq_dim;
-    float sign = job->shape.squared ? 1 : -1, widest = 0;
-    double largest = 0;
-    a->low_sum = 0;
-    job->kernels->spans(a->T, pq_dim, sign, p->lows, p->highs);
-    for (size_t j = 0; j < pq_dim; j++) {
-        float span = p->highs[j] - p->lows[j];
-        widest = span > widest ? span : widest;
-        a->low_sum += p->lows[j];
-        largest += fmax(fabs(p->lows[j]), fabs(p->highs[j]));
-    }
-    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim), scale = most / widest;
-    if (!isfinite(scale) || !isfinite(largest)) scale = 0;
+    bool squared = job->shape.squared;
+    peri_pq_span span;
+    job->kernels->spans(a->T, pq_dim, squared, p->lows, &span);
+    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim),
+          scale = most / span.widest;
+    if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
     a->scale = scale;
+    a->low_sum = span.low_sum;
     a->slack = (double)(pq_dim + 8) * 0x1p-22 *
-               (largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
-    job->kernels->shrink(a->T, pq_dim, sign, p->lows, scale, a->small);
+               (span.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
+    job->kernels->shrink(a->T, pq_dim, squared, p->lows, scale, a->small);
     if (pq_dim % 2 != 0 || job->shape.row_bytes % 2 != 0)
         memset(a->small + pq_dim * PERI_PQ_FAST_WORDS, 0,
                job->table_bytes - pq_dim * PERI_PQ_FAST_WORDS);
@@ -170,25 +161,37 @@ static void set_limit(const pq_job *job, asked *a, float bound) {
     if (most >= 0 && most < UINT16_MAX) a->limit = (uint16_t)most;
 }
 
-/* S of one entry, in the order of the contract. */
-static float fast_sum(const pq_job *job, const float *T, const uint8_t *codes) {
-    float sum = 0;
+/* S of some entries of a group, each in the order of the contract; several at once, since one is a
+ * chain of additions that wait for each other. */
+static void fast_sums(const pq_job *job, const float *T, const uint8_t *codes, const uint32_t *rows,
+                      float *sums) {
     size_t pairs = job->shape.pq_dim / 2;
-    for (size_t b = 0; b < pairs; b++, T += 2 * PERI_PQ_FAST_WORDS) {
-        uint8_t byte = codes[b * PERI_CODES_GROUP];
-        sum += T[byte & 15];
-        sum += T[PERI_PQ_FAST_WORDS + (byte >> 4)];
+    for (size_t r = 0; r < TOGETHER; r++) sums[r] = 0;
+    for (size_t b = 0; b < pairs; b++, T += 2 * PERI_PQ_FAST_WORDS, codes += PERI_CODES_GROUP) {
+        for (size_t r = 0; r < TOGETHER; r++) {
+            uint8_t byte = codes[rows[r]];
+            sums[r] += T[byte & 15];
+            sums[r] += T[PERI_PQ_FAST_WORDS + (byte >> 4)];
+        }
     }
-    if (job->shape.pq_dim % 2 != 0) sum += T[codes[pairs * PERI_CODES_GROUP] & 15];
-    return sum;
+    if (job->shape.pq_dim % 2 != 0)
+        for (size_t r = 0; r < TOGETHER; r++) sums[r] += T[codes[rows[r]] & 15];
 }
 
 static void offer_some(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
                        uint32_t mask) {
-    for (; mask != 0; mask &= mask - 1) {
-        size_t r = (size_t)__builtin_ctz(mask);
-        float value = value_of(job, a, fast_sum(job, a->T, codes + r));
-        if (!(value > peri_topk_bound(a->top))) peri_topk_offer(a->top, value, (int64_t)slots[r]);
+    while (mask != 0) {
+        uint32_t rows[TOGETHER] = { 0 };
+        float sums[TOGETHER];
+        size_t count = 0;
+        for (; mask != 0 && count < TOGETHER; mask &= mask - 1)
+            rows[count++] = (uint32_t)__builtin_ctz(mask);
+        fast_sums(job, a->T, codes, rows, sums);
+        for (size_t i = 0; i < count; i++) {
+            float value = value_of(job, a, sums[i]);
+            if (!(value > peri_topk_bound(a->top)))
+                peri_topk_offer(a->top, value, (int64_t)slots[rows[i]]);
+        }
     }
     float bound = peri_topk_bound(a->top);
     if (bound < a->bound) set_limit(job, a, bound);
@@ -205,6 +208,10 @@ static uint32_t passing(const uint64_t *bits, const uint32_t *slots, size_t coun
     return mask;
 }
 
+static size_t count_of(uint32_t pass, size_t rows) {
+    return pass == UINT32_MAX ? rows : (size_t)__builtin_popcount(pass);
+}
+
 static void fast_group(const pq_job *job, asked *list, size_t count, const uint8_t *codes,
                        const uint32_t *slots, size_t rows) {
     uint32_t pass[PERI_PQ_FAST_QUERIES], masks[PERI_PQ_FAST_QUERIES], any = 0;
@@ -213,7 +220,7 @@ static void fast_group(const pq_job *job, asked *list, size_t count, const uint8
         pass[i] = i > 0 && list[i].bits == list[i - 1].bits ? pass[i - 1]
                                                             : passing(list[i].bits, slots, rows);
         limits[i] = list[i].limit;
-        list[i].passed += (size_t)__builtin_popcount(pass[i]);
+        list[i].passed += count_of(pass[i], rows);
         any |= list[i].closed ? 0 : pass[i];
     }
     if (any == 0) return;
@@ -229,7 +236,7 @@ static void plain_group(const pq_job *job, asked *a, const uint8_t *codes, const
                         size_t rows) {
     float sums[PERI_CODES_GROUP];
     uint32_t mask = passing(a->bits, slots, rows);
-    a->passed += (size_t)__builtin_popcount(mask);
+    a->passed += count_of(mask, rows);
     if (mask == 0) return;
     job->kernels->sums(&job->shape, a->T, codes, sums);
     for (; mask != 0; mask &= mask - 1) {

@@ -31,15 +31,24 @@ typedef struct peri_pq_shape {
     bool one_book; /* for all pieces */
 } peri_pq_shape;
 
+/* What bounds 16 words of each piece, U = sign * T: U[j][w] >= lows[j]. Squares are bounded by 0,
+ * which is nearly as tight and costs no search for the least. */
+typedef struct peri_pq_span {
+    float widest;   /* the most that a U is above its low */
+    double low_sum; /* of lows */
+    double largest; /* at least the sum over j of the largest |T[j][w]| */
+} peri_pq_span;
+
 typedef struct peri_pq_kernels {
-    /* T [pq_dim, words] of t [pq_dim * pq_len] and transposed codewords. */
-    void (*tables)(const peri_pq_shape *shape, const float *t, const float *words, float *T);
+    /* T [pq_dim, words] of x [pq_dim * pq_len], less the centroid (or NULL) in scratch t of that
+     * size, and transposed codewords. */
+    void (*tables)(const peri_pq_shape *shape, const float *x, const float *centroid, float *t,
+                   const float *words, float *T);
     /* S of the 32 entries of a group of codes. */
     void (*sums)(const peri_pq_shape *shape, const float *T, const uint8_t *codes, float *sums);
-    /* lows[j], highs[j]: the least and the most of sign * T[j]; 16 words. */
-    void (*spans)(const float *T, size_t pq_dim, float sign, float *lows, float *highs);
-    /* out[j][w] = (sign * T[j][w] - lows[j]) * scale, the fraction dropped; 16 words. */
-    void (*shrink)(const float *T, size_t pq_dim, float sign, const float *lows, float scale,
+    void (*spans)(const float *T, size_t pq_dim, bool squared, float *lows, peri_pq_span *span);
+    /* out[j][w] = (U[j][w] - lows[j]) * scale, the fraction dropped; 16 words. */
+    void (*shrink)(const float *T, size_t pq_dim, bool squared, const float *lows, float scale,
                    uint8_t *out);
     /* masks[q], bit r: the sum of entry r for query q is at most limits[q]. Tables are those of
      * shrink, `table_bytes` apart, with a table of zeros behind them where pq_dim is odd. */

@@ -25,7 +25,18 @@ static inline void add_piece(const peri_pq_shape *shape, const float *t, const f
     }
 }
 
-static void plain_tables(const peri_pq_shape *shape, const float *t, const float *words, float *T) {
+/* x less the centroid, where that counts. */
+static inline const float *less_centroid(const peri_pq_shape *shape, const float *x,
+                                         const float *centroid, float *t) {
+    size_t dim = (size_t)shape->pq_dim * shape->pq_len;
+    if (centroid == NULL || !shape->squared) return x;
+    for (size_t i = 0; i < dim; i++) t[i] = x[i] - centroid[i];
+    return t;
+}
+
+static void plain_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
+                         float *scratch, const float *words, float *T) {
+    const float *t = less_centroid(shape, x, centroid, scratch);
     size_t step = shape->one_book ? 0 : (size_t)shape->pq_len * shape->words;
     for (uint32_t j = 0; j < shape->pq_dim; j++)
         add_piece(shape, t + (size_t)j * shape->pq_len, words + j * step,
@@ -56,25 +67,28 @@ static inline void plain_sums(const peri_pq_shape *shape, const float *T, const 
     }
 }
 
-static inline void plain_spans(const float *T, size_t pq_dim, float sign, float *lows,
-                               float *highs) {
+static inline void plain_spans(const float *T, size_t pq_dim, bool squared, float *lows,
+                               peri_pq_span *span) {
+    *span = (peri_pq_span){ .widest = 0 };
     for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS) {
-        float low = sign * T[0], high = low;
-        for (size_t w = 1; w < PERI_PQ_FAST_WORDS; w++) {
-            float value = sign * T[w];
+        float low = squared ? 0 : -T[0], high = squared ? 0 : -T[0];
+        for (size_t w = 0; w < PERI_PQ_FAST_WORDS; w++) {
+            float value = squared ? T[w] : -T[w];
             low = value < low ? value : low;
             high = value > high ? value : high;
         }
         lows[j] = low;
-        highs[j] = high;
+        span->widest = high - low > span->widest ? high - low : span->widest;
+        span->low_sum += low;
+        span->largest += fabsf(low) > fabsf(high) ? fabsf(low) : fabsf(high);
     }
 }
 
-static inline void plain_shrink(const float *T, size_t pq_dim, float sign, const float *lows,
+static inline void plain_shrink(const float *T, size_t pq_dim, bool squared, const float *lows,
                                 float scale, uint8_t *out) {
     for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS, out += PERI_PQ_FAST_WORDS)
         for (size_t w = 0; w < PERI_PQ_FAST_WORDS; w++) {
-            float value = (sign * T[w] - lows[j]) * scale;
+            float value = ((squared ? T[w] : -T[w]) - lows[j]) * scale;
             out[w] = (uint8_t)(int)(value > 0 ? value : 0); /* a NaN is 0 */
         }
 }
