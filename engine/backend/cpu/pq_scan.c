@@ -11,28 +11,40 @@
 
 #include "backend/cpu/list_work.h"
 #include "backend/cpu/ops.h"
+#include "backend/cpu/sums.h"
 #include "backend/cpu/workers.h"
 #include "core/bitset.h"
 #include "core/checked.h"
 #include "core/codes.h"
-#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
 #define TASK_QUERIES 16u
-#define TOGETHER 4u        /* entries whose values are summed at once */
+#define TOGETHER 4u                      /* entries whose values are summed at once */
+#define FIXED_BYTES (UINT64_C(16) << 20) /* of tables that are made once a batch */
 #define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
+
+/* The small tables of a query, but for what the list adds. */
+typedef struct bounds {
+    float scale;
+    double low_sum, largest;
+} bounds;
 
 typedef struct pq_job {
     peri_list_work work;
     const peri_op_pq_scan *op;
     const peri_pq_kernels *kernels;
+    peri_sums_fn dot;
     peri_pq_shape shape;
     bool fast;
+    bool fixed;         /* tables of the fast scan do not depend on the list: made once a batch */
     size_t together;    /* queries whose tables are there at once */
     size_t table_bytes; /* of the small tables of a query */
     float *words;       /* transposed codewords: of all books, or NULL with a book for each list */
-    char *parts;        /* of the workers, part_bytes each */
+    float *fixed_T;     /* [batch_limit, pq_dim, words] */
+    uint8_t *fixed_small;
+    bounds *fixed_bounds;
+    char *parts; /* of the workers, part_bytes each */
     size_t part_bytes;
 } pq_job;
 
@@ -108,7 +120,8 @@ static void fill_table(const pq_job *job, const part *p, size_t list, const floa
     const float *centroid = op->centroids == NULL ? NULL : op->centroids + list * dim;
     a->dot = 0;
     if (centroid != NULL && !job->shape.squared)
-        a->dot = peri_canonical_dot(PERI_F32, x, centroid, (uint32_t)dim);
+        job->dot(x, centroid, dim * sizeof *x, NULL, 1, (uint32_t)dim, &a->dot);
+    if (job->fixed) return;
     job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
 }
 
@@ -130,22 +143,44 @@ static float value_of(const pq_job *job, const asked *a, float sum) {
  * where offset is what stands between value and the sum of U (D, or D - 1), and slack covers the
  * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite make
  * no bound: scale 0 lets everything through. */
-static void shrink_table(const pq_job *job, const part *p, asked *a) {
+static bounds shrink_table(const pq_job *job, const part *p, const float *T, uint8_t *small) {
     size_t pq_dim = job->shape.pq_dim;
-    bool squared = job->shape.squared;
     peri_pq_span span;
-    job->kernels->spans(a->T, pq_dim, squared, p->lows, &span);
-    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim),
-          scale = most / span.widest;
+    job->kernels->spans(T, pq_dim, job->shape.squared, p->lows, &span);
+    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim);
+    float scale = most / span.widest;
     if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
-    a->scale = scale;
-    a->low_sum = span.low_sum;
-    a->slack = (double)(pq_dim + 8) * 0x1p-22 *
-               (span.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
-    job->kernels->shrink(a->T, pq_dim, squared, p->lows, scale, a->small);
-    if (pq_dim % 2 != 0 || job->shape.row_bytes % 2 != 0)
-        memset(a->small + pq_dim * PERI_PQ_FAST_WORDS, 0,
+    job->kernels->shrink(T, pq_dim, job->shape.squared, p->lows, scale, small);
+    if (pq_dim % 4 != 0)
+        memset(small + pq_dim * PERI_PQ_FAST_WORDS, 0,
                job->table_bytes - pq_dim * PERI_PQ_FAST_WORDS);
+    return (bounds){ scale, span.low_sum, span.largest };
+}
+
+/* Once a batch where a list changes nothing. */
+static void prepare_query(const void *ud, size_t query, size_t worker) {
+    const pq_job *job = ud;
+    part p;
+    float *T = job->fixed_T + query * job->shape.pq_dim * job->shape.words;
+    lay_out(job, job->parts + worker * job->part_bytes, &p);
+    job->kernels->tables(&job->shape, peri_view_row(&job->op->queries, job->work.first + query),
+                         NULL, p.t, job->words, T);
+    job->fixed_bounds[query] = shrink_table(job, &p, T,
+                                            job->fixed_small + query * job->table_bytes);
+}
+
+static void take_bounds(const pq_job *job, const part *p, asked *a) {
+    bounds b;
+    if (job->fixed) {
+        b = job->fixed_bounds[a->query];
+        memcpy(a->small, job->fixed_small + a->query * job->table_bytes, job->table_bytes);
+    } else {
+        b = shrink_table(job, p, a->T, a->small);
+    }
+    a->scale = b.scale;
+    a->low_sum = b.low_sum;
+    a->slack = (double)(job->shape.pq_dim + 8) * 0x1p-22 *
+               (b.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
 }
 
 static void set_limit(const pq_job *job, asked *a, float bound) {
@@ -253,11 +288,12 @@ static asked ask(const pq_job *job, const part *p, const peri_list_task *task, s
     asked a = { .query = peri_list_member(task, i) };
     a.bits = peri_list_filter(&job->work, a.query);
     a.top = peri_list_heap(&job->work, task->worker, a.query);
-    a.T = p->T + within * job->shape.pq_dim * job->shape.words;
+    size_t size = job->shape.pq_dim * job->shape.words;
+    a.T = job->fixed ? job->fixed_T + a.query * size : p->T + within * size;
     a.small = p->small + within * job->table_bytes;
     fill_table(job, p, task->list, words, &a);
     if (!job->fast) return a;
-    shrink_table(job, p, &a);
+    take_bounds(job, p, &a);
     set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), peri_topk_bound(a.top)));
     return a;
 }
@@ -327,6 +363,7 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     part none;
     job->op = op;
     job->kernels = peri_pq_kernels_chosen();
+    job->dot = peri_sums_chosen()->dot[PERI_F32];
     job->shape = (peri_pq_shape){ .pq_dim = op->pq_dim,
                                   .pq_len = op->pq_len,
                                   .words = 1u << op->pq_bits,
@@ -337,10 +374,20 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     job->fast = op->pq_bits == 4;
     job->together = job->fast ? PERI_PQ_FAST_QUERIES : 1;
     job->table_bytes = peri_round_up((size_t)op->pq_dim * PERI_PQ_FAST_WORDS, 64);
+    job->fixed = job->fast && !op->per_cluster && (!job->shape.squared || op->centroids == NULL);
     job->work = work_of(job, op);
+    size_t table = (size_t)op->pq_dim * job->shape.words * sizeof *job->fixed_T;
+    if (job->fixed) {
+        job->work.prepare = prepare_query;
+        job->work.batch_most = peri_max_size(1, FIXED_BYTES / (table + job->table_bytes));
+    }
     size_t at = peri_list_work_plan(&job->work, device, base);
     size_t all = (size_t)op->pq_dim * job->shape.words * op->pq_len * sizeof *job->words;
     job->words = op->per_cluster ? NULL : peri_scratch_cut(&at, base, all);
+    size_t fixed = job->fixed ? job->work.batch_limit : 0;
+    job->fixed_T = peri_scratch_cut(&at, base, fixed * table);
+    job->fixed_small = peri_scratch_cut(&at, base, fixed * job->table_bytes);
+    job->fixed_bounds = peri_scratch_cut(&at, base, fixed * sizeof *job->fixed_bounds);
     job->part_bytes = lay_out(job, NULL, &none);
     job->parts = peri_scratch_cut(&at, base, job->work.workers * job->part_bytes);
     return at;
