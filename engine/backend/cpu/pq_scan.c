@@ -48,6 +48,12 @@ typedef struct pq_job {
     size_t part_bytes;
 } pq_job;
 
+/* An entry that the fast scan lets through. */
+typedef struct waiting {
+    const uint8_t *codes; /* its first byte; the others are a group apart */
+    uint32_t slot;
+} waiting;
+
 /* A query on a list. */
 typedef struct asked {
     size_t query; /* of the batch */
@@ -63,6 +69,8 @@ typedef struct asked {
     bool closed;    /* no entry can be near enough */
     uint16_t limit;
     size_t passed;
+    waiting list[TOGETHER];
+    size_t count; /* of those that wait */
 } asked;
 
 /* What a worker has. */
@@ -196,40 +204,57 @@ static void set_limit(const pq_job *job, asked *a, float bound) {
     if (most >= 0 && most < UINT16_MAX) a->limit = (uint16_t)most;
 }
 
-/* S of some entries of a group, each in the order of the contract; several at once, since one is a
- * chain of additions that wait for each other. */
-static void fast_sums(const pq_job *job, const float *T, const uint8_t *codes, const uint32_t *rows,
-                      float *sums) {
-    size_t pairs = job->shape.pq_dim / 2;
-    for (size_t r = 0; r < TOGETHER; r++) sums[r] = 0;
-    for (size_t b = 0; b < pairs; b++, T += 2 * PERI_PQ_FAST_WORDS, codes += PERI_CODES_GROUP) {
-        for (size_t r = 0; r < TOGETHER; r++) {
-            uint8_t byte = codes[rows[r]];
-            sums[r] += T[byte & 15];
-            sums[r] += T[PERI_PQ_FAST_WORDS + (byte >> 4)];
-        }
+/* S of four entries, each in the order of the contract. One is a chain of additions that wait for
+ * each other; four go side by side. (Not as one vector: the compiler would gather it from four
+ * loads each time, which is slower; see CMakeLists.txt.) */
+static void sum_four(const pq_job *job, const float *T, const waiting *list, float *sums) {
+    const uint8_t *c0 = list[0].codes, *c1 = list[1].codes, *c2 = list[2].codes;
+    const uint8_t *c3 = list[3].codes;
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    size_t pairs = job->shape.pq_dim / 2, at = 0;
+    for (size_t b = 0; b < pairs; b++, at += PERI_CODES_GROUP, T += 2 * PERI_PQ_FAST_WORDS) {
+        const float *H = T + PERI_PQ_FAST_WORDS;
+        uint32_t b0 = c0[at], b1 = c1[at], b2 = c2[at], b3 = c3[at];
+        s0 = s0 + T[b0 & 15] + H[b0 >> 4];
+        s1 = s1 + T[b1 & 15] + H[b1 >> 4];
+        s2 = s2 + T[b2 & 15] + H[b2 >> 4];
+        s3 = s3 + T[b3 & 15] + H[b3 >> 4];
     }
-    if (job->shape.pq_dim % 2 != 0)
-        for (size_t r = 0; r < TOGETHER; r++) sums[r] += T[codes[rows[r]] & 15];
+    if (job->shape.pq_dim % 2 != 0) {
+        s0 += T[c0[at] & 15];
+        s1 += T[c1[at] & 15];
+        s2 += T[c2[at] & 15];
+        s3 += T[c3[at] & 15];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
 }
 
-static void offer_some(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
-                       uint32_t mask) {
-    while (mask != 0) {
-        uint32_t rows[TOGETHER] = { 0 };
-        float sums[TOGETHER];
-        size_t count = 0;
-        for (; mask != 0 && count < TOGETHER; mask &= mask - 1)
-            rows[count++] = (uint32_t)__builtin_ctz(mask);
-        fast_sums(job, a->T, codes, rows, sums);
-        for (size_t i = 0; i < count; i++) {
-            float value = value_of(job, a, sums[i]);
-            if (!(value > peri_topk_bound(a->top)))
-                peri_topk_offer(a->top, value, (int64_t)slots[rows[i]]);
-        }
+/* Values of the entries that wait, offered; then the limit that they make. */
+static void offer_waiting(const pq_job *job, asked *a) {
+    float sums[TOGETHER];
+    if (a->count == 0) return;
+    for (size_t i = a->count; i < TOGETHER; i++) a->list[i] = a->list[0];
+    sum_four(job, a->T, a->list, sums);
+    for (size_t i = 0; i < a->count; i++) {
+        float value = value_of(job, a, sums[i]);
+        if (!(value > peri_topk_bound(a->top)))
+            peri_topk_offer(a->top, value, (int64_t)a->list[i].slot);
     }
+    a->count = 0;
     float bound = peri_topk_bound(a->top);
     if (bound < a->bound) set_limit(job, a, bound);
+}
+
+static void add_waiting(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
+                        uint32_t mask) {
+    for (; mask != 0; mask &= mask - 1) {
+        uint32_t r = (uint32_t)__builtin_ctz(mask);
+        a->list[a->count++] = (waiting){ codes + r, slots[r] };
+        if (a->count == TOGETHER) offer_waiting(job, a);
+    }
 }
 
 /* ---- groups ------------------------------------------------------------------------------- */
@@ -263,7 +288,7 @@ static void fast_group(const pq_job *job, asked *list, size_t count, const uint8
                         masks);
     for (size_t i = 0; i < count; i++) {
         uint32_t mask = list[i].closed ? 0 : masks[i] & pass[i];
-        if (mask != 0) offer_some(job, &list[i], codes, slots, mask);
+        add_waiting(job, &list[i], codes, slots, mask);
     }
 }
 
@@ -327,6 +352,7 @@ static void pq_scan_task(const void *ud, const peri_list_task *task) {
         for (size_t q = 0; q < count; q++) list[q] = ask(job, &p, task, i + q, q, words);
         scan_entries(job, &p, task, list, count);
         for (size_t q = 0; q < count; q++) {
+            if (job->fast) offer_waiting(job, &list[q]);
             peri_list_share_bound(&job->work, list[q].query, list[q].top);
             peri_list_count(&job->work, task->worker, list[q].query, list[q].passed);
         }
