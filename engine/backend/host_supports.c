@@ -1,7 +1,7 @@
 /* host_supports.c: the limits of the operations on the host, each with its reason in words.
  *
- * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric. What is refused here
- * would be a wrong answer or an address out of range below. */
+ * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric that they have. What is
+ * refused here would be a wrong answer or an address out of range below. */
 #include "backend/host_supports.h"
 
 #include <stdarg.h>
@@ -44,6 +44,9 @@ static bool slots_taken(size_t rows, reason why) {
 static bool metric_taken(peri_metric metric, const peri_view *rows, const float *lengths,
                          reason why) {
     if ((unsigned)metric >= PERI_METRIC_COUNT) return refuse(why, "metric %d is not known", metric);
+    if (!peri_metric_takes(metric, rows->dtype))
+        return refuse(why, "%s compares the bits of u8 rows, not of %s", peri_metric_name(metric),
+                      peri_dtype_name(rows->dtype));
     if (metric == PERI_COSINE && lengths == NULL && rows->rows > 0)
         return refuse(why, "cosine needs the lengths of the rows");
     return true;
@@ -118,8 +121,11 @@ static bool pq_scan_taken(const peri_op_pq_scan *op, reason why) {
     if (op->queries.dtype != PERI_F32)
         return refuse(why, "queries of %s on codes, f32 is taken",
                       peri_dtype_name(op->queries.dtype));
-    if ((unsigned)op->metric >= PERI_METRIC_COUNT)
-        return refuse(why, "metric %d is not known", op->metric);
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why,
+                      "metric: %s over codes, sqeuclidean euclidean inner_product cosine "
+                      "are taken",
+                      peri_metric_name(op->metric));
     if (op->lut_dtype != PERI_F32 && op->lut_dtype != PERI_F16 && op->lut_dtype != PERI_U8)
         return refuse(why, "tables of %s, f32 f16 u8 are taken", peri_dtype_name(op->lut_dtype));
     return pieces_taken(op->pq_dim, op->pq_len, op->pq_bits, op->queries.cols, why) &&
@@ -207,6 +213,8 @@ static bool codes_taken(const peri_op_graph_search *op, reason why) {
     if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
         return refuse(why, "codes of %s rows are not walked, only of f32 f16",
                       peri_dtype_name(op->rows.dtype));
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why, "codes are not walked under %s", peri_metric_name(op->metric));
     if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
         codes->cols < op->rows.cols)
         return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,

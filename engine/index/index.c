@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/checked.h"
+#include "core/distance.h"
 #include "core/memory.h"
 #include "index/handle.h"
 
@@ -97,6 +98,11 @@ peri_status peri_index_set_shape(peri_index *index, size_t rows, size_t dim, per
         return peri_fail(PERI_E_ARGUMENT, "rows: dim %zu given, allowed: 1..%u", dim, PERI_DIM_MAX);
     int64_t metric;
     memcpy(&metric, index->params, sizeof metric);
+    if (!peri_metric_takes((peri_metric)metric, dtype))
+        return peri_fail(PERI_E_ARGUMENT,
+                         "option 'metric': '%s' given for rows of %s, allowed: rows of u8, whose "
+                         "bits it compares",
+                         peri_metric_name((peri_metric)metric), peri_dtype_name(dtype));
     index->metric = (peri_metric)metric;
     index->dim = (uint32_t)dim;
     index->rows = rows;

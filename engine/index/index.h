@@ -12,6 +12,11 @@
 #include "index/searcher.h"
 #include "io/container.h"
 
+/* The metric of a kind that compares rows as they are; first of its parameters, a peri_metric. */
+#define PERI_METRIC_PARAM(X, S)                                                                    \
+    X(S, CHOICE, metric, 0, 0, 5, "sqeuclidean|euclidean|inner_product|cosine|l1|hamming", NULL,   \
+      "what near means; hamming: the bits that differ in rows of u8")
+
 #define PERI_SECTIONS_MAX 16
 #define PERI_PARAMS_BYTES 512
 

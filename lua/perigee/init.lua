@@ -25,12 +25,19 @@ local pg = {
   hnsw = core.hnsw,
   vamana = core.vamana,
   kmeans = core.kmeans,
+  pairwise = core.pairwise,
+  knn_graph = core.knn_graph,
   pq = core.pq,
   opq = core.opq,
   sq = core.sq,
   binary = core.binary,
   rabitq = core.rabitq,
 }
+
+---A builder of what an index string of FAISS stands for.
+function pg.factory(text)
+  return require "perigee.factory".read(text)
+end
 
 ---Recall of what was found against the truth.
 function pg.recall(...)

@@ -4,7 +4,7 @@
 
 ---A dtype: "f32" "f16" "i8" "u8" for vectors, "i64" "i32" "u32" for ids.
 ---@alias perigee.Dtype "f32"|"f16"|"i8"|"u8"|"i32"|"u32"|"i64"
----@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"
+---@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"|"l1"|"hamming"
 ---The code that follows nil and a message.
 ---@alias perigee.Code
 ---| "invalid" | "io" | "corrupt" | "memory" | "device" | "unsupported" | "interrupted"
@@ -40,6 +40,7 @@ function pg.configure(options) end
 ---@field bytes_limit integer  0: none
 ---@field blocks integer
 ---@field acquired integer  allocations ever made
+---@field numa_nodes integer  memory nodes; with more than one, threads are kept on a node each
 ---@field threads integer
 
 ---@return perigee.Stats

@@ -1,10 +1,11 @@
-/* hnswlib_peer: what stock hnswlib reaches: build time, and queries a second at a recall.
+/* hnswlib_peer: stock hnswlib, asked by measure.lua in the way that peer.hpp says.
  *
- * M = 16 and ef_construction = 200, the values most comparisons use. Compiled with -march=native,
- * since its header takes the instructions that the compiler is allowed. Elements are added and
- * queries are answered by OpenMP threads. peer.hpp says what the command line is; with build=0 the
- * index is read from `file`, where build=1 left it. */
+ *     do=build  M=N ef_construction=N        do=search  ef=N
+ *
+ * Compiled with -march=native, since its header takes the instructions that the compiler is
+ * allowed. Elements are added and queries are answered by OpenMP threads. */
 #include <hnswlib/hnswlib.h>
+#include <map>
 #include <memory>
 #include <omp.h>
 
@@ -12,120 +13,93 @@
 
 namespace {
 
-constexpr size_t M = 16;
-constexpr size_t EF_CONSTRUCTION = 200;
-constexpr size_t EF_MAX = 4096;
-constexpr size_t EF_OF_BUILD = 100; /* where the recall of a build is told */
-
 template <typename Element> std::vector<Element> elements_of(const peer::Rows &rows) {
     return std::vector<Element>(rows.values.begin(), rows.values.end());
 }
 
 /* Element: of a vector. Distance: what the space computes. */
-template <typename Element, typename Distance> class Peer {
+template <typename Element, typename Distance> class Hnswlib : public peer::Engine {
   public:
-    Peer(const peer::Task &task_given, hnswlib::SpaceInterface<Distance> &space_given)
-        : task(task_given), space(space_given), base(elements_of<Element>(task.base)),
-          queries(elements_of<Element>(task.queries)), found(task.queries.count) {}
+    using Index = hnswlib::HierarchicalNSW<Distance>;
 
-    void run();
+    Hnswlib(const peer::Task &given, hnswlib::SpaceInterface<Distance> &space_given)
+        : Engine(given), space(space_given), base(elements_of<Element>(given.base)),
+          queries(elements_of<Element>(given.queries)) {}
+
+    peer::Built build(const peer::Words &asked) override;
+    void prepare(const peer::Words &asked) override {
+        ready = indexes.at(asked.text("name")).get();
+        ready->setEf(asked.count("ef"));
+    }
+    void search(size_t k, int threads, peer::Found &found) override;
 
   private:
-    void build();
-    void search(size_t ef, int threads);
-    size_t smallest_ef();
-    bool reaches(size_t ef) {
-        search(ef, task.threads);
-        return peer::recall(task, found) >= task.target;
-    }
+    void put(size_t query, size_t k, peer::Found &found) const;
 
-    const peer::Task &task;
     hnswlib::SpaceInterface<Distance> &space;
     std::vector<Element> base, queries;
-    peer::Found found;
-    std::unique_ptr<hnswlib::HierarchicalNSW<Distance>> index;
+    std::map<std::string, std::unique_ptr<Index>> indexes;
+    Index *ready = nullptr;
 };
 
-template <typename Element, typename Distance> void Peer<Element, Distance>::run() {
-    if (task.build)
-        build();
-    else
-        index = std::make_unique<hnswlib::HierarchicalNSW<Distance>>(&space, task.file);
-    const size_t ef = smallest_ef();
-    const std::string parameters = "M=16 ef_construction=200 ef=" + std::to_string(ef);
-    for (const int threads : { 1, task.threads }) {
-        const double queries_s = peer::rate(task, [&] { search(ef, threads); });
-        peer::tell(task, "graph", "hnswlib", parameters, threads, peer::recall(task, found), "qps",
-                   queries_s);
-        if (task.threads == 1) break;
-    }
-}
-
-template <typename Element, typename Distance> void Peer<Element, Distance>::build() {
-    const double began = peer::now();
-    index = std::make_unique<hnswlib::HierarchicalNSW<Distance>>(&space, task.base.count, M,
-                                                                 EF_CONSTRUCTION);
-    index->addPoint(base.data(), 0);
+template <typename Element, typename Distance>
+peer::Built Hnswlib<Element, Distance>::build(const peer::Words &asked) {
     const auto count = static_cast<int64_t>(task.base.count);
-#pragma omp parallel for schedule(dynamic, 16) num_threads(task.threads)
+    const size_t dim = task.base.dim;
+    std::unique_ptr<Index> &index = indexes[asked.text("name")];
+    index.reset();
+    const double began = peer::now();
+    index = std::make_unique<Index>(&space, task.base.count, asked.count("M"),
+                                    asked.count("ef_construction"));
+    index->addPoint(base.data(), 0);
+#pragma omp parallel for schedule(dynamic, 16)                                                     \
+    num_threads(static_cast <int>(asked.count("threads")))
     for (int64_t row = 1; row < count; row++)
-        index->addPoint(base.data() + static_cast<size_t>(row) * task.base.dim,
-                        static_cast<size_t>(row));
+        index->addPoint(base.data() + static_cast<size_t>(row) * dim, static_cast<size_t>(row));
     const double seconds = peer::now() - began;
-    search(EF_OF_BUILD, task.threads);
-    peer::tell(task, "build", "hnswlib", "M=16 ef_construction=200", task.threads,
-               peer::recall(task, found), "seconds", seconds);
-    index->saveIndex(task.file);
+    size_t bytes = index->size_data_per_element_ * task.base.count;
+    for (size_t row = 0; row < task.base.count; row++)
+        bytes += sizeof(void *) +
+                 static_cast<size_t>(index->element_levels_[row]) * index->size_links_per_element_;
+    return { seconds, bytes };
 }
 
 template <typename Element, typename Distance>
-void Peer<Element, Distance>::search(size_t ef, int threads) {
-    index->setEf(ef);
+void Hnswlib<Element, Distance>::search(size_t k, int threads, peer::Found &found) {
     const auto count = static_cast<int64_t>(task.queries.count);
 #pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
-    for (int64_t q = 0; q < count; q++) {
-        const auto query = static_cast<size_t>(q);
-        auto hits = index->searchKnn(queries.data() + query * task.base.dim, peer::K);
-        std::fill_n(found.ids.begin() + q * static_cast<int64_t>(peer::K), peer::K, -1);
-        for (size_t i = query * peer::K + hits.size(); !hits.empty(); hits.pop()) {
-            i--;
-            const auto distance = static_cast<float>(hits.top().first);
-            found.values[i] = task.products ? 1 - distance : distance;
-            found.ids[i] = static_cast<int64_t>(hits.top().second);
-        }
+    for (int64_t q = 0; q < count; q++) put(static_cast<size_t>(q), k, found);
+}
+
+template <typename Element, typename Distance>
+void Hnswlib<Element, Distance>::put(size_t query, size_t k, peer::Found &found) const {
+    auto hits = ready->searchKnn(queries.data() + query * task.base.dim, k);
+    std::fill_n(found.ids.data() + query * k, k, -1);
+    for (size_t i = query * k + hits.size(); !hits.empty(); hits.pop()) {
+        i--;
+        const auto distance = static_cast<float>(hits.top().first);
+        found.values[i] = task.products ? 1 - distance : distance;
+        found.ids[i] = static_cast<int64_t>(hits.top().second);
     }
 }
 
-/* The smallest ef that reaches the target, or the most that is tried. */
-template <typename Element, typename Distance> size_t Peer<Element, Distance>::smallest_ef() {
-    size_t high = peer::K;
-    while (high < EF_MAX && !reaches(high)) high *= 2;
-    size_t low = high == peer::K ? high : high / 2 + 1;
-    while (low < high) {
-        const size_t middle = (low + high) / 2;
-        if (reaches(middle))
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return high;
+template <typename Element, typename Distance>
+void run(const peer::Task &task, hnswlib::SpaceInterface<Distance> &&space) {
+    Hnswlib<Element, Distance> engine(task, space);
+    peer::converse(engine);
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
     try {
-        const peer::Task task(peer::Words(argc, argv));
-        if (task.dtype == "u8") {
-            hnswlib::L2SpaceI space(task.base.dim);
-            Peer<uint8_t, int>(task, space).run();
-        } else if (task.products) {
-            hnswlib::InnerProductSpace space(task.base.dim);
-            Peer<float, float>(task, space).run();
-        } else {
-            hnswlib::L2Space space(task.base.dim);
-            Peer<float, float>(task, space).run();
-        }
+        const peer::Task task(peer::words_of(argc, argv));
+        if (task.dtype == "u8")
+            run<uint8_t, int>(task, hnswlib::L2SpaceI(task.base.dim));
+        else if (task.products)
+            run<float, float>(task, hnswlib::InnerProductSpace(task.base.dim));
+        else
+            run<float, float>(task, hnswlib::L2Space(task.base.dim));
     } catch (const std::exception &e) {
         std::fprintf(stderr, "hnswlib_peer: %s\n", e.what());
         return 1;

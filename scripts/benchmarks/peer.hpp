@@ -1,10 +1,24 @@
-/* peer.hpp: what the programs around other libraries share: the command line, the rows, recall by
- * value, the clock, and the line that says what was measured.
+/* peer.hpp: what the programs around other libraries share: the rows, recall by value, the clock,
+ * and the conversation with the program that measures (measure.lua).
  *
  * The command line is key=value words, the same for every program of this folder (ours.lua too):
- *   data=NAME base=PATH queries=PATH truth=PATH  metric=ip|l2  dtype=f32|u8  threads=N (all of them)
- *   seconds=S (a measurement lasts that long at least)  target=R  file=PATH  build=0|1
- * Each measurement is one line of key=value, between tabs. */
+ *
+ *     base=PATH queries=PATH truth=PATH (values, nearest first)  metric=ip|l2  dtype=f32|u8
+ *
+ * Then each line that is read is one question, of key=value words between tabs, and is answered by
+ * one line of the same kind. What decides (which parameter reaches a recall, what is compared with
+ * what) is asked of all programs alike, and is none of their business.
+ *
+ *     do=build  name=NAME threads=N PARAMETER=VALUE...
+ *         seconds=S bytes=B              and NAME is an index
+ *     do=search name=NAME k=N threads=N seconds=S PARAMETER=VALUE...
+ *         qps=Q [recall=R]               whole batches for S seconds at least; S = 0 is one batch
+ *     do=stop
+ *
+ * Anything that goes wrong is answered by error=TEXT.
+ *
+ * recall: the share of the first k that are as near as the truth's k-th; left out where the truth
+ * has fewer. */
 #ifndef PERIGEE_BENCHMARKS_PEER_HPP
 #define PERIGEE_BENCHMARKS_PEER_HPP
 
@@ -14,38 +28,51 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
 #include <map>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace peer {
 
-constexpr size_t K = 10;
 constexpr double TOLERANCE = 1e-5; /* relative, as peri_recall has it */
 
 class Words {
   public:
-    Words(int argc, char **argv) {
-        for (int i = 1; i < argc; i++) {
-            const std::string word = argv[i];
-            const size_t sign = word.find('=');
-            if (sign == std::string::npos)
-                throw std::runtime_error(word + " is not key=value");
-            words[word.substr(0, sign)] = word.substr(sign + 1);
-        }
+    void add(const std::string &word) {
+        const size_t sign = word.find('=');
+        if (sign == std::string::npos) throw std::runtime_error(word + " is not key=value");
+        words[word.substr(0, sign)] = word.substr(sign + 1);
     }
     const std::string &text(const std::string &key) const {
         const auto found = words.find(key);
-        if (found == words.end())
-            throw std::runtime_error(key + "=... is missing");
+        if (found == words.end()) throw std::runtime_error(key + "=... is missing");
         return found->second;
     }
     double number(const std::string &key) const { return std::stod(text(key)); }
+    size_t count(const std::string &key) const { return std::stoul(text(key)); }
+    const std::map<std::string, std::string> &all() const { return words; }
 
   private:
     std::map<std::string, std::string> words;
 };
+
+inline Words words_of(int argc, char **argv) {
+    Words words;
+    for (int i = 1; i < argc; i++) words.add(argv[i]);
+    return words;
+}
+
+inline Words words_of(const std::string &line) {
+    Words words;
+    std::istringstream in(line);
+    for (std::string word; std::getline(in, word, '\t');) words.add(word);
+    return words;
+}
+
+/* ---- rows --------------------------------------------------------------------------------- */
 
 struct Rows {
     size_t count = 0;
@@ -55,11 +82,15 @@ struct Rows {
     const float *at(size_t row) const { return values.data() + row * dim; }
 };
 
+inline std::ifstream open_file(const std::string &path) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) throw std::runtime_error("cannot read " + path);
+    return in;
+}
+
 /* .fvecs and .bvecs: before each row its length, as a little-endian int32. */
 template <typename T> Rows read_vecs(const std::string &path) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in)
-        throw std::runtime_error("cannot read " + path);
+    std::ifstream in = open_file(path);
     Rows rows;
     int32_t dim = 0;
     std::vector<T> row;
@@ -77,32 +108,52 @@ template <typename T> Rows read_vecs(const std::string &path) {
     return rows;
 }
 
-inline Rows read_rows(const std::string &path) {
-    const bool bytes = path.size() > 6 && path.compare(path.size() - 6, 6, ".bvecs") == 0;
-    return bytes ? read_vecs<uint8_t>(path) : read_vecs<float>(path);
+/* .fbin: the numbers of rows and columns, as little-endian uint32, then the rows. */
+inline Rows read_fbin(const std::string &path) {
+    std::ifstream in = open_file(path);
+    uint32_t head[2] = { 0, 0 };
+    in.read(reinterpret_cast<char *>(head), sizeof head);
+    Rows rows;
+    rows.count = head[0];
+    rows.dim = head[1];
+    rows.values.resize(rows.count * rows.dim);
+    if (!in.read(reinterpret_cast<char *>(rows.values.data()),
+                 static_cast<std::streamsize>(rows.values.size() * sizeof(float))))
+        throw std::runtime_error(path + " ends inside its rows");
+    return rows;
 }
 
-/* What a program compares, and what it was told. */
+inline bool ends_with(const std::string &text, const std::string &end) {
+    return text.size() >= end.size() &&
+           text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+inline Rows read_rows(const std::string &path) {
+    if (ends_with(path, ".fbin")) return read_fbin(path);
+    return ends_with(path, ".bvecs") ? read_vecs<uint8_t>(path) : read_vecs<float>(path);
+}
+
+/* ---- what is measured --------------------------------------------------------------------- */
+
+/* What a program was started for. */
 struct Task {
     explicit Task(const Words &words)
-        : data(words.text("data")), dtype(words.text("dtype")), file(words.text("file")),
-          products(words.text("metric") == "ip"), build(words.number("build") != 0),
-          threads(static_cast<int>(words.number("threads"))), seconds(words.number("seconds")),
-          target(words.number("target")), base(read_rows(words.text("base"))),
-          queries(read_rows(words.text("queries"))), truth(read_rows(words.text("truth"))) {
-        if (truth.count != queries.count || truth.dim < K || queries.dim != base.dim)
+        : dtype(words.text("dtype")), products(words.text("metric") == "ip"),
+          base(read_rows(words.text("base"))), queries(read_rows(words.text("queries"))),
+          truth(read_rows(words.text("truth"))) {
+        if (truth.count != queries.count || queries.dim != base.dim)
             throw std::runtime_error("base, queries and truth do not fit each other");
     }
-    std::string data, dtype, file;
-    bool products, build;
-    int threads;
-    double seconds, target;
+    std::string dtype;
+    bool products;
     Rows base, queries, truth;
 };
 
-/* Values and ids of a batch, K for each query; values as the truth has them. */
+/* Values and ids of a batch, k for each query; values as the truth has them. */
 struct Found {
-    explicit Found(size_t queries) : values(queries * K), ids(queries * K, -1) {}
+    Found(size_t queries, size_t wanted)
+        : k(wanted), values(queries * wanted), ids(queries * wanted, -1) {}
+    size_t k;
     std::vector<float> values;
     std::vector<int64_t> ids;
 };
@@ -110,15 +161,15 @@ struct Found {
 inline double recall(const Task &task, const Found &found) {
     size_t right = 0;
     for (size_t q = 0; q < task.queries.count; q++) {
-        const double worst = task.truth.at(q)[K - 1];
+        const double worst = task.truth.at(q)[found.k - 1];
         const double slack = TOLERANCE * std::max(std::fabs(worst), 1e-6);
-        for (size_t i = q * K; i < (q + 1) * K; i++) {
+        for (size_t i = q * found.k; i < (q + 1) * found.k; i++) {
             const double value = found.values[i];
             right += found.ids[i] >= 0 &&
                      (task.products ? value >= worst - slack : value <= worst + slack);
         }
     }
-    return static_cast<double>(right) / static_cast<double>(task.queries.count * K);
+    return static_cast<double>(right) / static_cast<double>(task.queries.count * found.k);
 }
 
 inline double now() {
@@ -126,29 +177,73 @@ inline double now() {
     return duration<double>(steady_clock::now().time_since_epoch()).count();
 }
 
-/* Queries a second of whole batches, after one that warms up. */
-template <typename Batch> double rate(const Task &task, Batch batch) {
-    batch();
+/* Queries a second of whole batches, after one that warms up (but for seconds = 0). */
+template <typename Batch> double rate(const Task &task, double seconds, Batch batch) {
+    if (seconds > 0) batch();
     const double began = now();
     double batches = 0, passed = 0;
     do {
         batch();
         batches++;
         passed = now() - began;
-    } while (passed < task.seconds);
+    } while (passed < seconds);
     return batches * static_cast<double>(task.queries.count) / passed;
 }
 
-inline void tell(const Task &task, const std::string &what, const std::string &engine,
-                 const std::string &parameters, int threads, double found, const char *unit,
-                 double value) {
-    std::printf("what=%s\tengine=%s\tdata=%s\tn=%zu\tdim=%zu\tdtype=%s\tparameters=%s\tthreads=%d\t"
-                "recall=%.4f\t%s=%.6g\n",
-                what.c_str(), engine.c_str(), task.data.c_str(), task.base.count, task.base.dim,
-                task.dtype.c_str(), parameters.c_str(), threads, found, unit, value);
-    std::fflush(stdout);
+/* ---- the conversation --------------------------------------------------------------------- */
+
+struct Built {
+    double seconds;
+    size_t bytes;
+};
+
+/* What a program does with its library. */
+class Engine {
+  public:
+    explicit Engine(const Task &given) : task(given) {}
+    virtual ~Engine() = default;
+    /* Makes the index of that name, in place of one that it had. */
+    virtual Built build(const Words &asked) = 0;
+    /* Readies the named index for searches with those parameters. */
+    virtual void prepare(const Words &asked) = 0;
+    /* Answers all queries with the index that is ready. */
+    virtual void search(size_t k, int threads, Found &found) = 0;
+
+    const Task &task;
+};
+
+inline std::string answer(Engine &engine, const Words &asked) {
+    std::ostringstream out;
+    out.precision(9);
+    if (asked.text("do") == "build") {
+        const Built built = engine.build(asked);
+        out << "seconds=" << built.seconds << "\tbytes=" << built.bytes;
+        return out.str();
+    }
+    const size_t k = asked.count("k");
+    const int threads = static_cast<int>(asked.count("threads"));
+    Found found(engine.task.queries.count, k);
+    engine.prepare(asked);
+    out << "qps="
+        << rate(engine.task, asked.number("seconds"), [&] { engine.search(k, threads, found); });
+    if (k <= engine.task.truth.dim) out << "\trecall=" << recall(engine.task, found);
+    return out.str();
 }
 
+/* Answers until there are no more questions. */
+inline void converse(Engine &engine) {
+    for (std::string line; std::getline(std::cin, line) && line != "do=stop";) {
+        std::string reply;
+        try {
+            reply = answer(engine, words_of(line));
+        } catch (const std::exception &e) {
+            reply = std::string("error=") + e.what();
+            std::replace(reply.begin(), reply.end(), '\n', ' ');
+        }
+        std::cout << reply << std::endl;
+    }
 }
+
+} // namespace peer
 
 #endif

@@ -189,12 +189,78 @@ static void rooms_are_used(void) {
     peri_searcher_release(searcher);
 }
 
+/* ---- groups -------------------------------------------------------------------------------- */
+
+static const peri_lists_layout grouped = { .group = 32, .parts = { "list_rows", NULL } };
+
+static peri_matrix *make_labels(size_t count, uint64_t seed) {
+    peri_matrix *labels;
+    must(peri_matrix_create(context, count, 1, PERI_U32, PERI_CPU, &labels));
+    for (size_t i = 0; i < count; i++)
+        ((uint32_t *)peri_matrix_view(labels).data)[i] = peri_random_below(seed, i, LISTS - 1);
+    return labels;
+}
+
+static peri_index *make_index(size_t rows) {
+    peri_index *index;
+    must(peri_index_create(context, &peri_ivf_flat_kind, PERI_CPU, &index));
+    must(peri_index_set_shape(index, rows, DIM, PERI_F32));
+    return index;
+}
+
+/* Lists begin with groups, and each entry holds the row of its slot. */
+static void check_groups(peri_index *index, const peri_view *rows, const char *what) {
+    peri_lists_view lists = peri_lists_of(index);
+    peri_view held = peri_matrix_view(peri_index_section(index, "list_rows"));
+    size_t wrong = 0;
+    CHECK(peri_lists_check(index, &grouped, LISTS) == PERI_OK, "%s: %s", what, peri_error_detail());
+    for (size_t l = 0; l < LISTS; l++)
+        for (size_t i = 0; i < lists.sizes[l]; i++) {
+            size_t at = (size_t)lists.offsets[l] + i;
+            wrong += memcmp(peri_view_row(&held, at), peri_view_row(rows, lists.slots[at]),
+                            DIM * sizeof(float)) != 0;
+        }
+    CHECK(wrong == 0 && lists.capacity % 32 == 0 && held.rows == lists.capacity,
+          "%s: %zu entries hold other rows, capacity %zu", what, wrong, lists.capacity);
+}
+
+/* The last list is empty; rows come twice, into room and out of it, and are packed. */
+static void groups_begin_lists(void) {
+    peri_matrix *rows = make_rows(3 * ROWS, 9), *first, *second;
+    peri_view all = peri_matrix_view(rows);
+    peri_index *index = make_index(ROWS), *next = make_index(3 * ROWS), *packed;
+    must(peri_matrix_slice(rows, 0, ROWS, &first));
+    must(peri_matrix_slice(rows, ROWS, 3 * ROWS, &second));
+    peri_entries entries = { .labels = make_labels(ROWS, 10), .parts = { first } };
+    peri_entries more = { .labels = make_labels(2 * ROWS, 11), .first = ROWS, .parts = { second } };
+    must(peri_lists_create(index, &grouped, LISTS, &entries));
+    check_groups(index, &all, "made");
+    must(peri_lists_extend(index, next, &grouped, &more));
+    check_groups(next, &all, "extended");
+    CHECK(next->loose && !index->loose, "room is told");
+    packed = make_index(3 * ROWS);
+    for (size_t i = 0; i < next->section_count; i++)
+        must(peri_index_share(packed, next, next->sections[i].name));
+    must(peri_lists_pack(next, packed, &grouped));
+    check_groups(packed, &all, "packed");
+    CHECK(peri_lists_of(packed).capacity < peri_lists_of(next).capacity, "packed is smaller");
+    peri_matrix_release(entries.labels);
+    peri_matrix_release(more.labels);
+    peri_matrix_release(first);
+    peri_matrix_release(second);
+    peri_matrix_release(rows);
+    peri_index_release(index);
+    peri_index_release(next);
+    peri_index_release(packed);
+}
+
 int main(void) {
     context = test_context(2);
     lies_are_refused("sqeuclidean");
     lies_are_refused("cosine");
     grow_apart();
     rooms_are_used();
+    groups_begin_lists();
     peri_context_release(context);
     return check_done();
 }

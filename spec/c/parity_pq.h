@@ -219,8 +219,8 @@ static inline void check_interleave(pair *t, size_t groups, size_t cols) {
 }
 
 static inline void sweep_pq(pair *t) {
-    for (size_t m = 0; m < PERI_METRIC_COUNT; m++) sweep_pq_metric(t, metrics[m]);
-    for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+    for (size_t m = 0; m <= PERI_COSINE; m++) sweep_pq_metric(t, metrics[m]);
+    for (size_t m = 0; m <= PERI_COSINE; m++)
         for (uint32_t bits = 4; bits <= 8; bits += 4)
             check_pq_scan(t, (pq_case){ metrics[m], 9, 400, 4, 3, 12, 9, 2, bits, 0, true, false,
                                         false, true });
@@ -228,7 +228,7 @@ static inline void sweep_pq(pair *t) {
     check_interleave(t, 5, 7);
     check_interleave(t, 40, 33);
     if (t->small) return;
-    for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+    for (size_t m = 0; m <= PERI_COSINE; m++)
         check_pq_scan(t, (pq_case){ metrics[m], 70, 5000, 6, 4, 20, 48, 2, 4, (uint32_t)m, m != 2,
                                     false, false, false });
 }

@@ -16,7 +16,7 @@
 #include "core/matrix.h"
 
 #define CHUNK_ROWS 128u
-#define BLOCK_ROWS 64u /* of a list, measured at once */
+#define BLOCK_ROWS PERI_NEAR_POOL_BATCH /* of a list, measured at once */
 
 /* A worker's scratch. A pair is one probe of a row of the chunk: row * probe_count + probe. */
 typedef struct worker {
@@ -25,15 +25,16 @@ typedef struct worker {
     uint32_t *links;   /* [CHUNK_ROWS * probe_count] the pair of the same list before this one */
     uint32_t *touched; /* [CHUNK_ROWS * probe_count] lists, in the order of their first pair */
     float *queries;    /* [CHUNK_ROWS, d] rows of f16 as f32 */
-    float *distances;  /* [BLOCK_ROWS] */
-    peri_near_pool *pools; /* [CHUNK_ROWS] */
-    uint64_t *keys;        /* [CHUNK_ROWS, room + 1] */
-    uint64_t *spare;       /* [room + 1] */
+    peri_near_batch *batch; /* [1] */
+    peri_near_pool *pools;  /* [CHUNK_ROWS] */
+    uint64_t *keys;         /* [CHUNK_ROWS, room + 1] */
+    uint64_t *spare;        /* [room + 1] */
 } worker;
 
 typedef struct joining {
     const peri_op_list_join *op;
     peri_distances measure;
+    const peri_select_kernels *select;
     size_t room; /* keys of a pool */
     char *workers;
     size_t worker_bytes;
@@ -57,7 +58,7 @@ static size_t lay_out_worker(const peri_op_list_join *op, void *base, worker *w)
     w->touched = peri_scratch_cut(&at, base, pairs * sizeof *w->touched);
     w->queries = peri_scratch_cut(&at, base,
                                   widened ? CHUNK_ROWS * op->rows.cols * sizeof(float) : 0);
-    w->distances = peri_scratch_cut(&at, base, BLOCK_ROWS * sizeof *w->distances);
+    w->batch = peri_scratch_cut(&at, base, sizeof *w->batch);
     w->pools = peri_scratch_cut(&at, base, CHUNK_ROWS * sizeof *w->pools);
     w->keys = peri_scratch_cut(&at, base, CHUNK_ROWS * keys * sizeof *w->keys);
     w->spare = peri_scratch_cut(&at, base, keys * sizeof *w->spare);
@@ -101,10 +102,7 @@ static float length_of(const chunk *c, size_t row) {
 static void begin_row(chunk *c, size_t row) {
     const peri_op_list_join *op = c->run->op;
     size_t room = c->run->room;
-    c->own.pools[row] = (peri_near_pool){ .keys = c->own.keys + row * (room + 1),
-                                          .wanted = op->degree,
-                                          .room = room,
-                                          .worst = UINT64_MAX };
+    c->own.pools[row] = peri_near_pool_open(c->own.keys + row * (room + 1), op->degree, room);
     add_pairs(c, row);
     if (op->rows.dtype != PERI_F16) return;
     const uint16_t *halves = peri_view_row(&op->rows, c->first + row);
@@ -116,17 +114,10 @@ static void begin_row(chunk *c, size_t row) {
 
 /* One row of the chunk meets rows first..first+count-1, of which it may be one. */
 static void meet(chunk *c, size_t row, uint32_t first, size_t count) {
-    peri_near_pool *pool = &c->own.pools[row];
-    size_t own = c->first + row - first; /* wraps when the row is before */
-    float *distances = c->own.distances;
+    uint32_t own = (uint32_t)(c->first + row);
     peri_distances_range(&c->run->measure, query_of(c, row), length_of(c, row), first, count,
-                         distances);
-    if (own >= count) {
-        peri_near_pool_offer(pool, distances, first, count, c->own.spare);
-        return;
-    }
-    peri_near_pool_offer(pool, distances, first, own, c->own.spare);
-    peri_near_pool_offer(pool, distances + own + 1, first + (uint32_t)own + 1, count - own - 1,
+                         c->own.batch->distances);
+    peri_near_pool_offer(&c->own.pools[row], c->run->select, c->own.batch, first, count, own,
                          c->own.spare);
 }
 
@@ -186,6 +177,7 @@ peri_status peri_cpu_list_join(peri_stream *stream, const peri_op_list_join *op,
         lay_out_worker(op, run.workers + i * run.worker_bytes, &w);
         *w.clean = 0;
     }
+    run.select = peri_select_chosen();
     peri_distances_init(&run.measure, op->metric, &op->rows, op->lengths);
     peri_loop loop = { .stage = "list_join", .threads = workers, .control = stream->control };
     return peri_parallel(stream->device->context, &loop, peri_ceil_div(op->rows.rows, CHUNK_ROWS),

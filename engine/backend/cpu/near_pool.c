@@ -78,4 +78,5 @@ void peri_near_pool_settle(peri_near_pool *pool, uint64_t *spare) {
     pool->worst = 0;
     for (size_t i = 0; i < pool->count; i++)
         if (pool->keys[i] > pool->worst) pool->worst = pool->keys[i];
+    pool->bound = peri_near_distance(pool->worst);
 }
