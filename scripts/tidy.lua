@@ -5,7 +5,7 @@
 --
 -- What it holds to:
 --   columns       no line of code is wider than 100 columns
---   lengths       no function is longer than 70 lines, no file longer than 800 (but types)
+--   lengths       no function is longer than 70 lines, no file longer than 800
 --   banned calls  the library never prints, exits, allocates behind its context's back, ...
 --   arrows        includes go one way through the rooms of the house (README.md, "The rooms")
 --   documents     a comment stands above every group of PERI_API declarations
@@ -120,7 +120,7 @@ local function check_lines(path, lines)
       end
     end
   end
-  if #lines > FILE_LINES_MAX and not path:match "%.d%.lua$" then -- types lie in one file
+  if #lines > FILE_LINES_MAX then
     complain(path, #lines, "%d lines long (at most %d)", #lines, FILE_LINES_MAX)
   end
 end
