@@ -86,7 +86,7 @@ size_t peri_list_coarse_worker_bytes(const peri_op_list_scan *op, size_t block_q
 
 static void set_least(coarse *c, size_t i) {
     const asked *a = &c->asked[i];
-    float bound = atomic_load_explicit(&c->job->bounds[a->query], memory_order_relaxed);
+    float bound = peri_list_bound(&c->job->work, a->query);
     c->least[i] = a->unbounded || isinf(bound)
                       ? -INFINITY
                       : peri_coarse_least(c->job->op->metric, c->piece.dim, a->norm, bound);
@@ -152,7 +152,7 @@ static void take_queries(coarse *c) {
         }
         asked *a = &c->asked[i];
         *a = (asked){ .query = peri_list_member(c->task, i) };
-        a->bytes = peri_view_row(&c->job->op->queries, c->job->first + a->query);
+        a->bytes = peri_view_row(&c->job->op->queries, c->job->work.first + a->query);
         describe(c, a, transpose(c, a->bytes, tile, i % wide));
         c->pending_count[i] = 0;
         set_least(c, i);
@@ -241,12 +241,12 @@ static void rescore(coarse *c, size_t i) {
     const asked *a = &c->asked[i];
     const uint32_t *pending = c->pending + i * PENDING_MAX;
     size_t count = c->pending_count[i];
-    peri_topk *top = peri_list_heap(c->job, c->task->worker, a->query);
+    peri_topk *top = peri_list_heap(&c->job->work, c->task->worker, a->query);
     float values[PENDING_MAX];
     peri_distances_slots(&c->piece, a->bytes, a->length, pending, count, values);
     for (size_t p = 0; p < count; p++)
         peri_topk_offer(top, values[p], (int64_t)c->slots[pending[p]]);
-    peri_list_share_bound(c->job, a->query, top);
+    peri_list_share_bound(&c->job->work, a->query, top);
     c->pending_count[i] = 0;
     set_least(c, i);
 }
@@ -297,7 +297,7 @@ static coarse open_task(const peri_list_job *job, const peri_list_task *task) {
 
 void peri_list_coarse_task(const peri_list_job *job, const peri_list_task *task) {
     coarse c = open_task(job, task);
-    const uint64_t *bits = peri_list_filter(job, c.asked[0].query);
+    const uint64_t *bits = peri_list_filter(&job->work, c.asked[0].query);
     size_t passed = 0;
     for (size_t at = 0; (at = next_entries(&c, bits, at)), c.count > 0;) {
         passed += c.count;
@@ -307,6 +307,6 @@ void peri_list_coarse_task(const peri_list_job *job, const peri_list_task *task)
     }
     for (size_t i = 0; i < task->count; i++) {
         if (c.pending_count[i] > 0) rescore(&c, i);
-        job->visited[task->worker * job->batch_limit + c.asked[i].query] += (uint32_t)passed;
+        peri_list_count(&job->work, task->worker, c.asked[i].query, passed);
     }
 }

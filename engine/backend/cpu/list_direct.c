@@ -61,15 +61,15 @@ static void scan_all(scan *s, size_t at, size_t count) {
 void peri_list_direct_task(const peri_list_job *job, const peri_list_task *task) {
     for (size_t i = 0; i < task->count; i++) {
         size_t query = peri_list_member(task, i);
-        scan s = { .job = job, .bits = peri_list_filter(job, query) };
-        s.query = peri_view_row(&job->op->queries, job->first + query);
+        scan s = { .job = job, .bits = peri_list_filter(&job->work, query) };
+        s.query = peri_view_row(&job->op->queries, job->work.first + query);
         s.length = peri_distances_query_length(&job->distances, s.query);
-        s.top = peri_list_heap(job, task->worker, query);
+        s.top = peri_list_heap(&job->work, task->worker, query);
         for (size_t at = task->at; at < task->stop; at += CHUNK) {
             size_t count = peri_min_size(CHUNK, task->stop - at);
             (s.bits == NULL ? scan_all : scan_some)(&s, at, count);
         }
-        peri_list_share_bound(job, query, s.top);
-        job->visited[task->worker * job->batch_limit + query] += s.passed;
+        peri_list_share_bound(&job->work, query, s.top);
+        peri_list_count(&job->work, task->worker, query, s.passed);
     }
 }
