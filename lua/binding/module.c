@@ -331,6 +331,8 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
     add_kind(L, "ivf_flat", true);
+    add_kind(L, "ivf_sq", true);
+    add_kind(L, "ivf_rabitq", true);
     add_kind(L, "cagra", true);
     add_kind(L, "hnsw", true);
     add_kind(L, "vamana", true);
