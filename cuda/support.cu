@@ -70,6 +70,8 @@ bool search_taken(peri_metric metric, const peri_view *queries, const peri_view 
         return refuse(why, "not on cuda: %zu rows given, at most %u are taken", rows->rows,
                       PERI_SLOTS_MAX);
     if ((unsigned)metric >= PERI_METRIC_COUNT) return refuse(why, "metric %d is not known", metric);
+    if (metric == PERI_L1 || metric == PERI_HAMMING)
+        return refuse(why, "not on cuda: metric %s", metric == PERI_L1 ? "l1" : "hamming");
     if (metric == PERI_COSINE && lengths == nullptr && rows->rows > 0)
         return refuse(why, "cosine needs the lengths of the rows");
     if (queries->cols != rows->cols)

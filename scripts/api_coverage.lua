@@ -24,11 +24,16 @@ local function read_file(path)
   return text
 end
 
+local function read_command(command)
+  local pipe = assert(io.popen(command))
+  local text = pipe:read "a"
+  pipe:close()
+  return text
+end
+
 local function check_binding()
   local header = read_file "engine/include/perigee.h"
-  local pipe = assert(io.popen "cat lua/binding/*.c")
-  local binding = pipe:read "a"
-  pipe:close()
+  local binding = read_command "cat lua/binding/*.c"
   local called = {}
   for name in binding:gmatch "%f[%w_](peri_[%w_]+)%s*%(" do
     called[name] = true
@@ -67,8 +72,10 @@ local function public_names()
       names[word .. ":" .. key] = true
     end
   end
-  for key in pairs(require "perigee.kmeans".methods) do
-    names["Clusters:" .. key] = true
+  for word, module in pairs { Clusters = "perigee.kmeans", Builder = "perigee.factory" } do
+    for key in pairs(require(module).methods) do
+      names[word .. ":" .. key] = true
+    end
   end
   return names
 end
@@ -85,7 +92,7 @@ local function check_documents()
       complain("%s has an entry in the help, but is not there", entry.name)
     end
   end
-  local definitions = read_file "lua/perigee/perigee.d.lua"
+  local definitions = read_command "cat lua/perigee/*.d.lua"
   for name in pairs(names) do
     local bare = name:match "([%w_]+[.:][%w_]+)$"
     local field = name:match "^pg%.([%w_]+)$"
@@ -95,7 +102,7 @@ local function check_documents()
     local defined = definitions:find("function " .. bare .. "(", 1, true)
       or field and definitions:find("---@field " .. field .. " ", 1, true)
     if not defined then
-      complain("%s is not in lua/perigee/perigee.d.lua", name)
+      complain("%s is in no lua/perigee/*.d.lua", name)
     end
   end
 end

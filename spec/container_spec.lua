@@ -12,7 +12,7 @@ local function build(kind, options)
   if kind == "hnsw" then
     return assert(build("cagra", options):to_hnsw())
   end
-  local all = { metric = set.metric, n_lists = kind == "ivf_flat" and 30 or nil }
+  local all = { metric = set.metric, n_lists = kind:match "^ivf" and 30 or nil }
   for key, value in pairs(options or {}) do
     all[key] = value
   end
@@ -22,7 +22,7 @@ end
 describe("a saved index", function()
   after_each(support.clean)
 
-  for _, kind in ipairs { "flat", "ivf_flat", "cagra", "hnsw", "vamana" } do
+  for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana" } do
     for _, map in ipairs { false, true } do
       local how = map and ", mapped" or ""
       it(("of kind %s opens with the same answers%s"):format(kind, how), function()
@@ -46,7 +46,7 @@ describe("a saved index", function()
     for r = 1, set.rows.rows do
       ids[r] = 5000000000 + r
     end
-    for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
+    for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "cagra" } do
       local index, path = build(kind, { ids = ids }), support.path ".perigee"
       assert(index:save(path))
       local back = assert(pg.open(path, { place = place }))
@@ -111,6 +111,7 @@ end)
 local SMALL <const> = {
   cagra = { graph_degree = 4, intermediate_graph_degree = 8 },
   ivf_flat = { n_lists = 5, metric = "cosine" },
+  ivf_pq = { n_lists = 2, pq_bits = 4, pq_dim = 3 },
 }
 
 for kind, options in pairs(SMALL) do

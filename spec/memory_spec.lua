@@ -22,6 +22,10 @@ local MAKERS <const> = {
     options.n_lists = 64
     return support.build("ivf_flat", rows, options)
   end,
+  ivf_pq = function(rows, options)
+    options.n_lists, options.pq_dim = 20, 50 -- does not divide
+    return support.build("ivf_pq", rows, options)
+  end,
   ivf_sq = function(rows, options)
     options.n_lists = 64
     return support.build("ivf_sq", rows, options)

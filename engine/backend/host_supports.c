@@ -1,7 +1,7 @@
 /* host_supports.c: the limits of the operations on the host, each with its reason in words.
  *
- * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric. What is refused here
- * would be a wrong answer or an address out of range below. */
+ * ref and cpu take the same: f32, f16, i8 and u8 rows under every metric that they have. What is
+ * refused here would be a wrong answer or an address out of range below. */
 #include "backend/host_supports.h"
 
 #include <stdarg.h>
@@ -45,6 +45,9 @@ static bool slots_taken(size_t rows, reason why) {
 static bool metric_taken(peri_metric metric, const peri_view *rows, const float *lengths,
                          reason why) {
     if ((unsigned)metric >= PERI_METRIC_COUNT) return refuse(why, "metric %d is not known", metric);
+    if (!peri_metric_takes(metric, rows->dtype))
+        return refuse(why, "%s compares the bits of u8 rows, not of %s", peri_metric_name(metric),
+                      peri_dtype_name(rows->dtype));
     if (metric == PERI_COSINE && lengths == NULL && rows->rows > 0)
         return refuse(why, "cosine needs the lengths of the rows");
     return true;
@@ -90,6 +93,9 @@ static bool scatter_taken(const peri_op_scatter *op, reason why) {
         return refuse(why, "%zu columns of %s are not scattered into %zu of %s", op->rows.cols,
                       peri_dtype_name(op->rows.dtype), op->out.cols,
                       peri_dtype_name(op->out.dtype));
+    if ((op->rows_interleaved || op->out_interleaved) && op->rows.dtype != PERI_U8)
+        return refuse(why, "rows of %s are not interleaved, only u8",
+                      peri_dtype_name(op->rows.dtype));
     return true;
 }
 
@@ -104,20 +110,46 @@ static bool code_scan_taken(const peri_op_code_scan *op, reason why) {
                       peri_dtype_name(op->queries.dtype));
     if (op->queries.cols == 0 || op->queries.cols > PERI_DIM_MAX)
         return refuse(why, "%zu columns given, 1..%u are taken", op->queries.cols, PERI_DIM_MAX);
-    if ((unsigned)op->metric >= PERI_METRIC_COUNT)
-        return refuse(why, "metric %d is not known", op->metric);
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why,
+                      "metric: %s over codes, sqeuclidean euclidean inner_product cosine "
+                      "are taken",
+                      peri_metric_name(op->metric));
     if (op->bits < 1 || op->bits > PERI_CODE_BITS_MAX)
         return refuse(why, "codes of %u bits, 1..%u are taken", op->bits, PERI_CODE_BITS_MAX);
     if (op->query_bytes != 1 && op->query_bytes != 2)
         return refuse(why, "queries of %u bytes, 1 and 2 are taken", op->query_bytes);
-    if ((op->low == NULL) != (op->step == NULL))
-        return refuse(why, "low and step go together");
+    if ((op->low == NULL) != (op->step == NULL)) return refuse(why, "low and step go together");
     return k_taken(op->k, 1, why);
 }
 
 static bool range_scan_taken(const peri_op_range_scan *op, reason why) {
     return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
            queries_taken(&op->queries, &op->rows, why);
+}
+
+static bool pieces_taken(uint32_t pq_dim, uint32_t pq_len, uint32_t pq_bits, size_t cols,
+                         reason why) {
+    if (pq_bits < 1 || pq_bits > 8)
+        return refuse(why, "pq_bits: %u given, 1..8 are taken", pq_bits);
+    if (pq_dim == 0 || pq_len == 0 || cols != (size_t)pq_dim * pq_len)
+        return refuse(why, "%zu columns are not %u pieces of %u", cols, pq_dim, pq_len);
+    return true;
+}
+
+static bool pq_scan_taken(const peri_op_pq_scan *op, reason why) {
+    if (op->queries.dtype != PERI_F32)
+        return refuse(why, "queries of %s on codes, f32 is taken",
+                      peri_dtype_name(op->queries.dtype));
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why,
+                      "metric: %s over codes, sqeuclidean euclidean inner_product cosine "
+                      "are taken",
+                      peri_metric_name(op->metric));
+    if (op->lut_dtype != PERI_F32 && op->lut_dtype != PERI_F16 && op->lut_dtype != PERI_U8)
+        return refuse(why, "tables of %s, f32 f16 u8 are taken", peri_dtype_name(op->lut_dtype));
+    return pieces_taken(op->pq_dim, op->pq_len, op->pq_bits, op->queries.cols, why) &&
+           k_taken(op->k, 1, why);
 }
 
 static bool knn_taken(const peri_op_knn *op, reason why) {
@@ -201,6 +233,8 @@ static bool codes_taken(const peri_op_graph_search *op, reason why) {
     if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
         return refuse(why, "codes of %s rows are not walked, only of f32 f16",
                       peri_dtype_name(op->rows.dtype));
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why, "codes are not walked under %s", peri_metric_name(op->metric));
     if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
         codes->cols < op->rows.cols)
         return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,
@@ -234,11 +268,7 @@ static bool rotate_taken(const peri_op_rotate *op, reason why) {
 static bool pq_encode_taken(const peri_op_pq_encode *op, reason why) {
     if (op->rows.dtype != PERI_F32)
         return refuse(why, "rows of %s are not coded, only f32", peri_dtype_name(op->rows.dtype));
-    if (op->pq_bits < 1 || op->pq_bits > 8)
-        return refuse(why, "pq_bits: %u given, 1..8 are taken", op->pq_bits);
-    if (op->pq_dim == 0 || op->pq_len == 0 || op->rows.cols != (size_t)op->pq_dim * op->pq_len)
-        return refuse(why, "%zu columns are not %u pieces of %u", op->rows.cols, op->pq_dim,
-                      op->pq_len);
+    if (!pieces_taken(op->pq_dim, op->pq_len, op->pq_bits, op->rows.cols, why)) return false;
     if (op->labels == NULL && op->books != op->pq_dim)
         return refuse(why, "%zu codebooks for %u pieces without labels", op->books, op->pq_dim);
     return true;
@@ -255,6 +285,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
     case PERI_OP_CODE_SCAN: return code_scan_taken((const peri_op_code_scan *)op, why);
     case PERI_OP_RANGE_SCAN: return range_scan_taken((const peri_op_range_scan *)op, why);
+    case PERI_OP_PQ_SCAN: return pq_scan_taken((const peri_op_pq_scan *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);

@@ -94,6 +94,7 @@ peri_status peri_context_create(const peri_context_options *options, peri_contex
     context->allocator = allocator;
     context->bytes_limit = options->memory_bytes;
     context->threads = options->threads == 0 ? cpu_count() : options->threads;
+    peri_numa_find(&context->numa);
     pthread_mutex_init(&context->lock, NULL);
     if (options->plugin_path != NULL)
         snprintf(context->plugin_path, sizeof context->plugin_path, "%s", options->plugin_path);
@@ -137,7 +138,8 @@ void peri_context_stat(const peri_context *context, peri_context_stats *out) {
                                  .bytes_limit = context->bytes_limit,
                                  .blocks = atomic_load(&context->blocks),
                                  .acquired = atomic_load(&context->acquired),
-                                 .threads = context->threads };
+                                 .threads = context->threads,
+                                 .numa_nodes = context->numa.nodes };
 }
 
 /* ---- drivers and devices ------------------------------------------------------------------ */

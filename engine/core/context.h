@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "core/numa.h"
 #include "core/status.h"
 #include "perigee_backend.h"
 
@@ -20,6 +21,7 @@ struct peri_context {
     atomic_size_t bytes, bytes_peak, blocks;
     atomic_uint_fast64_t acquired;
     uint32_t threads;
+    peri_numa numa;  /* as it was when the context was made */
     peri_pool *pool; /* made on first use */
     pthread_mutex_t lock;
     peri_device *devices[PERI_DEVICES_MAX]; /* opened so far, kept until the context goes */

@@ -9,6 +9,7 @@
 #include "core/half.h"
 #include "core/lane.h"
 #include "core/memory.h"
+#include "core/numa.h"
 #include "core/threads.h"
 
 struct peri_matrix {
@@ -68,9 +69,8 @@ void peri_matrix_release(peri_matrix *matrix) {
 peri_view peri_matrix_view(const peri_matrix *matrix) { return matrix->view; }
 peri_context *peri_matrix_context(const peri_matrix *matrix) { return matrix->context; }
 
-/* A matrix with memory of its own, not cleared. */
-static peri_status matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
-                                  peri_place place, peri_matrix **out) {
+peri_status peri_matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                                peri_place place, peri_matrix **out) {
     *out = NULL;
     size_t row_bytes, bytes;
     if (cols == 0) return peri_fail(PERI_E_ARGUMENT, "cols: 0 given, allowed: 1 and more");
@@ -111,12 +111,12 @@ done:
 
 peri_status peri_matrix_create(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
                                peri_place place, peri_matrix **out) {
-    PERI_TRY(matrix_acquire(context, rows, cols, dtype, place, out));
+    PERI_TRY(peri_matrix_acquire(context, rows, cols, dtype, place, out));
     peri_view *view = &(*out)->view;
     size_t bytes = view->rows * view->stride_bytes;
     if (bytes == 0) return PERI_OK;
     if (on_host(place)) {
-        memset(view->data, 0, bytes);
+        if (!peri_numa_spread(context, view->data, bytes)) memset(view->data, 0, bytes);
         return PERI_OK;
     }
     peri_device *device = (*out)->mem->device;
@@ -214,7 +214,7 @@ peri_status peri_matrix_move(peri_matrix *matrix, peri_place place, peri_matrix 
         peri_matrix_release(host);
         return status;
     }
-    PERI_TRY(matrix_acquire(matrix->context, view->rows, view->cols, view->dtype, place, out));
+    PERI_TRY(peri_matrix_acquire(matrix->context, view->rows, view->cols, view->dtype, place, out));
     peri_status status = copy_rows(matrix->context, &(*out)->view, view);
     if (status != PERI_OK) {
         peri_matrix_release(*out);
@@ -253,7 +253,8 @@ peri_status peri_matrix_gather(const peri_matrix *matrix, const int64_t *ids, si
     *out = NULL;
     PERI_TRY(check_ids(matrix, ids, count));
     const peri_view *view = &matrix->view;
-    PERI_TRY(matrix_acquire(matrix->context, count, view->cols, view->dtype, view->place, out));
+    PERI_TRY(
+        peri_matrix_acquire(matrix->context, count, view->cols, view->dtype, view->place, out));
     peri_device *device;
     peri_lane *lane = NULL;
     peri_status status = PERI_OK;
@@ -275,7 +276,7 @@ done:
 
 peri_status peri_matrix_convert(const peri_matrix *matrix, peri_dtype dtype, peri_matrix **out) {
     const peri_view *view = &matrix->view;
-    PERI_TRY(matrix_acquire(matrix->context, view->rows, view->cols, dtype, view->place, out));
+    PERI_TRY(peri_matrix_acquire(matrix->context, view->rows, view->cols, dtype, view->place, out));
     if (view->rows == 0) return PERI_OK;
     peri_op_convert op = { PERI_OP_CONVERT, *view, (*out)->view };
     peri_status status = run_at(matrix->context, view->place, (const peri_op *)&op);

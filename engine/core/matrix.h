@@ -20,6 +20,10 @@ void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release);
  * any two places. For who is still filling `to`. */
 peri_status peri_matrix_copy_into(peri_matrix *to, size_t first, const peri_matrix *from);
 
+/* As peri_matrix_create, but not cleared: for what is written whole at once. */
+peri_status peri_matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                                peri_place place, peri_matrix **out);
+
 /* Row r of a host view. */
 static inline void *peri_view_row(const peri_view *view, size_t row) {
     return (char *)view->data + row * view->stride_bytes;

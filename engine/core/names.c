@@ -54,7 +54,8 @@ peri_status peri_metric_parse(const char *text, peri_metric *out) {
         }
     }
     return peri_fail(PERI_E_ARGUMENT,
-                     "metric: '%.40s' given, allowed: sqeuclidean euclidean inner_product cosine",
+                     "metric: '%.40s' given, allowed: sqeuclidean euclidean inner_product cosine "
+                     "l1 hamming",
                      text);
 }
 

@@ -45,11 +45,14 @@ struct peri_pool {
     pthread_cond_t work, idle;
     loop_state *loops;
     bool closing;
+    size_t begun; /* workers that have, under the lock: their numbers choose their nodes */
     size_t workers;
     pthread_t threads[];
 };
 
 static _Thread_local bool inside_task;
+
+bool peri_inside_task(void) { return inside_task; }
 
 static atomic_uint_fast64_t process_generation = 1;
 
@@ -96,6 +99,11 @@ static loop_state *find_loop(peri_pool *pool) {
 
 static void *worker_main(void *ud) {
     peri_pool *pool = ud;
+    pthread_mutex_lock(&pool->lock);
+    size_t number = pool->begun++;
+    pthread_mutex_unlock(&pool->lock);
+    const peri_numa *numa = &pool->context->numa;
+    peri_numa_pin(numa, peri_numa_node_of_worker(numa, number));
     pthread_mutex_lock(&pool->lock);
     while (!pool->closing) {
         loop_state *loop = find_loop(pool);

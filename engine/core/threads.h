@@ -24,6 +24,9 @@ size_t peri_threads(const peri_context *context, size_t limit);
 peri_status peri_parallel(peri_context *context, const peri_loop *loop, size_t tasks,
                           peri_task_fn fn, void *ud);
 
+/* Whether the caller is a task of a loop, which may not start another. */
+bool peri_inside_task(void);
+
 /* Changes in every child of a fork. */
 uint64_t peri_process_generation(void);
 

@@ -6,8 +6,13 @@
  * is pruned from them finds what the exact one finds (recall@10 at itopk_size 32: 0.9888 against
  * 0.9898, degree 32).
  *
+ * Where nothing clusters, lists say little: of 100 000 rows of 128 independent Gaussian columns a
+ * graph by lists finds 0.22 (recall@10, itopk_size 32, degree 32), an exact one 0.27 in 3 times the
+ * core time and NN-descent 0.28 in 11 times. With 32 latent dimensions all three find 0.99.
+ *
  * Near under the inner product is not near to a centroid: a row's own list is found by the
- * distance, as k-means found the centroids, and the lists it probes beside by the product. */
+ * distance, as k-means found the centroids, and the lists it probes beside by the product. Under
+ * l1 the centroids are those of L2, and everything else goes by l1. */
 #include "graph/cluster_lists.h"
 
 #include <math.h>
@@ -52,10 +57,14 @@ static size_t probe_count(const peri_graph_build *build, size_t rows, size_t lis
     return peri_min_size(build->list_probes > 0 ? build->list_probes : wanted, lists);
 }
 
+static peri_metric cluster_metric(const peri_graph_build *build) {
+    return build->metric == PERI_L1 ? PERI_SQEUCLIDEAN : build->metric;
+}
+
 static peri_status train(listing *l) {
     peri_kmeans kmeans = PERI_KMEANS_INIT;
     kmeans.rows = l->build->rows;
-    kmeans.metric = l->build->metric;
+    kmeans.metric = cluster_metric(l->build);
     kmeans.n_clusters = l->lists;
     kmeans.n_iters = TRAIN_ITERS;
     kmeans.max_rows_per_cluster = TRAIN_ROWS_A_LIST;
@@ -88,7 +97,9 @@ static peri_status take_queries(listing *l, peri_lane *lane, size_t first, size_
 static peri_status probe_chunk(listing *l, peri_lane *lane, size_t first, size_t count) {
     bool product = l->build->metric == PERI_INNER_PRODUCT || l->build->metric == PERI_COSINE;
     peri_op_knn op = { .kind = PERI_OP_KNN,
-                       .metric = product ? PERI_INNER_PRODUCT : PERI_SQEUCLIDEAN,
+                       .metric = product                       ? PERI_INNER_PRODUCT
+                                 : l->build->metric == PERI_L1 ? PERI_L1
+                                                               : PERI_SQEUCLIDEAN,
                        .rows = peri_matrix_view(l->centroids),
                        .k = l->probed };
     size_t found = count * op.k;
@@ -136,8 +147,8 @@ done:
 static peri_status assign_own(listing *l) {
     peri_matrix *labels, *host = NULL;
     peri_status status;
-    PERI_TRY(peri_kmeans_assign(l->build->rows, l->centroids, l->build->metric, l->build->threads,
-                                l->build->control, &labels, NULL));
+    PERI_TRY(peri_kmeans_assign(l->build->rows, l->centroids, cluster_metric(l->build),
+                                l->build->threads, l->build->control, &labels, NULL));
     PERI_GO(peri_matrix_move(labels, PERI_CPU, &host));
     peri_view from = peri_matrix_view(host), to = peri_matrix_view(l->probes);
     for (size_t i = 0; i < to.rows; i++)

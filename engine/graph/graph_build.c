@@ -37,9 +37,18 @@ typedef struct making {
     size_t landmark_count;
 } making;
 
-peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows) {
+/* Bytes of bits have no mean, so there are no clusters of them. */
+peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, peri_metric metric, size_t rows) {
     if (asked != PERI_GRAPH_AUTO) return asked;
-    return rows <= EXACT_ROWS_MAX ? PERI_GRAPH_EXACT : PERI_GRAPH_IVF_FLAT;
+    if (rows <= EXACT_ROWS_MAX) return PERI_GRAPH_EXACT;
+    return metric == PERI_HAMMING ? PERI_GRAPH_NN_DESCENT : PERI_GRAPH_IVF_FLAT;
+}
+
+peri_status peri_graph_algo_check(peri_graph_algo algo, peri_metric metric) {
+    if (algo == PERI_GRAPH_IVF_FLAT && metric == PERI_HAMMING)
+        return peri_fail(PERI_E_ARGUMENT, "option 'build_algo': 'ivf_flat' given, allowed under "
+                                          "hamming: auto exact nn_descent");
+    return PERI_OK;
 }
 
 /* ---- one row a group ---------------------------------------------------------------------- */
@@ -211,8 +220,9 @@ peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32
     peri_view rows = peri_matrix_view(build->rows);
     *graph = NULL;
     if (build->landmarks != NULL) *build->landmarks = NULL;
-    build->algo = peri_graph_algo_for(build->algo, rows.rows);
+    build->algo = peri_graph_algo_for(build->algo, build->metric, rows.rows);
     build->groups = build->bridges = 0;
+    PERI_TRY(peri_graph_algo_check(build->algo, build->metric));
     if (rows.rows == 0) return make_empty(build, graph, entry);
     if (rows.rows > PERI_SLOTS_MAX)
         return peri_fail(PERI_E_ARGUMENT, "rows: %zu given, a graph has at most %u", rows.rows,

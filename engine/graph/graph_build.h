@@ -45,7 +45,10 @@ typedef struct peri_graph_build {
  * PERI_E_UNSUPPORTED (the place), what the control says; nothing is left. */
 peri_status peri_graph_make(peri_graph_build *build, peri_matrix **graph, uint32_t *entry);
 
+/* PERI_E_ARGUMENT for an algorithm that a metric has no use for. */
+peri_status peri_graph_algo_check(peri_graph_algo algo, peri_metric metric);
+
 /* What PERI_GRAPH_AUTO stands for. */
-peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, size_t rows);
+peri_graph_algo peri_graph_algo_for(peri_graph_algo asked, peri_metric metric, size_t rows);
 
 #endif

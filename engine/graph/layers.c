@@ -21,6 +21,7 @@
 #include "core/checked.h"
 #include "core/lane.h"
 #include "core/memory.h"
+#include "core/numa.h"
 #include "core/random.h"
 #include "graph/choose.h"
 #include "graph/connect.h"
@@ -514,6 +515,7 @@ static peri_status run(tower *t) {
         PERI_TRY(take_old(t));
         PERI_TRY(peri_memory_acquire(t->context, groups, 1, &t->fresh));
         PERI_TRY(peri_memory_acquire(t->context, groups, sizeof *t->order, &t->order));
+        (void)peri_numa_spread(t->context, t->graph, links * sizeof *t->graph);
         memset(t->graph, 0xFF, links * sizeof *t->graph);
         layer base = { t->rows, t->lengths, NULL, t->graph, groups, job->degree };
         PERI_TRY(make_base(t, &base));

@@ -93,12 +93,14 @@ typedef struct peri_context_options {
     { (uint32_t)sizeof(peri_context_options), 0, 0, { NULL, NULL }, NULL }
 
 typedef struct peri_context_stats {
-    size_t bytes;       /* held now, host memory */
-    size_t bytes_peak;  /* the most ever held */
-    size_t bytes_limit; /* 0 = none */
-    size_t blocks;      /* allocations alive */
-    uint64_t acquired;  /* allocations ever made: a search adds none after warm-up */
-    uint32_t threads;   /* size of the pool, the caller counted */
+    size_t bytes;        /* held now, host memory */
+    size_t bytes_peak;   /* the most ever held */
+    size_t bytes_limit;  /* 0 = none */
+    size_t blocks;       /* allocations alive */
+    uint64_t acquired;   /* allocations ever made: a search adds none after warm-up */
+    uint32_t threads;    /* size of the pool, the caller counted */
+    uint32_t numa_nodes; /* memory nodes with CPUs of ours; with more than one the threads of the
+                            pool are kept on a node each, and large matrices spread over all */
 } peri_context_stats;
 
 /* Makes a context: an allocator, a thread pool (started on first use) and the devices opened so
@@ -184,12 +186,17 @@ PERI_API size_t peri_dtype_bytes(peri_dtype dtype);
 PERI_API peri_status peri_dtype_parse(const char *text, peri_dtype *out);
 
 /* X(name, word). Inside, smaller is nearer (inner product negated, euclidean squared); at this
- * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine. */
+ * API a metric reports what its users expect: squared L2, L2, inner product, 1 - cosine, the sum
+ * of absolute differences, and the number of bits that differ. The last takes u8 rows alone, whose
+ * bytes are eight bits each (pg.binary makes them); it and l1 are for the kinds whose help() says
+ * so. */
 #define PERI_METRIC_MAP(X)                                                                         \
     X(SQEUCLIDEAN, "sqeuclidean")                                                                  \
     X(EUCLIDEAN, "euclidean")                                                                      \
     X(INNER_PRODUCT, "inner_product")                                                              \
-    X(COSINE, "cosine")
+    X(COSINE, "cosine")                                                                            \
+    X(L1, "l1")                                                                                    \
+    X(HAMMING, "hamming")
 
 typedef enum peri_metric {
 #define PERI_METRIC_ENUM(name, word) PERI_##name,
@@ -320,9 +327,9 @@ typedef struct peri_param_table {
     size_t count;
 } peri_param_table;
 
-/* The tables of a kind's verb: kind "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined";
- * verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary", "rabitq"; verb
- * "train"; also that of "kmeans". NULL when there is none. */
+/* The tables of a kind's verb: kind "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana",
+ * "filtered", "refined"; verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq", "binary",
+ * "rabitq"; verb "train"; also that of "kmeans", and "build" of "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
@@ -362,13 +369,14 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "cagra", "hnsw". Combinators
- * wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw".
+ * Combinators wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
     uint32_t size;
-    const char *kind;  /* "flat", "ivf_flat", "cagra"; "hnsw" is made by peri_searcher_to_hnsw */
+    const char
+        *kind; /* "flat", "ivf_flat", "ivf_pq", "cagra", ..; those that are built from rows */
     peri_matrix *rows; /* [n, dim] f32 f16 i8 u8; kept by reference */
     peri_matrix *ids;  /* [n, 1] i64, unique, >= 0; NULL = row numbers */
     peri_place place;
@@ -512,7 +520,7 @@ PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_f
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
-/* "flat", "ivf_flat", "cagra", "hnsw", "filtered", "refined"; static text. */
+/* "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);
@@ -659,6 +667,53 @@ typedef struct peri_clusters {
 PERI_API peri_status peri_clusters_train(const peri_clustering *clustering, peri_clusters *out);
 /* Releases what `clusters` holds and clears it. */
 PERI_API void peri_clusters_reset(peri_clusters *clusters);
+
+/* ---- rows against rows ---------------------------------------------------------------------- */
+
+typedef struct peri_pairwise_options {
+    uint32_t size;
+    peri_matrix *a; /* [n, dim] f32 f16 i8 u8 */
+    peri_matrix *b; /* [m, dim] at the same place; i8 and u8: the dtype of a too */
+    peri_metric metric;
+    size_t threads; /* 0 = the context's */
+    const peri_control *control;
+} peri_pairwise_options;
+
+#define PERI_PAIRWISE_OPTIONS_INIT                                                                 \
+    { (uint32_t)sizeof(peri_pairwise_options), NULL, NULL, PERI_SQEUCLIDEAN, 0, NULL }
+
+/* out[i, j] = the distance of row i of `a` to row j of `b`, f32 [n, m] at their place, in the units
+ * of the metric: to the bit what a search reports. O(n m dim), and 8 bytes a pair of one chunk (a
+ * million pairs, or as many rows of `a` as threads) beside the result. PERI_E_ARGUMENT (shapes,
+ * dtypes, places), PERI_E_INVALID (NaN, Inf, a zero vector under cosine), PERI_E_MEMORY,
+ * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
+PERI_API peri_status peri_pairwise(const peri_pairwise_options *options, peri_matrix **out);
+
+typedef struct peri_knn_graph {
+    uint32_t size;
+    peri_matrix *rows;    /* [n, dim] f32 f16 i8 u8 */
+    size_t k;             /* 1..1024 */
+    peri_options options; /* table "knn_graph.build" */
+    size_t threads;       /* 0 = the context's */
+    const peri_control *control;
+} peri_knn_graph;
+
+#define PERI_KNN_GRAPH_INIT                                                                        \
+    { (uint32_t)sizeof(peri_knn_graph), NULL, 0, { NULL, 0 }, 0, NULL }
+
+/* Both at the rows' place; a row of fewer neighbours (n <= k, or an approximate way that found no
+ * more) ends with PERI_ID_NONE at the worst value. */
+typedef struct peri_knn_lists {
+    peri_matrix *neighbors; /* [n, k] i64: row numbers, nearest first, never the row itself */
+    peri_matrix *distances; /* [n, k] f32 in the units of the metric, canonical */
+} peri_knn_lists;
+
+/* The k nearest other rows of every row: exactly (O(n^2 dim)), by NN-descent (Dong, Charikar, Li:
+ * Efficient k-nearest neighbor graph construction, WWW 2011), or among the rows of near clusters.
+ * The same on any number of threads. Errors as peri_pairwise; `out` is empty then. */
+PERI_API peri_status peri_knn_graph_build(const peri_knn_graph *graph, peri_knn_lists *out);
+/* Releases what `lists` holds and clears it. */
+PERI_API void peri_knn_lists_reset(peri_knn_lists *lists);
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 

@@ -92,6 +92,7 @@ struct peri_stream {
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
+    X(PQ_SCAN, pq_scan)             /* the same where entries are codes of product quantization */ \
     X(CODE_SCAN, code_scan)         /* the same where entries are small whole numbers */           \
     X(RANGE_SCAN, range_scan)       /* all entries within a distance */                            \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
@@ -147,15 +148,21 @@ typedef struct peri_op_gather {
     peri_view out;        /* [m, d] same dtype */
 } peri_op_gather;
 
+/* Codes that are scanned a group of rows at a time lie interleaved: byte b of row p of a matrix of
+ * u8 is at (p - p % PERI_CODES_GROUP) * cols + b * PERI_CODES_GROUP + p % PERI_CODES_GROUP, so that
+ * one load takes a byte of each row of a group. The matrix is packed and has whole groups. */
+#define PERI_CODES_GROUP 32u
+
 /* out[to[i]] = rows[from[i]]; all are in range and those of `to` distinct (the caller checked).
  * What is named by no entry of `to` stays as it is. */
 typedef struct peri_op_scatter {
     peri_op_kind kind;
-    peri_view rows;      /* [n, d] any dtype; not the memory of `out` */
-    const int64_t *from; /* [m]; NULL = 0, 1, 2 .. */
-    const int64_t *to;   /* [m] */
-    size_t count;        /* m */
-    peri_view out;       /* [., d] same dtype */
+    peri_view rows;                         /* [n, d] any dtype; not the memory of `out` */
+    const int64_t *from;                    /* [m]; NULL = 0, 1, 2 .. */
+    const int64_t *to;                      /* [m]; NULL = 0, 1, 2 .. */
+    size_t count;                           /* m */
+    peri_view out;                          /* [., d] same dtype */
+    bool rows_interleaved, out_interleaved; /* u8 only: see PERI_CODES_GROUP */
 } peri_op_scatter;
 
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
@@ -265,6 +272,46 @@ typedef struct peri_op_range_scan {
     int64_t *ids;           /* [room] out: slots, in any order within a query */
     float *distances;       /* [room] out */
 } peri_op_range_scan;
+
+/* The k nearest entries of each query in the lists that it probes, where an entry is a code of
+ * product quantization (Jegou, Douze, Schmid: Product quantization for nearest neighbor search,
+ * PAMI 2011, the asymmetric distance): by its value from tables, ties to the lower slot.
+ *
+ * For query x, a list with centroid c (all zeros without centroids) and codewords W, those of book
+ * j for piece j or of the list's book for all pieces:
+ *   squared L2, euclidean:  t = x - c;  T[j][w] = the sum over i, ascending, of fma(u, u, sum) with
+ *       u = t[j * pq_len + i] - W[w][i], from 0;  value = S
+ *   inner product:          T[j][w] = the sum over i, ascending, of fma(x[j * pq_len + i], W[w][i],
+ *       sum), from 0;  value = -(D + S), D = the canonical dot of x and c (0 without centroids)
+ *   cosine:                 the same with value = 1 - (D + S); queries are of length 1
+ * where S = the sum over j, ascending, of T[j][code j], from 0, each step rounded to f32. A value
+ * that overflowed to NaN counts as +inf. So the answer is the same on every instruction set, at any
+ * batch and number of threads, however a backend finds its candidates.
+ *
+ * lut_dtype is the coarsest type (f32, f16, u8) that a backend may keep T in; `supports` says
+ * whether it makes use of that. On the host values are those of f32 whatever it says.
+ * visited[i] = entries in the lists that pass the filter. */
+typedef struct peri_op_pq_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, pq_dim * pq_len] f32, rotated as the codes are */
+    const int64_t *probes; /* [q, n_probes] lists, distinct in a row, or PERI_ID_NONE; NULL = all */
+    size_t n_probes;       /* not read without probes */
+    peri_lists_view lists;
+    const float *centroids; /* [n_lists, pq_dim * pq_len] rotated; NULL: codes are of whole rows */
+    const float *codebooks; /* [books * 2^pq_bits, pq_len] */
+    bool per_cluster;       /* a book for each list; else one for each piece */
+    uint32_t pq_dim, pq_len;
+    uint32_t pq_bits;     /* 1..8 */
+    const uint8_t *codes; /* [capacity, ceil(pq_dim * pq_bits / 8)] packed as core/codes.h says,
+                             interleaved (PERI_CODES_GROUP); lists begin with a group */
+    peri_dtype lut_dtype;
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_pq_scan;
 
 /* The nearest centroid of every row: labels[i] = the slot of the smallest canonical distance, ties
  * to the lower slot, also when all are +inf. Rows of f16, i8 and u8 are widened to f32, exactly,
@@ -505,13 +552,15 @@ typedef struct peri_op_graph_search {
     uint32_t *visited; /* [q] distances computed; may be NULL */
 } peri_op_graph_search;
 
-/* out[i] = rotation * t with t = rows[i] - centroids[labels[i]], f32 (the row widened first, one
- * subtraction). Element r of the product is the canonical dot of row r of the rotation and t.
- * Without centroids t is the row; with centroids and no labels all rows take centroid 0; without a
- * rotation out[i] is t with zeros behind it. */
+/* out[i] = rotation * t with t = rows[i] / lengths[i] - centroids[labels[i]], f32 (the row widened
+ * first, one division, one subtraction). Element r of the product is the canonical dot of row r of
+ * the rotation and t. Without lengths nothing is divided; without centroids t is the row; with
+ * centroids and no labels all rows take centroid 0; without a rotation out[i] is t with zeros
+ * behind it. */
 typedef struct peri_op_rotate {
     peri_op_kind kind;
     peri_view rows;         /* [n, d] f32 f16 i8 u8 */
+    const float *lengths;   /* [n] or NULL */
     const float *centroids; /* [m, d] or NULL */
     const uint32_t *labels; /* [n] below m, or NULL */
     const float *rotation;  /* [out.cols, d] or NULL: then out.cols >= d */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "graph/neighbors.h"
 #include "index/combinators.h"
 #include "index/handle.h"
 #include "quant/clusters.h"
@@ -63,6 +64,7 @@ const peri_param_table *peri_params_find(const char *kind, const char *verb) {
     if (found != NULL && strcmp(verb, "search") == 0) return found->ops.search_table;
     if (strcmp(kind, "cagra") == 0 && strcmp(verb, "to_hnsw") == 0) return &peri_to_hnsw_table;
     if (strcmp(kind, "kmeans") == 0 && strcmp(verb, "train") == 0) return &peri_kmeans_table;
+    if (strcmp(kind, "knn_graph") == 0 && strcmp(verb, "build") == 0) return &peri_knn_graph_table;
     if (strcmp(kind, "refined") == 0) return &peri_refined_table;
     const peri_quantizer_kind *quantizer = peri_quantizer_kind_find(kind);
     if (quantizer != NULL && strcmp(verb, "train") == 0) return quantizer->train_table;

@@ -21,8 +21,7 @@
 #define DEGREE_MAX 1024
 
 #define CAGRA_BUILD_PARAMS(X, S)                                                                   \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
-      "what near means")                                                                           \
+    PERI_METRIC_PARAM(X, S)                                                                        \
     X(S, INT, graph_degree, 64, 1, DEGREE_MAX, NULL, NULL, "links of a row")                       \
     X(S, INT, intermediate_graph_degree, 0, 0, DEGREE_MAX, NULL,                                   \
       "graph_degree + 32, at most twice graph_degree",                                             \

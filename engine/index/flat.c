@@ -1,9 +1,7 @@
 /* flat.c: exact search: every search scans the rows that pass. Cost O(q * n * dim), blocked. */
 #include "index/index.h"
 
-#define FLAT_BUILD_PARAMS(X, S)                                                                    \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
-      "what near means")
+#define FLAT_BUILD_PARAMS(X, S) PERI_METRIC_PARAM(X, S)
 
 PERI_PARAMS_STRUCT(flat_params, FLAT_BUILD_PARAMS)
 

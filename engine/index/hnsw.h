@@ -6,8 +6,7 @@
 #include "index/walk_codes.h"
 
 #define PERI_HNSW_PARAMS(X, S)                                                                     \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
-      "what near means")                                                                           \
+    PERI_METRIC_PARAM(X, S)                                                                        \
     X(S, INT, m, 16, 2, 10000, NULL, NULL, "links a row on an upper level; twice that below")      \
     X(S, INT, ef_construction, 100, 1, 65535, NULL, NULL,                                          \
       "rows that a walk keeps while the graph is built, of which links are chosen")                \

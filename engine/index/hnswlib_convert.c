@@ -8,6 +8,9 @@
 #include "index/handle.h"
 #include "index/hnsw.h"
 #include "io/hnswlib_file.h"
+#include "core/distance.h"
+
+#define FILE_METRICS "sqeuclidean euclidean inner_product cosine" /* of its spaces */
 
 static peri_status file_dtype(const peri_file_options *options, peri_dtype *out) {
     *out = PERI_F32;
@@ -60,6 +63,9 @@ peri_status peri_hnswlib_save(peri_index *index, const char *path,
     const peri_hnsw_params *params = peri_hnsw_params_of(index);
     peri_dtype dtype;
     PERI_TRY(file_dtype(options, &dtype));
+    if (!peri_metric_by_products(index->metric))
+        return peri_fail(PERI_E_UNSUPPORTED, "hnswlib searches no %s, only " FILE_METRICS,
+                         peri_metric_name(index->metric));
     peri_hnswlib_graph graph = { .count = index->rows,
                                  .dim = index->dim,
                                  .dtype = dtype,
@@ -129,9 +135,12 @@ peri_status peri_hnswlib_open(peri_context *context, const char *path,
     peri_metric metric;
     peri_dtype dtype;
     if (options->metric == NULL)
-        return peri_fail(PERI_E_ARGUMENT, "metric: none given; hnswlib's file does not say it: "
-                                          "sqeuclidean euclidean inner_product cosine");
+        return peri_fail(PERI_E_ARGUMENT,
+                         "metric: none given; hnswlib's file does not say it: " FILE_METRICS);
     PERI_TRY(peri_metric_parse(options->metric, &metric));
+    if (!peri_metric_by_products(metric))
+        return peri_fail(PERI_E_ARGUMENT, "metric: '%s' given, allowed for hnswlib: " FILE_METRICS,
+                         options->metric);
     PERI_TRY(file_dtype(options, &dtype));
     peri_hnswlib_graph graph;
     peri_index *index = NULL;

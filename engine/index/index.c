@@ -3,13 +3,13 @@
 #include <string.h>
 
 #include "core/checked.h"
+#include "core/distance.h"
 #include "core/memory.h"
 #include "index/handle.h"
 
-const peri_kind *const peri_kinds[] = { &peri_flat_kind,   &peri_ivf_flat_kind,
-                                        &peri_ivf_sq_kind, &peri_ivf_rabitq_kind,
-                                        &peri_cagra_kind,  &peri_hnsw_kind,
-                                        &peri_vamana_kind };
+const peri_kind *const peri_kinds[] = { &peri_flat_kind,   &peri_ivf_flat_kind,   &peri_ivf_pq_kind,
+                                        &peri_ivf_sq_kind, &peri_ivf_rabitq_kind, &peri_cagra_kind,
+                                        &peri_hnsw_kind,   &peri_vamana_kind };
 const size_t peri_kind_count = sizeof peri_kinds / sizeof *peri_kinds;
 
 const peri_kind *peri_kind_find(const char *name) {
@@ -99,6 +99,11 @@ peri_status peri_index_set_shape(peri_index *index, size_t rows, size_t dim, per
         return peri_fail(PERI_E_ARGUMENT, "rows: dim %zu given, allowed: 1..%u", dim, PERI_DIM_MAX);
     int64_t metric;
     memcpy(&metric, index->params, sizeof metric);
+    if (!peri_metric_takes((peri_metric)metric, dtype))
+        return peri_fail(PERI_E_ARGUMENT,
+                         "option 'metric': '%s' given for rows of %s, allowed: rows of u8, whose "
+                         "bits it compares",
+                         peri_metric_name((peri_metric)metric), peri_dtype_name(dtype));
     index->metric = (peri_metric)metric;
     index->dim = (uint32_t)dim;
     index->rows = rows;

@@ -12,6 +12,11 @@
 #include "index/searcher.h"
 #include "io/container.h"
 
+/* The metric of a kind that compares rows as they are; first of its parameters, a peri_metric. */
+#define PERI_METRIC_PARAM(X, S)                                                                    \
+    X(S, CHOICE, metric, 0, 0, 5, "sqeuclidean|euclidean|inner_product|cosine|l1|hamming", NULL,   \
+      "what near means; hamming: the bits that differ in rows of u8")
+
 #define PERI_SECTIONS_MAX 16
 #define PERI_PARAMS_BYTES 512
 
@@ -181,8 +186,8 @@ void peri_handle_free(peri_searcher *self);
     }
 
 /* The kinds, in the order in which they are told. */
-extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_ivf_sq_kind, peri_ivf_rabitq_kind,
-    peri_cagra_kind, peri_hnsw_kind, peri_vamana_kind;
+extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_ivf_pq_kind, peri_ivf_sq_kind,
+    peri_ivf_rabitq_kind, peri_cagra_kind, peri_hnsw_kind, peri_vamana_kind;
 extern const peri_kind *const peri_kinds[];
 extern const size_t peri_kind_count;
 const peri_kind *peri_kind_find(const char *name);

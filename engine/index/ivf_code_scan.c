@@ -1,230 +1,116 @@
-/* ivf_codes.c: rows to codes on the host, in batches; queries to the space of the codes. */
-#include "index/ivf_codes.h"
+/* ivf_code_scan.c: the space of the codes, chunks to codes on the host, queries to that space. */
+#include "index/ivf_code_scan.h"
 
 #include <string.h>
 
 #include "core/checked.h"
 #include "core/codes.h"
-#include "core/distance.h"
 #include "core/memory.h"
 #include "core/threads.h"
 #include "io/host_rows.h"
 #include "quant/sample.h"
 
-#define BATCH_BYTES ((size_t)32 << 20) /* of f32 rows; large enough for all threads */
-#define CHUNK_ROWS 64u
+#define TASK_ROWS 64u
 
-const peri_lists_layout peri_ivf_codes_layout = {
-    1, { "list_codes", "list_adds", "list_scales", NULL }
+const peri_lists_layout peri_code_scan_layout = {
+    1, { "list_codes", "list_adds", "list_scales", NULL }, 0
 };
+enum { PART_CODES, PART_ADDS, PART_SCALES };
 
-static const char *const shared[] = { "centroids", "origin", "code_centroids", "rotation" };
+static void *data_of(const peri_index *index, const char *name) {
+    peri_matrix *section = peri_index_section(index, name);
+    return section == NULL ? NULL : peri_matrix_view(section).data;
+}
+
+/* Whether the centroids of the codes are others than those of the lists. */
+static bool has_code_centroids(const peri_index *index, const peri_code_shape *shape) {
+    return !shape->whole && (peri_index_squared(index) || shape->rotated);
+}
 
 /* ---- the space of the codes --------------------------------------------------------------- */
 
-/* What preparing a row takes, on the host. */
-typedef struct space {
-    const peri_ivf_coder *coder;
-    peri_matrix *origin_here, *centroids_here; /* retained or NULL */
-    const float *origin;                       /* [dim] or NULL */
-    const float *centroids;                    /* [n_lists, cols] or NULL */
-    uint32_t dim;
-    bool unit;
-} space;
-
-static peri_status host_section(const peri_index *index, const char *name, peri_matrix **here,
-                                const float **data) {
-    peri_matrix *section = peri_index_section(index, name);
-    *here = NULL;
-    *data = NULL;
-    if (section == NULL) return PERI_OK;
-    PERI_TRY(peri_matrix_move(section, PERI_CPU, here));
-    *data = peri_matrix_view(*here).data;
-    return PERI_OK;
-}
-
-static void space_close(space *s) {
-    peri_matrix_release(s->origin_here);
-    peri_matrix_release(s->centroids_here);
-}
-
-static peri_status space_open(const peri_index *index, const peri_ivf_coder *coder, space *s) {
-    *s = (space){ .coder = coder, .dim = index->dim, .unit = index->metric == PERI_COSINE };
-    peri_status status = host_section(index, "origin", &s->origin_here, &s->origin);
-    if (status == PERI_OK)
-        status = host_section(index, "code_centroids", &s->centroids_here, &s->centroids);
-    if (status != PERI_OK) space_close(s);
-    return status;
-}
-
-/* out [cols] from row [dim]; buffer [dim]. */
-static void prepare(const space *s, const float *row, float *buffer, float *out) {
-    float *to = s->coder->rotate == NULL ? out : buffer;
-    float length = s->unit ? peri_canonical_length(PERI_F32, row, s->dim) : 0;
-    for (size_t j = 0; j < s->dim; j++) {
-        float x = length > 0 ? row[j] / length : row[j];
-        to[j] = s->origin == NULL ? x : x - s->origin[j];
-    }
-    if (s->coder->rotate != NULL) s->coder->rotate(s->coder, buffer, out);
-}
-
-static peri_status find_origin(peri_index *index, const peri_view *centroids) {
-    peri_matrix *host = NULL, *here = NULL;
+static peri_status add_origin(peri_index *index) {
+    peri_matrix *centroids = NULL, *host = NULL, *here = NULL;
     peri_status status;
+    PERI_GO(peri_matrix_move(peri_index_section(index, "centroids"), PERI_CPU, &centroids));
     PERI_GO(peri_host_matrix_create(index->context, 1, index->dim, PERI_F32, &host));
+    peri_view view = peri_matrix_view(centroids);
     float *origin = peri_matrix_view(host).data;
     for (size_t j = 0; j < index->dim; j++) {
         double sum = 0;
-        for (size_t l = 0; l < centroids->rows; l++) sum += (double)peri_float_row(centroids, l)[j];
-        origin[j] = (float)(sum / (double)centroids->rows);
+        for (size_t l = 0; l < view.rows; l++) sum += (double)peri_float_row(&view, l)[j];
+        origin[j] = (float)(sum / (double)view.rows);
     }
     PERI_GO(peri_matrix_move(host, index->device->place, &here));
     PERI_GO(peri_index_add(index, "origin", here));
 done:
     peri_matrix_release(host);
+    peri_matrix_release(centroids);
     return status;
 }
 
-static peri_status prepare_centroids(peri_index *index, const peri_ivf_coder *coder,
-                                     const peri_view *centroids) {
-    peri_matrix *host = NULL, *here = NULL;
-    float *buffer = NULL;
-    space s;
+static peri_op_rotate turn_op(const peri_index *index, const peri_view *rows,
+                              const peri_view *out) {
+    return (peri_op_rotate){ .kind = PERI_OP_ROTATE,
+                             .rows = *rows,
+                             .centroids = data_of(index, "origin"),
+                             .rotation = data_of(index, "rotation"),
+                             .out = *out };
+}
+
+peri_status peri_code_scan_train(peri_index *index, const peri_code_shape *shape, size_t threads,
+                                 const peri_control *control) {
+    peri_view centroids = peri_matrix_view(peri_index_section(index, "centroids"));
+    peri_matrix *turned = NULL;
+    peri_lane *lane = NULL;
     peri_status status;
-    PERI_TRY(space_open(index, coder, &s));
-    s.unit = false; /* they are */
-    PERI_GO(peri_memory_acquire(index->context, index->dim, sizeof *buffer, &buffer));
-    PERI_GO(peri_host_matrix_create(index->context, centroids->rows, coder->cols, PERI_F32, &host));
-    peri_view out = peri_matrix_view(host);
-    for (size_t l = 0; l < centroids->rows; l++)
-        prepare(&s, peri_float_row(centroids, l), buffer, peri_view_row(&out, l));
-    PERI_GO(peri_matrix_move(host, index->device->place, &here));
-    PERI_GO(peri_index_add(index, "code_centroids", here));
+    if (peri_index_squared(index)) PERI_TRY(add_origin(index));
+    if (!has_code_centroids(index, shape)) return PERI_OK;
+    PERI_TRY(peri_matrix_create(index->context, centroids.rows, shape->cols, PERI_F32,
+                                centroids.place, &turned));
+    peri_view out = peri_matrix_view(turned);
+    peri_op_rotate op = turn_op(index, &centroids, &out);
+    PERI_GO(peri_lane_acquire(index->device, &lane));
+    peri_lane_follow(lane, control, threads);
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_wait(lane, control));
 done:
-    peri_memory_release(index->context, buffer, index->dim, sizeof *buffer);
-    peri_matrix_release(host);
-    space_close(&s);
+    if (lane != NULL) peri_lane_close(lane);
+    if (status == PERI_OK) return peri_index_add(index, "code_centroids", turned);
+    peri_matrix_release(turned);
     return status;
 }
 
-peri_status peri_ivf_codes_train(peri_index *index, const peri_ivf_coder *coder) {
-    peri_matrix *here;
-    PERI_TRY(peri_matrix_move(peri_index_section(index, "centroids"), PERI_CPU, &here));
-    peri_view centroids = peri_matrix_view(here);
-    peri_status status = PERI_OK;
-    if (peri_ivf_squared(index)) status = find_origin(index, &centroids);
-    if (status == PERI_OK && !coder->whole) status = prepare_centroids(index, coder, &centroids);
-    peri_matrix_release(here);
-    return status;
+static peri_ivf_turn turn_of(const peri_index *index, const peri_code_shape *shape) {
+    return (peri_ivf_turn){ .centroids = shape->whole ? NULL : data_of(index, "centroids"),
+                            .rotation = data_of(index, "rotation"),
+                            .cols = shape->cols };
 }
 
-/* ---- rows --------------------------------------------------------------------------------- */
-
-/* A batch of rows on their way: to codes, or (without) to what is left of them. */
-typedef struct row_job {
-    const space *space;
-    peri_view rows; /* f32, host */
-    const uint32_t *labels;
-    uint8_t *codes;
-    size_t code_bytes;
-    float *adds, *scales; /* or NULL */
-    float *left;          /* [m, cols] or NULL */
-    char *scratch;
-    size_t scratch_bytes; /* a worker */
-} row_job;
-
-static void leave(const row_job *job, size_t r, const float *row, const float *centroid) {
-    size_t cols = job->space->coder->cols;
-    float *left = job->left + r * cols;
-    for (size_t j = 0; j < cols; j++) left[j] = centroid == NULL ? row[j] : row[j] - centroid[j];
+static void subtract(float *row, const float *origin, size_t cols) {
+    for (size_t j = 0; origin != NULL && j < cols; j++) row[j] -= origin[j];
 }
 
-static peri_status row_task(void *ud, size_t task, size_t worker) {
-    const row_job *job = ud;
-    const space *s = job->space;
-    const peri_ivf_coder *coder = s->coder;
-    size_t first = task * CHUNK_ROWS, stop = peri_min_size(first + CHUNK_ROWS, job->rows.rows);
-    float *row = (float *)(void *)(job->scratch + worker * job->scratch_bytes);
-    float *buffer = row + coder->cols;
-    for (size_t r = first; r < stop; r++) {
-        const float *centroid = s->centroids == NULL
-                                    ? NULL
-                                    : s->centroids + (size_t)job->labels[r] * coder->cols;
-        float add = 0, scale = 1;
-        prepare(s, peri_float_row(&job->rows, r), buffer, row);
-        if (job->left != NULL) {
-            leave(job, r, row, centroid);
-            continue;
-        }
-        coder->encode(coder, row, centroid, job->codes + r * job->code_bytes, &add, &scale, buffer);
-        if (job->adds != NULL) job->adds[r] = add;
-        if (job->scales != NULL) job->scales[r] = scale;
-    }
-    return PERI_OK;
-}
-
-static peri_status run_batch(row_job *job, peri_matrix *rows, size_t threads,
-                             const peri_control *control) {
-    const peri_ivf_coder *coder = job->space->coder;
-    peri_context *context = peri_matrix_context(rows);
-    peri_matrix *host;
-    PERI_TRY(peri_host_floats(rows, &host));
-    job->rows = peri_matrix_view(host);
-    size_t workers = peri_threads(context, threads);
-    size_t buffer = peri_max_size(job->space->dim * sizeof(float), coder->scratch_bytes);
-    job->scratch_bytes = peri_round_up(coder->cols * sizeof(float) + buffer, PERI_ALIGN);
-    peri_loop loop = { "encode", threads, control };
-    peri_status status = peri_memory_acquire(context, workers, job->scratch_bytes, &job->scratch);
-    if (status == PERI_OK)
-        status = peri_parallel(context, &loop, peri_ceil_div(job->rows.rows, CHUNK_ROWS), row_task,
-                               job);
-    peri_memory_release(context, job->scratch, workers, job->scratch_bytes);
-    peri_matrix_release(host);
-    return status;
-}
-
-/* All rows; the job's outputs are those of row 0. */
-static peri_status run_rows(row_job job, peri_matrix *rows, size_t threads,
-                            const peri_control *control) {
-    peri_view view = peri_matrix_view(rows);
-    size_t most = peri_max_size(CHUNK_ROWS, BATCH_BYTES / sizeof(float) / view.cols);
-    for (size_t first = 0, count; first < view.rows; first += count) {
-        peri_matrix *part;
-        count = peri_min_size(most, view.rows - first);
-        PERI_TRY(peri_matrix_slice(rows, first, first + count, &part));
-        peri_status status = run_batch(&job, part, threads, control);
-        peri_matrix_release(part);
-        PERI_TRY(status);
-        job.labels += count;
-        if (job.codes != NULL) job.codes += count * job.code_bytes;
-        if (job.adds != NULL) job.adds += count;
-        if (job.scales != NULL) job.scales += count;
-        if (job.left != NULL) job.left += count * job.space->coder->cols;
-    }
-    return PERI_OK;
-}
-
-peri_status peri_ivf_codes_sample(const peri_index *index, const peri_ivf_coder *coder,
+peri_status peri_code_scan_sample(const peri_index *index, const peri_code_shape *shape,
                                   peri_matrix *rows, size_t most, size_t threads,
                                   const peri_control *control, peri_matrix **out) {
-    peri_matrix *some = NULL, *labels = NULL, *here = NULL;
     uint64_t seed = (uint64_t)peri_ivf_params_of(index).seed;
-    space s = { 0 };
+    peri_ivf_turn turn = turn_of(index, shape);
+    peri_matrix *some = NULL, *labels = NULL, *turned = NULL, *origin = NULL;
     peri_status status;
     *out = NULL;
     PERI_GO(peri_sample_rows(rows, most, seed, &some));
     PERI_GO(peri_ivf_label(index, some, threads, control, &labels));
-    PERI_GO(peri_matrix_move(labels, PERI_CPU, &here));
-    PERI_GO(space_open(index, coder, &s));
-    PERI_GO(peri_host_matrix_create(index->context, peri_matrix_view(some).rows, coder->cols,
-                                    PERI_F32, out));
-    row_job job = { .space = &s,
-                    .labels = peri_matrix_view(here).data,
-                    .left = peri_matrix_view(*out).data };
-    PERI_GO(run_rows(job, some, threads, control));
+    PERI_GO(peri_ivf_turned(index, &turn, some, labels, threads, control, &turned));
+    PERI_GO(peri_matrix_move(turned, PERI_CPU, out)); /* nobody else has it yet */
+    if (!shape->whole || !peri_index_squared(index)) goto done;
+    PERI_GO(peri_matrix_move(peri_index_section(index, "origin"), PERI_CPU, &origin));
+    peri_view view = peri_matrix_view(*out);
+    for (size_t i = 0; i < view.rows; i++)
+        subtract(peri_view_row(&view, i), peri_matrix_view(origin).data, view.cols);
 done:
-    space_close(&s);
-    peri_matrix_release(here);
+    peri_matrix_release(origin);
+    peri_matrix_release(turned);
     peri_matrix_release(labels);
     peri_matrix_release(some);
     if (status == PERI_OK || *out == NULL) return status;
@@ -233,159 +119,205 @@ done:
     return status;
 }
 
-/* ---- entries ------------------------------------------------------------------------------ */
+/* ---- chunks ------------------------------------------------------------------------------- */
 
-static void entries_close(peri_entries *entries) {
-    peri_matrix_release(entries->labels);
-    for (size_t i = 0; i < PERI_LIST_PARTS_MAX; i++) peri_matrix_release(entries->parts[i]);
+typedef struct chunk_job {
+    const peri_row_coder *coder;
+    size_t rows, code_bytes;
+    float *turned; /* [rows, cols] */
+    const uint32_t *labels;
+    peri_matrix *centroids_here, *origin_here;
+    const float *centroids; /* [n_lists, cols] or NULL */
+    const float *origin;    /* [cols], with codes of whole rows; or NULL */
+    uint8_t *codes;
+    float *adds, *scales; /* or NULL */
+    char *scratch;
+    size_t scratch_bytes;
+} chunk_job;
+
+void peri_code_scan_coder(const peri_index *index, const peri_code_shape *shape,
+                          peri_ivf_coder *coder) {
+    coder->turn = turn_of(index, shape);
+    coder->parts[PART_CODES].cols = peri_codes_bytes(shape->cols, shape->bits);
+    coder->parts[PART_CODES].dtype = PERI_U8;
+    coder->parts[PART_ADDS].cols = shape->adds;
+    coder->parts[PART_ADDS].dtype = PERI_F32;
+    coder->parts[PART_SCALES].cols = shape->scales;
+    coder->parts[PART_SCALES].dtype = PERI_F32;
 }
 
-/* The codes of all rows, on the host. */
-static peri_status encode(const peri_index *index, const space *s, peri_matrix *rows,
-                          peri_matrix *labels, const peri_entries *like, peri_matrix **host) {
-    const peri_ivf_coder *coder = s->coder;
-    size_t n = peri_matrix_view(rows).rows;
-    row_job job = { .space = s,
-                    .labels = peri_matrix_view(labels).data,
-                    .code_bytes = peri_codes_bytes(coder->cols, coder->bits) };
-    PERI_TRY(
-        peri_host_matrix_create(index->context, n, job.code_bytes, PERI_U8, &host[PERI_IVF_CODES]));
-    job.codes = peri_matrix_view(host[PERI_IVF_CODES]).data;
-    if (coder->adds) {
-        PERI_TRY(peri_host_matrix_create(index->context, n, 1, PERI_F32, &host[PERI_IVF_ADDS]));
-        job.adds = peri_matrix_view(host[PERI_IVF_ADDS]).data;
+static peri_status code_task(void *ud, size_t task, size_t worker) {
+    const chunk_job *job = ud;
+    const peri_code_shape *shape = &job->coder->shape;
+    size_t first = task * TASK_ROWS, stop = peri_min_size(first + TASK_ROWS, job->rows);
+    for (size_t i = first; i < stop; i++) {
+        float add = 0, scale = 1, *left = job->turned + i * shape->cols;
+        uint8_t *code = job->codes + i * job->code_bytes;
+        const float *centroid = job->centroids == NULL
+                                    ? NULL
+                                    : job->centroids + (size_t)job->labels[i] * shape->cols;
+        subtract(left, job->origin, shape->cols);
+        memset(code, 0, job->code_bytes);
+        job->coder->code(job->coder->quantizer, shape, left, centroid, code, &add, &scale,
+                         job->scratch + worker * job->scratch_bytes);
+        if (job->adds != NULL) job->adds[i] = add;
+        if (job->scales != NULL) job->scales[i] = scale;
     }
-    if (coder->scales) {
-        PERI_TRY(peri_host_matrix_create(index->context, n, 1, PERI_F32, &host[PERI_IVF_SCALES]));
-        job.scales = peri_matrix_view(host[PERI_IVF_SCALES]).data;
-    }
-    return run_rows(job, rows, like->threads, like->control);
+    return PERI_OK;
 }
 
-static peri_status entries_open(const peri_index *index, const peri_ivf_coder *coder,
-                                peri_matrix *rows, peri_entries *entries) {
-    peri_matrix *host[PERI_LIST_PARTS_MAX] = { NULL }, *labels = NULL;
-    space s = { 0 };
+static peri_status host_section(const peri_index *index, const char *name, peri_matrix **here,
+                                const float **data) {
+    PERI_TRY(peri_matrix_move(peri_index_section(index, name), PERI_CPU, here));
+    *data = peri_matrix_view(*here).data;
+    return PERI_OK;
+}
+
+static peri_status open_space(const peri_index *index, chunk_job *job) {
+    const peri_code_shape *shape = &job->coder->shape;
+    bool own = has_code_centroids(index, shape);
+    if (!shape->whole)
+        return host_section(index, own ? "code_centroids" : "centroids", &job->centroids_here,
+                            &job->centroids);
+    if (!peri_index_squared(index)) return PERI_OK;
+    return host_section(index, "origin", &job->origin_here, &job->origin);
+}
+
+/* What the host reads and writes: the chunk itself where memory is shared. */
+static peri_status open_chunk(peri_lane *lane, const peri_ivf_chunk *chunk, chunk_job *job) {
+    const peri_view *turned = &chunk->turned;
+    void *labels = (void *)(uintptr_t)chunk->labels;
+    job->turned = turned->data;
+    if (peri_lane_device(lane)->shares_host == 0) {
+        PERI_TRY(peri_lane_take_host(lane, turned->rows, turned->stride_bytes, &job->turned));
+        PERI_TRY(peri_lane_take_host(lane, turned->rows, sizeof *job->labels, &labels));
+        PERI_TRY(
+            peri_lane_fetch(lane, job->turned, turned->data, turned->rows, turned->stride_bytes));
+        PERI_TRY(peri_lane_fetch(lane, labels, chunk->labels, turned->rows, sizeof *job->labels));
+    }
+    job->labels = labels;
+    return peri_lane_wait(lane, NULL);
+}
+
+static peri_status take_parts(peri_lane *lane, const peri_ivf_chunk *chunk, void **data) {
+    bool shared = peri_lane_device(lane)->shares_host != 0;
+    for (size_t i = PART_CODES; i <= PART_SCALES; i++) {
+        const peri_view *part = &chunk->parts[i];
+        data[i] = part->data;
+        if (part->data == NULL || shared) continue;
+        PERI_TRY(peri_lane_take_host(lane, part->rows, part->stride_bytes, &data[i]));
+    }
+    return PERI_OK;
+}
+
+/* From the host's copies to the chunk. */
+static peri_status send_parts(peri_lane *lane, const peri_ivf_chunk *chunk, void *const *data) {
+    if (peri_lane_device(lane)->shares_host != 0) return PERI_OK;
+    for (size_t i = PART_CODES; i <= PART_SCALES; i++) {
+        peri_op_convert op = { PERI_OP_CONVERT, chunk->parts[i], chunk->parts[i] };
+        if (data[i] == NULL) continue;
+        PERI_TRY(peri_lane_upload(lane, data[i], op.in.rows, op.in.stride_bytes, &op.in.data));
+        PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
+    }
+    return peri_lane_wait(lane, NULL);
+}
+
+static peri_status code_rows(const peri_index *index, peri_lane *lane, chunk_job *job) {
+    const peri_stream *stream = peri_lane_stream(lane);
+    size_t workers = peri_threads(index->context, stream->threads);
+    peri_loop loop = { "encode", stream->threads, stream->control };
+    job->scratch_bytes = peri_round_up(job->coder->scratch_bytes, PERI_ALIGN);
+    PERI_TRY(peri_lane_take_host(lane, workers, job->scratch_bytes, &job->scratch));
+    return peri_parallel(index->context, &loop, peri_ceil_div(job->rows, TASK_ROWS), code_task,
+                         job);
+}
+
+peri_status peri_code_scan_encode(const peri_index *index, const peri_row_coder *coder,
+                                  peri_lane *lane, const peri_ivf_chunk *chunk) {
+    const peri_code_shape *shape = &coder->shape;
+    chunk_job job = { .coder = coder,
+                      .rows = chunk->turned.rows,
+                      .code_bytes = peri_codes_bytes(shape->cols, shape->bits) };
+    void *data[PERI_LIST_PARTS_MAX] = { NULL };
     peri_status status;
-    PERI_GO(peri_ivf_label(index, rows, entries->threads, entries->control, &entries->labels));
-    PERI_GO(peri_matrix_move(entries->labels, PERI_CPU, &labels));
-    PERI_GO(space_open(index, coder, &s));
-    PERI_GO(encode(index, &s, rows, labels, entries, host));
-    for (size_t i = 0; i < PERI_LIST_PARTS_MAX; i++)
-        if (host[i] != NULL)
-            PERI_GO(peri_matrix_move(host[i], index->device->place, &entries->parts[i]));
+    PERI_GO(open_space(index, &job));
+    PERI_GO(open_chunk(lane, chunk, &job));
+    PERI_GO(take_parts(lane, chunk, data));
+    job.codes = data[PART_CODES];
+    job.adds = data[PART_ADDS];
+    job.scales = data[PART_SCALES];
+    PERI_GO(code_rows(index, lane, &job));
+    PERI_GO(send_parts(lane, chunk, data));
 done:
-    space_close(&s);
-    for (size_t i = 0; i < PERI_LIST_PARTS_MAX; i++) peri_matrix_release(host[i]);
-    peri_matrix_release(labels);
-    if (status != PERI_OK) entries_close(entries);
+    peri_matrix_release(job.centroids_here);
+    peri_matrix_release(job.origin_here);
     return status;
 }
 
-peri_status peri_ivf_codes_fill(peri_index *index, const peri_ivf_coder *coder, peri_matrix *rows,
-                                size_t threads, const peri_control *control) {
-    peri_ivf_params params = peri_ivf_params_of(index);
-    peri_entries entries = { .threads = threads, .control = control };
-    size_t count = params.add_data_on_build != 0 ? peri_matrix_view(rows).rows : 0;
-    peri_matrix *added;
-    PERI_TRY(peri_matrix_slice(rows, 0, count, &added));
-    peri_status status = peri_index_set_shape(index, count, index->dim, index->dtype);
-    if (status == PERI_OK) status = entries_open(index, coder, added, &entries);
-    if (status == PERI_OK) {
-        status = peri_lists_create(index, &peri_ivf_codes_layout, (size_t)params.n_lists, &entries);
-        entries_close(&entries);
-    }
-    peri_matrix_release(added);
-    return status;
+/* ---- leaving ------------------------------------------------------------------------------ */
+
+peri_status peri_code_scan_remove(const peri_index *old, peri_index *next, const peri_loss *loss) {
+    return peri_lists_remove(old, next, &peri_code_scan_layout, loss);
 }
 
-/* ---- coming and leaving ------------------------------------------------------------------- */
-
-peri_status peri_ivf_codes_extend(const peri_index *old, peri_index *next,
-                                  const peri_ivf_coder *coder, const peri_growth *growth,
-                                  const char *const *more) {
-    peri_entries entries = { .first = growth->first,
-                             .threads = growth->threads,
-                             .control = growth->control };
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
-        PERI_TRY(peri_index_share(next, old, shared[i]));
-    for (; *more != NULL; more++) PERI_TRY(peri_index_share(next, old, *more));
-    PERI_TRY(entries_open(old, coder, growth->rows, &entries));
-    peri_status status = peri_lists_extend(old, next, &peri_ivf_codes_layout, &entries);
-    entries_close(&entries);
-    return status;
-}
-
-peri_status peri_ivf_codes_remove(const peri_index *old, peri_index *next, const peri_loss *loss) {
-    return peri_lists_remove(old, next, &peri_ivf_codes_layout, loss);
-}
-
-peri_status peri_ivf_codes_pack(const peri_index *old, peri_index *next) {
-    return peri_lists_pack(old, next, &peri_ivf_codes_layout);
+peri_status peri_code_scan_pack(const peri_index *old, peri_index *next) {
+    return peri_lists_pack(old, next, &peri_code_scan_layout);
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-static peri_status check_shape(const peri_index *index, const char *name, size_t rows, size_t cols,
-                               peri_dtype dtype) {
+static peri_status check_section(const peri_index *index, const char *name, size_t rows,
+                                 size_t cols, peri_dtype dtype) {
     peri_matrix *section = peri_index_section(index, name);
     if (section == NULL) return peri_fail(PERI_E_CORRUPT, "section '%s' is missing", name);
     peri_view view = peri_matrix_view(section);
-    if (view.rows == rows && view.cols == cols && view.dtype == dtype && peri_view_packed(&view))
-        return PERI_OK;
-    return peri_fail(PERI_E_CORRUPT, "section '%s' is %zu x %zu %s, expected %zu x %zu %s", name,
-                     view.rows, view.cols, peri_dtype_name(view.dtype), rows, cols,
-                     peri_dtype_name(dtype));
-}
-
-peri_status peri_ivf_codes_floats(const peri_index *index, const char *name, size_t rows,
-                                  size_t cols) {
-    PERI_TRY(check_shape(index, name, rows, cols, PERI_F32));
-    peri_status status = peri_matrix_check(peri_index_section(index, name), false, name, 0, NULL);
+    if (view.rows != rows || view.cols != cols || view.dtype != dtype || !peri_view_packed(&view))
+        return peri_fail(PERI_E_CORRUPT, "section '%s' is %zu x %zu %s, expected %zu x %zu %s",
+                         name, view.rows, view.cols, peri_dtype_name(view.dtype), rows, cols,
+                         peri_dtype_name(dtype));
+    if (dtype != PERI_F32) return PERI_OK;
+    peri_status status = peri_matrix_check(section, false, name, 0, NULL);
     return status == PERI_E_INVALID ? PERI_E_CORRUPT : status;
 }
 
-/* A section that is there exactly when it should be. */
+/* A section of f32 that is there exactly when it should be. */
 static peri_status check_optional(const peri_index *index, const char *name, bool wanted,
                                   size_t rows, size_t cols) {
-    if (wanted) return peri_ivf_codes_floats(index, name, rows, cols);
+    if (wanted) return check_section(index, name, rows, cols, PERI_F32);
     if (peri_index_section(index, name) == NULL) return PERI_OK;
     return peri_fail(PERI_E_CORRUPT, "section '%s' is not for these parameters", name);
 }
 
-peri_status peri_ivf_codes_check(peri_index *index, const peri_ivf_coder *coder) {
-    size_t n_lists = (size_t)peri_ivf_params_of(index).n_lists;
+peri_status peri_code_scan_check(peri_index *index, const peri_code_shape *shape) {
+    size_t n_lists = (size_t)peri_ivf_params_of(index).n_lists, cols = shape->cols;
     PERI_TRY(peri_ivf_check(index));
-    PERI_TRY(peri_lists_check(index, &peri_ivf_codes_layout, n_lists));
+    PERI_TRY(peri_lists_check(index, &peri_code_scan_layout, n_lists));
     size_t capacity = peri_lists_of(index).capacity;
-    PERI_TRY(check_optional(index, "origin", peri_ivf_squared(index), 1, index->dim));
-    PERI_TRY(check_optional(index, "code_centroids", !coder->whole, n_lists, coder->cols));
-    PERI_TRY(check_optional(index, "rotation", coder->rotate != NULL, coder->cols, index->dim));
-    PERI_TRY(check_optional(index, "list_adds", coder->adds, capacity, 1));
-    PERI_TRY(check_optional(index, "list_scales", coder->scales, capacity, 1));
-    return check_shape(index, "list_codes", capacity, peri_codes_bytes(coder->cols, coder->bits),
-                       PERI_U8);
+    PERI_TRY(check_optional(index, "origin", peri_index_squared(index), 1, index->dim));
+    PERI_TRY(check_optional(index, "rotation", shape->rotated, cols, index->dim));
+    PERI_TRY(
+        check_optional(index, "code_centroids", has_code_centroids(index, shape), n_lists, cols));
+    PERI_TRY(check_optional(index, "list_adds", shape->adds, capacity, 1));
+    PERI_TRY(check_optional(index, "list_scales", shape->scales, capacity, 1));
+    return check_section(index, "list_codes", capacity, peri_codes_bytes(cols, shape->bits),
+                         PERI_U8);
 }
 
 /* ---- searching ---------------------------------------------------------------------------- */
 
-static void *data_of(const peri_index *index, const char *name) {
-    peri_matrix *section = peri_index_section(index, name);
-    return section == NULL ? NULL : peri_matrix_view(section).data;
-}
-
-peri_op_code_scan peri_ivf_codes_op(const peri_index *index, const peri_ivf_coder *coder) {
+peri_op_code_scan peri_code_scan_op(const peri_index *index, const peri_code_shape *shape) {
+    const char *centroids = has_code_centroids(index, shape) ? "code_centroids" : "centroids";
     peri_op_code_scan op = { .kind = PERI_OP_CODE_SCAN,
                              .metric = index->metric,
                              .lists = peri_lists_of(index),
-                             .centroids = data_of(index, "code_centroids"),
+                             .centroids = shape->whole ? NULL : data_of(index, centroids),
                              .codes = data_of(index, "list_codes"),
-                             .bits = coder->bits,
+                             .bits = shape->bits,
                              .query_bytes = 1,
                              .adds = data_of(index, "list_adds"),
                              .scales = data_of(index, "list_scales") };
-    op.queries = (peri_view){ .cols = coder->cols,
-                              .stride_bytes = coder->cols * sizeof(float),
+    op.queries = (peri_view){ .cols = shape->cols,
+                              .stride_bytes = shape->cols * sizeof(float),
                               .dtype = PERI_F32,
                               .place = index->device->place };
     return op;
@@ -394,21 +326,19 @@ peri_op_code_scan peri_ivf_codes_op(const peri_index *index, const peri_ivf_code
 /* Queries in the space of the codes. */
 static peri_status turn(const peri_index *index, peri_lane *lane, const peri_view *from,
                         peri_view *to) {
-    peri_op_rotate op = { .kind = PERI_OP_ROTATE, .rows = *from };
-    op.centroids = data_of(index, "origin");
-    op.rotation = data_of(index, "rotation");
+    to->rows = from->rows;
+    peri_op_rotate op = turn_op(index, from, to);
     if (op.centroids == NULL && op.rotation == NULL) {
         *to = *from;
         return PERI_OK;
     }
-    to->rows = from->rows;
-    PERI_TRY(peri_lane_take(lane, to->rows, to->stride_bytes, &to->data));
-    op.out = *to;
+    PERI_TRY(peri_lane_take(lane, to->rows, to->stride_bytes, &op.out.data));
+    *to = op.out;
     return peri_lane_run(lane, (const peri_op *)&op);
 }
 
-peri_status peri_ivf_codes_scan(const peri_index *index, peri_lane *lane, const peri_scan *scan,
-                                peri_op_code_scan *op) {
+peri_status peri_code_scan_run(const peri_index *index, peri_lane *lane, const peri_scan *scan,
+                               peri_op_code_scan *op) {
     peri_ivf_probes probes;
     PERI_TRY(peri_ivf_probe(index, lane, scan, &probes));
     PERI_TRY(turn(index, lane, &probes.queries, &op->queries));
@@ -422,14 +352,13 @@ peri_status peri_ivf_codes_scan(const peri_index *index, peri_lane *lane, const 
     return peri_lane_run(lane, (const peri_op *)op);
 }
 
-peri_status peri_ivf_codes_check_place(const peri_index *index, peri_op_code_scan *op) {
-    peri_op_rotate turn_op = { .kind = PERI_OP_ROTATE, .rows = op->queries, .out = op->queries };
-    turn_op.rows.cols = index->dim;
-    turn_op.rows.stride_bytes = index->dim * sizeof(float);
-    turn_op.centroids = data_of(index, "origin");
-    turn_op.rotation = data_of(index, "rotation");
-    if (turn_op.centroids != NULL || turn_op.rotation != NULL)
-        PERI_TRY(peri_ivf_check_op(index, &turn_op));
+peri_status peri_code_scan_place(const peri_index *index, peri_op_code_scan *op) {
+    peri_view rows = op->queries;
+    rows.cols = index->dim;
+    rows.stride_bytes = index->dim * sizeof(float);
+    peri_op_rotate rotate = turn_op(index, &rows, &op->queries);
+    if (rotate.centroids != NULL || rotate.rotation != NULL)
+        PERI_TRY(peri_ivf_check_op(index, &rotate));
     op->k = 1;
     return peri_ivf_check_op(index, op);
 }

@@ -26,7 +26,7 @@ static const char *const sections[] = { "centroids", "list_offsets", "list_sizes
                                         "list_rows", "list_lengths", NULL };
 
 enum { PART_ROWS, PART_LENGTHS };
-static const peri_lists_layout layout = { 1, { "list_rows", "list_lengths", NULL } };
+static const peri_lists_layout layout = { 1, { "list_rows", "list_lengths", NULL }, 0 };
 
 static const float *lengths_of(const peri_index *index) {
     peri_matrix *lengths = peri_index_section(index, "list_lengths");

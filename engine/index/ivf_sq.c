@@ -1,9 +1,9 @@
 /* ivf_sq.c: inverted lists of scalar-quantized rows: 8 or 4 bits a column for what is left of a row
  * when its list's centroid is subtracted. For f16 in the lists, build ivf_flat of rows of f16.
  *
- * Sections: those of ivf_codes.h; "levels" f32 [2, dim], low and step of each column (quant/sq.h).
+ * Sections: those of ivf_code_scan.h; "levels" f32 [2, dim], low and step of each column (quant/sq.h).
  * Under squared L2 and euclidean an entry has its `add`. */
-#include "index/ivf_codes.h"
+#include "index/ivf_code_scan.h"
 #include "quant/sq.h"
 
 #define TRAIN_ROWS 65536u /* for the levels: more change the extremes of a column little */
@@ -27,8 +27,8 @@ static const peri_param search_rows[] = { PERI_PARAMS_ROWS(peri_ivf_search_param
 static const peri_param_table search_table = { "ivf_sq.search", search_rows,
                                                sizeof search_rows / sizeof *search_rows };
 
-static const char *const sections[] = { PERI_IVF_CODES_SECTIONS, "levels", NULL };
-static const char *const of_kind[] = { "levels", NULL };
+static const char *const sections[] = { PERI_CODE_SCAN_SECTIONS, "levels", NULL };
+static const char *const shared[] = { PERI_CODE_SCAN_SHARED, "levels", NULL };
 
 static ivf_sq_params *params_of(const peri_index *index) {
     return (ivf_sq_params *)(uintptr_t)index->params;
@@ -36,33 +36,28 @@ static ivf_sq_params *params_of(const peri_index *index) {
 
 /* ---- codes -------------------------------------------------------------------------------- */
 
-static void sq_encode(const peri_ivf_coder *coder, const float *row, const float *centroid,
-                      uint8_t *code, float *add, float *scale, void *scratch) {
-    const peri_sq *sq = coder->quantizer;
-    float *left = scratch;
+static void code_row(const void *quantizer, const peri_code_shape *shape, float *left,
+                     const float *centroid, uint8_t *code, float *add, float *scale,
+                     void *scratch) {
+    const peri_sq *sq = quantizer;
     double sum = 0;
     (void)scale;
-    for (size_t j = 0; j < coder->cols; j++)
-        left[j] = centroid == NULL ? row[j] : row[j] - centroid[j];
+    (void)scratch;
     peri_sq_encode(sq, left, code);
-    if (!coder->adds) return;
-    for (size_t j = 0; j < coder->cols; j++) {
+    for (size_t j = 0; j < shape->cols && shape->adds; j++) {
         double y = (double)sq->low[j] +
-                   (double)peri_codes_get(code, j, coder->bits) * (double)sq->step[j];
+                   (double)peri_codes_get(code, j, shape->bits) * (double)sq->step[j];
         sum += y * (y + (centroid == NULL ? 0 : 2 * (double)centroid[j]));
     }
     *add = (float)sum;
 }
 
-static peri_ivf_coder coder_of(const peri_index *index, const peri_sq *sq) {
+static peri_code_shape shape_of(const peri_index *index) {
     const ivf_sq_params *params = params_of(index);
-    return (peri_ivf_coder){ .cols = index->dim,
-                             .bits = (uint32_t)params->bits,
-                             .whole = params->residual == 0,
-                             .adds = peri_ivf_squared(index),
-                             .encode = sq_encode,
-                             .scratch_bytes = index->dim * sizeof(float),
-                             .quantizer = sq };
+    return (peri_code_shape){ .cols = index->dim,
+                              .bits = (uint32_t)params->bits,
+                              .whole = params->residual == 0,
+                              .adds = peri_index_squared(index) };
 }
 
 /* The levels of an index, on the host. */
@@ -76,6 +71,24 @@ static peri_status sq_of(const peri_index *index, peri_sq *sq) {
     return status;
 }
 
+static peri_status encode(const peri_index *index, peri_lane *lane, const peri_ivf_chunk *chunk) {
+    peri_sq sq;
+    PERI_TRY(sq_of(index, &sq));
+    peri_row_coder coder = { shape_of(index), code_row, &sq, 0 };
+    peri_status status = peri_code_scan_encode(index, &coder, lane, chunk);
+    peri_sq_reset(&sq);
+    return status;
+}
+
+static peri_status make_coder(const peri_index *index, peri_ivf_coder *coder) {
+    peri_code_shape shape = shape_of(index);
+    peri_code_scan_coder(index, &shape, coder);
+    coder->encode = encode;
+    return PERI_OK;
+}
+
+/* ---- building and growing ----------------------------------------------------------------- */
+
 static peri_status check_params(const peri_index *index) {
     ivf_sq_params *params = params_of(index);
     if (params->bits != 4 && params->bits != 8)
@@ -85,46 +98,34 @@ static peri_status check_params(const peri_index *index) {
     return PERI_OK;
 }
 
-static peri_status train_levels(peri_index *index, peri_matrix *rows, size_t threads,
-                                const peri_control *control, peri_sq *sq) {
-    peri_ivf_coder coder = coder_of(index, NULL);
-    const ivf_sq_params *params = params_of(index);
-    peri_matrix *sample, *here;
-    PERI_TRY(peri_ivf_codes_sample(index, &coder, rows, TRAIN_ROWS, threads, control, &sample));
-    peri_status status = peri_sq_train(sq, sample, (uint32_t)params->bits, params->quantile,
-                                       threads, control);
+static peri_status train(peri_index *index, peri_matrix *rows, size_t threads,
+                         const peri_control *control) {
+    peri_code_shape shape = shape_of(index);
+    peri_matrix *sample = NULL, *here = NULL;
+    peri_sq sq = { .context = index->context };
+    peri_status status;
+    PERI_GO(peri_code_scan_train(index, &shape, threads, control));
+    PERI_GO(peri_code_scan_sample(index, &shape, rows, TRAIN_ROWS, threads, control, &sample));
+    PERI_GO(peri_sq_train(&sq, sample, shape.bits, params_of(index)->quantile, threads, control));
+    PERI_GO(peri_matrix_move(sq.levels, index->device->place, &here));
+    PERI_GO(peri_index_add(index, "levels", here));
+done:
+    peri_sq_reset(&sq);
     peri_matrix_release(sample);
-    PERI_TRY(status);
-    PERI_TRY(peri_matrix_move(sq->levels, index->device->place, &here));
-    return peri_index_add(index, "levels", here);
+    return status;
 }
+
+static const peri_ivf_codes codes = { &peri_code_scan_layout, shared, train, make_coder };
 
 static peri_status ivf_sq_build(peri_index *index, peri_matrix *given, size_t threads,
                                 const peri_control *control) {
-    peri_matrix *rows = NULL;
-    peri_sq sq = { .context = index->context };
-    peri_status status;
-    PERI_GO(check_params(index));
-    PERI_GO(peri_matrix_move(given, index->device->place, &rows));
-    PERI_GO(peri_ivf_train(index, rows, threads, control));
-    peri_ivf_coder coder = coder_of(index, &sq);
-    PERI_GO(peri_ivf_codes_train(index, &coder));
-    PERI_GO(train_levels(index, rows, threads, control, &sq));
-    PERI_GO(peri_ivf_codes_fill(index, &coder, rows, threads, control));
-done:
-    peri_sq_reset(&sq);
-    peri_matrix_release(rows);
-    return status;
+    PERI_TRY(check_params(index));
+    return peri_ivf_codes_build(index, &codes, given, threads, control);
 }
 
 static peri_status ivf_sq_extend(const peri_index *old, peri_index *next,
                                  const peri_growth *growth) {
-    peri_sq sq;
-    PERI_TRY(sq_of(old, &sq));
-    peri_ivf_coder coder = coder_of(old, &sq);
-    peri_status status = peri_ivf_codes_extend(old, next, &coder, growth, of_kind);
-    peri_sq_reset(&sq);
-    return status;
+    return peri_ivf_codes_extend(old, next, &codes, growth);
 }
 
 static peri_status ivf_sq_adopt(peri_index *index) {
@@ -133,30 +134,30 @@ static peri_status ivf_sq_adopt(peri_index *index) {
     if (status != PERI_OK) return status == PERI_E_ARGUMENT ? PERI_E_CORRUPT : status;
     PERI_TRY(sq_of(index, &sq));
     peri_sq_reset(&sq);
-    peri_ivf_coder coder = coder_of(index, NULL);
-    return peri_ivf_codes_check(index, &coder);
+    peri_code_shape shape = shape_of(index);
+    return peri_code_scan_check(index, &shape);
 }
 
 /* ---- searching ---------------------------------------------------------------------------- */
 
 /* A query of 15 bits: the error of one of 7 would be near that of a code of 8. */
 static peri_op_code_scan scan_op(const peri_index *index) {
-    peri_ivf_coder coder = coder_of(index, NULL);
-    peri_op_code_scan op = peri_ivf_codes_op(index, &coder);
+    peri_code_shape shape = shape_of(index);
+    peri_op_code_scan op = peri_code_scan_op(index, &shape);
     op.low = peri_matrix_view(peri_index_section(index, "levels")).data;
     op.step = op.low + index->dim;
-    op.query_bytes = coder.bits == 8 ? 2 : 1;
+    op.query_bytes = shape.bits == 8 ? 2 : 1;
     return op;
 }
 
 static peri_status ivf_sq_scan(const peri_index *index, peri_lane *lane, const peri_scan *scan) {
     peri_op_code_scan op = scan_op(index);
-    return peri_ivf_codes_scan(index, lane, scan, &op);
+    return peri_code_scan_run(index, lane, scan, &op);
 }
 
 static peri_status ivf_sq_check_place(const peri_index *index) {
     peri_op_code_scan op = scan_op(index);
-    return peri_ivf_codes_check_place(index, &op);
+    return peri_code_scan_place(index, &op);
 }
 
 const peri_kind peri_ivf_sq_kind = {
@@ -164,9 +165,10 @@ const peri_kind peri_ivf_sq_kind = {
     .build_table = &build_table,
     .saved_table = &build_table,
     .sections = sections,
-    .memory = "n * (math.ceil(dim * bits / 8) + 4 + "
-              "(metric:match('euclidean') and 4 or 0)) + "
-              "n_lists * (4 * dim * (residual and 2 or 1) + 12) + 12 * dim",
+    .memory =
+        "n * (math.ceil(dim * bits / 8) + 4 + "
+        "(metric:match('euclidean') and 4 or 0)) + "
+        "n_lists * (4 * dim * ((residual and metric:match('euclidean')) and 2 or 1) + 12) + 12 * dim",
     .rowless = true,
     .build = ivf_sq_build,
     .adopt = ivf_sq_adopt,
@@ -174,7 +176,7 @@ const peri_kind peri_ivf_sq_kind = {
     .reach = peri_ivf_reach,
     .check_place = ivf_sq_check_place,
     .extend = ivf_sq_extend,
-    .remove = peri_ivf_codes_remove,
-    .pack = peri_ivf_codes_pack,
+    .remove = peri_code_scan_remove,
+    .pack = peri_code_scan_pack,
     .describe = peri_lists_describe,
 };

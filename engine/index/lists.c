@@ -94,6 +94,7 @@ typedef struct making {
     const peri_entries *entries; /* that come; NULL = none */
     const uint8_t *gone;         /* [old slots] 1 = removed; NULL = none */
     bool room;                   /* behind each list */
+    bool plain;                  /* parts are not interleaved: for files */
     size_t threads;
     const peri_control *control;
 
@@ -211,22 +212,37 @@ typedef struct move {
     size_t count;
 } move;
 
-static peri_status move_rows(const move *v, peri_matrix *rows, peri_matrix *into) {
+static bool is_interleaved(const peri_lists_layout *layout, size_t part) {
+    return (layout->interleaved >> part & 1) != 0;
+}
+
+static peri_status move_rows(const move *v, peri_matrix *rows, bool rows_interleaved,
+                             peri_matrix *into, bool into_interleaved) {
     peri_op_scatter op = { .kind = PERI_OP_SCATTER, .from = v->from, .to = v->to };
+    op.rows_interleaved = rows_interleaved;
+    op.out_interleaved = into_interleaved;
     op.rows = peri_matrix_view(rows);
     op.count = v->count;
     op.out = peri_matrix_view(into);
     return v->count == 0 ? PERI_OK : peri_lane_run(v->lane, (const peri_op *)&op);
 }
 
-/* One part of the new arena: old rows, then those that come. Either may be NULL. */
-static peri_status make_part(making *m, const move *stay, const move *come, peri_matrix *before,
-                             peri_matrix *coming, peri_matrix **out) {
+/* What one part of the new arena is made of: old rows, then those that come. Either may be NULL. */
+typedef struct part_rows {
+    peri_matrix *before, *coming;
+    bool interleaved; /* in memory */
+} part_rows;
+
+static peri_status make_part(making *m, const move *stay, const move *come, part_rows rows,
+                             peri_matrix **out) {
+    peri_matrix *before = rows.before, *coming = rows.coming;
+    bool into = rows.interleaved && !m->plain;
     peri_view view = peri_matrix_view(before != NULL ? before : coming);
     PERI_TRY(peri_matrix_create(m->next->context, (size_t)m->offsets[m->n_lists], view.cols,
                                 view.dtype, m->next->device->place, out));
-    peri_status status = before == NULL ? PERI_OK : move_rows(stay, before, *out);
-    if (status == PERI_OK && coming != NULL) status = move_rows(come, coming, *out);
+    peri_status status = PERI_OK;
+    if (before != NULL) status = move_rows(stay, before, rows.interleaved, *out, into);
+    if (status == PERI_OK && coming != NULL) status = move_rows(come, coming, false, *out, into);
     if (status == PERI_OK) return PERI_OK;
     peri_lane_wait(stay->lane, NULL); /* nothing may write into it any more */
     peri_matrix_release(*out);
@@ -239,14 +255,16 @@ static peri_matrix *section_of(const peri_index *index, const char *name) {
 
 static peri_status make_parts(making *m, const move *stay, const move *come) {
     peri_matrix *part, *slots;
-    PERI_TRY(make_part(m, stay, come, section_of(m->old, SLOTS), m->coming_slots, &part));
+    part_rows rows = { section_of(m->old, SLOTS), m->coming_slots, false };
+    PERI_TRY(make_part(m, stay, come, rows, &part));
     PERI_TRY(arena_create(part, m->staying + m->coming, &slots));
     PERI_TRY(peri_index_replace(m->next, SLOTS, slots));
     for (size_t i = 0; m->layout->parts[i] != NULL; i++) {
-        peri_matrix *before = section_of(m->old, m->layout->parts[i]);
-        peri_matrix *coming = m->entries == NULL ? NULL : m->entries->parts[i];
-        if (before == NULL && coming == NULL) continue;
-        PERI_TRY(make_part(m, stay, come, before, coming, &part));
+        rows.before = section_of(m->old, m->layout->parts[i]);
+        rows.coming = m->entries == NULL ? NULL : m->entries->parts[i];
+        rows.interleaved = is_interleaved(m->layout, i);
+        if (rows.before == NULL && rows.coming == NULL) continue;
+        PERI_TRY(make_part(m, stay, come, rows, &part));
         PERI_TRY(peri_index_replace(m->next, m->layout->parts[i], part));
     }
     return peri_lane_wait(stay->lane, m->control);
@@ -277,7 +295,7 @@ static peri_status make_arena(making *m) {
     PERI_GO(peri_lane_upload(lane, m->to_coming, m->coming, sizeof *m->to_coming, &come.to));
     PERI_GO(make_parts(m, &stay, &come));
     m->next->holes = m->next->removed;
-    m->next->loose = m->room;
+    m->next->loose = m->room || (m->layout->interleaved != 0 && !m->plain);
 done:
     if (lane != NULL) peri_lane_close(lane);
     return status;
@@ -316,6 +334,7 @@ static peri_status move_out(const peri_index *old, peri_index *next,
                  .entries = entries,
                  .gone = gone_of(old),
                  .room = entries != NULL,
+                 .plain = entries == NULL,
                  .n_lists = peri_matrix_view(peri_index_section(old, SIZES)).rows };
     if (entries != NULL) {
         m.threads = entries->threads;
@@ -344,14 +363,14 @@ static peri_status write_room(const peri_index *old, peri_index *next,
     peri_lane_follow(lane, m->control, m->threads);
     come.lane = lane;
     PERI_GO(peri_lane_upload(lane, m->to_coming, m->coming, sizeof *m->to_coming, &come.to));
-    PERI_GO(move_rows(&come, m->coming_slots, peri_index_section(old, SLOTS)));
+    PERI_GO(move_rows(&come, m->coming_slots, false, peri_index_section(old, SLOTS), false));
     PERI_GO(peri_index_share(next, old, OFFSETS));
     PERI_GO(peri_index_share(next, old, SLOTS));
     PERI_GO(add_host(next, SIZES, m->sizes, m->n_lists, PERI_U32));
     for (size_t i = 0; layout->parts[i] != NULL; i++) {
         peri_matrix *part = peri_index_section(old, layout->parts[i]);
         if (part == NULL) continue;
-        PERI_GO(move_rows(&come, m->entries->parts[i], part));
+        PERI_GO(move_rows(&come, m->entries->parts[i], false, part, is_interleaved(layout, i)));
         PERI_GO(peri_index_share(next, old, layout->parts[i]));
     }
     PERI_GO(peri_lane_wait(lane, m->control));
@@ -504,6 +523,37 @@ peri_status peri_lists_check(peri_index *index, const peri_lists_layout *layout,
 done:
     host_close(&h);
     return status;
+}
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+static peri_status interleave(peri_index *index, const char *name) {
+    peri_view view = peri_matrix_view(peri_index_section(index, name));
+    peri_matrix *mixed;
+    peri_lane *lane = NULL;
+    peri_status status;
+    PERI_TRY(
+        peri_matrix_create(index->context, view.rows, view.cols, view.dtype, view.place, &mixed));
+    peri_op_scatter op = { .kind = PERI_OP_SCATTER,
+                           .rows = view,
+                           .count = view.rows,
+                           .out = peri_matrix_view(mixed),
+                           .out_interleaved = true };
+    PERI_GO(peri_lane_acquire(index->device, &lane));
+    if (view.rows > 0) PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_wait(lane, NULL));
+done:
+    peri_lane_release(lane);
+    if (status == PERI_OK) return peri_index_replace(index, name, mixed);
+    peri_matrix_release(mixed);
+    return status;
+}
+
+peri_status peri_lists_interleave(peri_index *index, const peri_lists_layout *layout) {
+    for (size_t i = 0; layout->parts[i] != NULL; i++)
+        if (is_interleaved(layout, i)) PERI_TRY(interleave(index, layout->parts[i]));
+    index->loose = true;
+    return PERI_OK;
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */

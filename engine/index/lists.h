@@ -19,10 +19,11 @@
  * them. Slots stay as holes either way.
  *
  * Groups. A layout with group g > 1 has every list begin at a multiple of g, with capacity to a
- * multiple of g: for codes that are scanned in blocks of g entries, whose bytes a kind may order
- * within a block as it likes as long as an entry's bytes are its own (two entries in one byte would
- * be changed under a search that reads the other) and it moves blocks by operations of its own
- * where lists.c moves rows. */
+ * multiple of g: for codes that are scanned in blocks of g entries. Parts named interleaved have
+ * the bytes of the entries of a block mixed (PERI_CODES_GROUP, which is g then): an entry's bytes
+ * are its own all the same, so who extends never changes what a search reads. In files, and while
+ * an index moves to another place, their rows are plain: packing unmixes them, and who opens calls
+ * peri_lists_interleave. */
 #ifndef PERI_INDEX_LISTS_H
 #define PERI_INDEX_LISTS_H
 
@@ -33,6 +34,7 @@
 typedef struct peri_lists_layout {
     size_t group;                               /* 1, or a power of two: entries a block */
     const char *parts[PERI_LIST_PARTS_MAX + 1]; /* sections; ends with NULL */
+    unsigned interleaved;                       /* bit i: part i is, u8 */
 } peri_lists_layout;
 
 /* Rows that become entries; everything is at the index's place. */
@@ -65,6 +67,9 @@ peri_status peri_lists_pack(const peri_index *old, peri_index *next,
 /* Checks the sections of an index that was opened or moved: shapes, that no two entries share a
  * slot, that each slot alive has one. Sets index->holes. PERI_E_CORRUPT. */
 peri_status peri_lists_check(peri_index *index, const peri_lists_layout *layout, size_t n_lists);
+
+/* Mixes the parts that are to be interleaved, of an index that was opened or moved and checked. */
+peri_status peri_lists_interleave(peri_index *index, const peri_lists_layout *layout);
 
 /* The lists as operations take them. */
 peri_lists_view peri_lists_of(const peri_index *index);

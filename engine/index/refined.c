@@ -209,6 +209,9 @@ static peri_status check_refined(peri_searcher *inner, peri_matrix *rows) {
                          "rows: %zu x %zu %s given, allowed: %zu x %u of f32 f16 "
                          "i8 u8",
                          view.rows, view.cols, peri_dtype_name(view.dtype), count, inner->dim);
+    if (!peri_metric_takes(inner->metric, view.dtype))
+        return peri_fail(PERI_E_ARGUMENT, "rows: %s given, allowed under %s: u8",
+                         peri_dtype_name(view.dtype), peri_metric_name(inner->metric));
     return peri_matrix_check(rows, inner->metric == PERI_COSINE, "rows", 0, NULL);
 }
 

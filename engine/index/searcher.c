@@ -56,6 +56,9 @@ static peri_status check_queries(const peri_searcher *self, const peri_view *que
     if (queries->dtype > PERI_U8)
         return peri_fail(PERI_E_ARGUMENT, "queries: dtype %s given, allowed: f32 f16 i8 u8",
                          peri_dtype_name(queries->dtype));
+    if (self->metric == PERI_HAMMING && queries->dtype != PERI_U8)
+        return peri_fail(PERI_E_ARGUMENT, "queries: dtype %s given, allowed under hamming: u8",
+                         peri_dtype_name(queries->dtype));
     if (queries->cols != self->dim)
         return peri_fail(PERI_E_ARGUMENT, "queries: %zu columns given, the index has dim %u",
                          queries->cols, self->dim);

@@ -13,8 +13,7 @@
 #include "index/walk_codes.h"
 
 #define VAMANA_BUILD_PARAMS(X, S)                                                                  \
-    X(S, CHOICE, metric, 0, 0, 3, "sqeuclidean|euclidean|inner_product|cosine", NULL,              \
-      "what near means")                                                                           \
+    PERI_METRIC_PARAM(X, S)                                                                        \
     X(S, INT, graph_degree, 64, 1, 1024, NULL, NULL, "links of a row: R of the paper")             \
     X(S, INT, visited_size, 100, 1, 16384, NULL, NULL,                                             \
       "rows that a walk keeps while the graph is built, of which links are chosen: L")             \

@@ -18,6 +18,7 @@
 #include "core/append.h"
 #include "core/checked.h"
 #include "core/code.h"
+#include "core/distance.h"
 #include "core/half.h"
 #include "core/memory.h"
 #include "core/threads.h"
@@ -278,6 +279,7 @@ static peri_walk_codes choose(const peri_index *index) {
     size_t row_bytes = index->dim * peri_dtype_bytes(index->dtype);
     bool floats = index->dtype == PERI_F32 || index->dtype == PERI_F16;
     bool large = row_bytes >= ROW_BYTES_LEAST && index->rows >= BYTES_LEAST / row_bytes;
+    if (!peri_metric_by_products(index->metric)) return PERI_WALK_CODES_NONE;
     return floats && large && used_at(index->device) ? PERI_WALK_CODES_AUTO : PERI_WALK_CODES_NONE;
 }
 
@@ -320,6 +322,10 @@ peri_status peri_walk_codes_make(peri_index *index, int64_t *choice, size_t thre
         return peri_fail(PERI_E_ARGUMENT,
                          "option 'codes': 'sq8' given, allowed for rows of %s: none auto",
                          peri_dtype_name(index->dtype));
+    if (!peri_metric_by_products(index->metric))
+        return peri_fail(PERI_E_ARGUMENT,
+                         "option 'codes': 'sq8' given, allowed under %s: none auto",
+                         peri_metric_name(index->metric));
     return make_sq8(index, choice, threads, control);
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/checked.h"
 #include "core/memory.h"
+#include "core/numa.h"
 
 #define CHUNK_BYTES ((size_t)1 << 20)
 
@@ -30,6 +31,7 @@ peri_status peri_host_matrix_create(peri_context *context, size_t rows, size_t c
                          peri_dtype_name(dtype));
     host_block *block;
     PERI_TRY(peri_memory_acquire(context, bytes, 1, &block));
+    (void)peri_numa_spread(context, block, bytes);
     *block = (host_block){ context, bytes };
     peri_view view = { (char *)block + PERI_ALIGN, rows, cols, row_bytes, dtype, PERI_CPU };
     return peri_matrix_anchor(context, view, block_release, block, out);

@@ -41,7 +41,7 @@ peri_status peri_kmeans_gather(const peri_kmeans *asked, peri_matrix *rows, cons
     *out = NULL;
     PERI_GO(peri_context_device(context, view.place, &device));
     PERI_GO(peri_lane_acquire(device, &lane));
-    PERI_GO(peri_matrix_create(context, count, view.cols, view.dtype, view.place, out));
+    PERI_GO(peri_matrix_acquire(context, count, view.cols, view.dtype, view.place, out));
     op.out = peri_matrix_view(*out);
     peri_lane_follow(lane, control, asked->threads);
     PERI_GO(peri_lane_upload(lane, ids, count, sizeof *ids, &op.slots));

@@ -220,6 +220,10 @@ int lperi_kmeans(lua_State *L);
 /* The rows at `arg`: a matrix, or a table of rows. Leaves what it makes on the stack. */
 peri_status lperi_readrows(lua_State *L, int arg, peri_matrix **out);
 
+/* pairs.c */
+int lperi_pairwise(lua_State *L);
+int lperi_knn_graph(lua_State *L);
+
 /* quantizer.c; upvalue 1: the kind */
 int lperi_quantizer_train(lua_State *L);
 int lperi_quantizer_open(lua_State *L);

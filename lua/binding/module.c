@@ -105,7 +105,7 @@ static int stats(lua_State *L) {
     peri_status status = lperi_context(L, &context);
     if (status != PERI_OK) return lperi_result(L, status, 0);
     peri_context_stat(context, &now);
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     lua_pushinteger(L, (lua_Integer)now.bytes);
     lua_setfield(L, -2, "bytes");
     lua_pushinteger(L, (lua_Integer)now.bytes_peak);
@@ -118,6 +118,8 @@ static int stats(lua_State *L) {
     lua_setfield(L, -2, "acquired");
     lua_pushinteger(L, (lua_Integer)now.threads);
     lua_setfield(L, -2, "threads");
+    lua_pushinteger(L, (lua_Integer)now.numa_nodes);
+    lua_setfield(L, -2, "numa_nodes");
     return 1;
 }
 
@@ -308,6 +310,8 @@ static const luaL_Reg functions[] = {
     { "hits", lperi_hits_new },
     { "recall", lperi_recall },
     { "kmeans", lperi_kmeans },
+    { "pairwise", lperi_pairwise },
+    { "knn_graph", lperi_knn_graph },
     { "params", lperi_params },
     { NULL, NULL },
 };
@@ -331,6 +335,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "filter");
     add_kind(L, "flat", true);
     add_kind(L, "ivf_flat", true);
+    add_kind(L, "ivf_pq", true);
     add_kind(L, "ivf_sq", true);
     add_kind(L, "ivf_rabitq", true);
     add_kind(L, "cagra", true);

@@ -10,9 +10,10 @@
 
 #define NAME_LENGTH_MAX 47
 
-static const char *const kinds[] = { "flat",   "ivf_flat", "ivf_sq",  "ivf_rabitq", "cagra", "hnsw",
-                                     "vamana", "filtered", "refined", "kmeans",     "pq",    "opq",
-                                     "sq",     "binary",   "rabitq",  NULL };
+static const char *const kinds[] = { "flat",   "ivf_flat",  "ivf_pq", "ivf_sq",   "ivf_rabitq",
+                                     "cagra",  "hnsw",      "vamana", "filtered", "refined",
+                                     "kmeans", "pq",        "opq",    "sq",       "binary",
+                                     "rabitq", "knn_graph", NULL };
 
 static bool in_list(const char *const *list, const char *key) {
     for (size_t i = 0; list[i] != NULL; i++)

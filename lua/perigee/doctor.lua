@@ -28,12 +28,22 @@ local function device_line(device)
   return "  " .. table.concat(words, "; ")
 end
 
+---@param memory perigee.Stats
+local function numa_line(memory)
+  if memory.numa_nodes > 1 then
+    return ("%d NUMA nodes: threads are kept on a node each, large matrices spread over all")
+      :format(memory.numa_nodes)
+  end
+  return "1 NUMA node: threads are not pinned"
+end
+
 local function report_text(report)
   local lines = {
     ("Perigee %s, %s"):format(report.version, report.lua),
     ("%d threads, %s held (at most so far %s), limit %s"):format(report.memory.threads,
       M.bytes(report.memory.bytes), M.bytes(report.memory.bytes_peak),
       report.memory.bytes_limit > 0 and M.bytes(report.memory.bytes_limit) or "none"),
+    numa_line(report.memory),
     "places",
   }
   for _, device in ipairs(report.devices) do

@@ -66,6 +66,13 @@ M.entries = {
   { name = "pg.ivf_flat.defaults", call = "pg.ivf_flat.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_pq.build", call = "pg.ivf_pq.build(rows[, options]) -> Searcher",
+    text = "Rows as short codes in lists by their nearest centroid: the least memory. A search "
+      .. "compares codes; index:refined(rows) re-ranks.",
+    options = BUILD, params = { "ivf_pq", "build" } },
+  { name = "pg.ivf_pq.defaults", call = "pg.ivf_pq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.ivf_sq.build", call = "pg.ivf_sq.build(rows[, options]) -> Searcher",
     text = "Lists of scalar-quantized rows, 8 or 4 bits a column; distances are approximate. Every "
       .. "metric. For f16 in the lists, give rows of f16 to ivf_flat.",
@@ -104,6 +111,9 @@ M.entries = {
       { "metric", "of an hnswlib file, which does not say" },
       { "dtype", "of an hnswlib file: f32 (default) or u8" },
       { "rows", "the matrix of an index that was saved with dataset = false" }, PROGRESS } },
+  { name = "pg.factory", call = "pg.factory(string) -> Builder",
+    text = "Reads an index string of FAISS, such as \"IVF1024,Flat\", \"HNSW32\" or "
+      .. "\"IVF1024,PQ16,RFlat\"." },
   -- quantizers
   { name = "pg.pq.train", call = "pg.pq.train(rows[, options]) -> Quantizer",
     text = "Product quantization: each piece of a row is coded by the nearest of 2^pq_bits "
@@ -156,6 +166,16 @@ M.entries = {
     options = { { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
       { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
     params = { "kmeans", "train" } },
+  -- rows against rows
+  { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
+    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], there.",
+    options = { { "metric", "sqeuclidean (default), euclidean, inner_product, cosine, l1, hamming" },
+      THREADS, PROGRESS } },
+  { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
+    text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "
+      .. "more.",
+    options = { { "place", "where it is made and stays; where the rows are when left out" },
+      THREADS, PROGRESS }, params = { "knn_graph", "build" } },
   -- measuring
   { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
     text = "The share of the true neighbours that were found: by value when both sides carry "
@@ -260,6 +280,10 @@ M.entries = {
     text = "n_clusters, dim, metric, place, inertia, iterations, trained_rows, smallest, largest, "
       .. "repaired." },
   { name = "Clusters:close", call = "c:close()", text = "Gives up its matrices." },
+  -- Builder
+  { name = "Builder:build", call = "b:build(rows[, options]) -> Searcher",
+    text = "Builds it. Options: those of the kind's build that the string does not say, and ratio "
+      .. "where it refines." },
   -- Filter
   { name = "Filter:count", call = "f:count([n]) -> integer",
     text = "How many of n rows pass; n as given when it was made, if left out." },
@@ -270,9 +294,13 @@ M.entries = {
   { name = "Filter:close", call = "f:close()", text = "Gives up the handle; it closes once only." },
 }
 
+-- The types that are made in Lua, by their modules.
+local MADE_HERE <const> = { Clusters = "perigee.kmeans", Builder = "perigee.factory" }
+
 local TYPES <const> = {
   Clusters = "What k-means found. Fields: centroids, labels, distances, sizes, inertia, metric, "
     .. "smallest, largest, trained_rows, iterations, repaired.",
+  Builder = "What an index string stands for. Fields: text, kind, options, refine.",
   Matrix = "Rows somewhere. Fields: rows, cols, dtype, place. #m is the number of rows.",
   Searcher = "What answers queries. Fields: kind, rows, dim, metric, dtype, place.",
   Quantizer = "Rows to short codes and back. Fields: kind, dim, row_bytes.",
@@ -312,7 +340,9 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "ivf_flat", "ivf_sq", "ivf_rabitq", "cagra", "hnsw", "vamana", "refined" }
+local SEARCHED <const> = {
+  "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra", "hnsw", "vamana", "refined",
+}
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }
@@ -343,7 +373,7 @@ end
 local function value_of(name)
   local word, method = name:match "^(%u%w+):([%w_]+)$"
   if word then
-    return (core[word] or require "perigee.kmeans".methods)[method]
+    return (core[word] or require(MADE_HERE[word]).methods)[method]
   end
   local value = require "perigee"
   for key in name:gmatch "[^.]+" do
@@ -433,9 +463,13 @@ function M.text(value)
   elseif type(value) == "function" then
     local entry = entry_of(value)
     return entry and entry_text(entry) or "no help on this function: it is not of Perigee"
-  elseif require "perigee.kmeans".is(value) then
-    return by_name "Clusters"
-  elseif type(value) == "table" then
+  end
+  for word, module in pairs(MADE_HERE) do
+    if require(module).is(value) then
+      return by_name(word)
+    end
+  end
+  if type(value) == "table" then
     local name = table_name(value)
     if name and TYPES[name] then
       return by_name(name)

@@ -20,18 +20,26 @@ local pg = {
   filter = core.filter,
   flat = core.flat,
   ivf_flat = core.ivf_flat,
+  ivf_pq = core.ivf_pq,
   ivf_sq = core.ivf_sq,
   ivf_rabitq = core.ivf_rabitq,
   cagra = core.cagra,
   hnsw = core.hnsw,
   vamana = core.vamana,
   kmeans = core.kmeans,
+  pairwise = core.pairwise,
+  knn_graph = core.knn_graph,
   pq = core.pq,
   opq = core.opq,
   sq = core.sq,
   binary = core.binary,
   rabitq = core.rabitq,
 }
+
+---A builder of what an index string of FAISS stands for.
+function pg.factory(text)
+  return require "perigee.factory".read(text)
+end
 
 ---Recall of what was found against the truth.
 function pg.recall(...)

@@ -4,7 +4,7 @@
 
 ---A dtype: "f32" "f16" "i8" "u8" for vectors, "i64" "i32" "u32" for ids.
 ---@alias perigee.Dtype "f32"|"f16"|"i8"|"u8"|"i32"|"u32"|"i64"
----@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"
+---@alias perigee.Metric "sqeuclidean"|"euclidean"|"inner_product"|"cosine"|"l1"|"hamming"
 ---The code that follows nil and a message.
 ---@alias perigee.Code
 ---| "invalid" | "io" | "corrupt" | "memory" | "device" | "unsupported" | "interrupted"
@@ -18,6 +18,7 @@
 ---@field version string
 ---@field flat perigee.Flat
 ---@field ivf_flat perigee.IvfFlat
+---@field ivf_pq perigee.IvfPq
 ---@field ivf_sq perigee.IvfSq
 ---@field ivf_rabitq perigee.IvfRabitq
 ---@field cagra perigee.Cagra
@@ -41,6 +42,7 @@ function pg.configure(options) end
 ---@field bytes_limit integer  0: none
 ---@field blocks integer
 ---@field acquired integer  allocations ever made
+---@field numa_nodes integer  memory nodes; with more than one, threads are kept on a node each
 ---@field threads integer
 
 ---@return perigee.Stats
@@ -215,6 +217,25 @@ function ivf_flat.build(rows, options) end
 ---@param verb "build"|"search"|nil
 ---@return table<string, any> values, table<string, string> rules
 function ivf_flat.defaults(verb) end
+
+---@class perigee.IvfPqBuild: perigee.IvfBuild
+---@field pq_bits integer?
+---@field pq_dim integer?
+---@field codebook_kind "per_subspace"|"per_cluster"|nil
+---@field residual boolean?
+---@field force_random_rotation boolean?
+---@field opq boolean?
+---@field max_train_points_per_pq_code integer?
+---@class perigee.IvfPq
+local ivf_pq = {}
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfPqBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_pq.build(rows, options) end
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_pq.defaults(verb) end
 
 ---@class perigee.IvfSqBuild: perigee.IvfBuild
 ---@field bits integer?
@@ -570,7 +591,8 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
----@field n_probes integer?  ivf_flat ivf_sq ivf_rabitq
+---@field n_probes integer?  ivf_flat ivf_pq ivf_sq ivf_rabitq
+---@field lut_dtype "f32"|"f16"|"u8"|nil  ivf_pq
 ---@field itopk_size integer?  cagra vamana
 ---@field search_width integer?  cagra vamana
 ---@field max_iterations integer?  cagra

@@ -44,9 +44,9 @@ class Faiss : public peer::Engine {
         std::unique_ptr<faiss::Index> &index = indexes[asked.text("name")];
         index.reset();
         const double began = peer::now();
-        index.reset(faiss::index_factory(
-            static_cast<int>(task.base.dim), asked.text("factory").c_str(),
-            task.products ? faiss::METRIC_INNER_PRODUCT : faiss::METRIC_L2));
+        index.reset(
+            faiss::index_factory(static_cast<int>(task.base.dim), asked.text("factory").c_str(),
+                                 task.products ? faiss::METRIC_INNER_PRODUCT : faiss::METRIC_L2));
         index->train(count, task.base.values.data());
         index->add(count, task.base.values.data());
         const double seconds = peer::now() - began;

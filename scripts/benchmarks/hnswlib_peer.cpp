@@ -52,7 +52,8 @@ peer::Built Hnswlib<Element, Distance>::build(const peer::Words &asked) {
     index = std::make_unique<Index>(&space, task.base.count, asked.count("M"),
                                     asked.count("ef_construction"));
     index->addPoint(base.data(), 0);
-#pragma omp parallel for schedule(dynamic, 16) num_threads(static_cast<int>(asked.count("threads")))
+#pragma omp parallel for schedule(dynamic, 16)                                                     \
+    num_threads(static_cast <int>(asked.count("threads")))
     for (int64_t row = 1; row < count; row++)
         index->addPoint(base.data() + static_cast<size_t>(row) * dim, static_cast<size_t>(row));
     const double seconds = peer::now() - began;

@@ -10,7 +10,7 @@ local sets = require "sets"
 local M = {}
 
 local CODES_SHARE <const> = 0.97   -- of the recall that codes can reach, to compare them at
-local RECALL_SLACK <const> = 0.002 -- what a build's recall may be below the peer's: noise
+local RECALL_SLACK <const> = 0.001 -- what a build's recall may be below the peer's: noise
 local GRID_SECONDS <const> = 0.1   -- of a measurement that only chooses a parameter
 
 ---@class bench.Run
@@ -207,51 +207,74 @@ end
 
 -- ---- builds -------------------------------------------------------------------------------------
 
-local function timed_build(run, part, subject, build)
+local function timed_build(run, subject, build, at)
   local built, why = build_index(run, subject, build)
   if not built then
     return nil, why
   end
-  local recall = ask_search(run, subject, { build = build,
-    words = { [subject.knob] = part.at } }).recall
+  local recall = ask_search(run, subject, { build = build, words = { [subject.knob] = at } }).recall
   return { seconds = built.seconds, bytes = built.bytes, recall = recall }
 end
 
 -- The cheapest build of the ladder with the recall, or the last; what it took comes with it.
-local function climb(run, part, subject, recall)
-  for i, step in ipairs(subject.ladder or { {} }) do
+local function climb(run, subject, at, recall)
+  for i, step in ipairs(subject.ladder) do
     local build = words.join(subject.build, step)
-    local told, why = timed_build(run, part, subject, build)
+    local told, why = timed_build(run, subject, build, at)
     if not told then
       return nil, nil, why
-    elseif i == #(subject.ladder or { {} }) or told.recall >= recall - RECALL_SLACK then
+    elseif i == #subject.ladder or told.recall >= recall - RECALL_SLACK then
       return build, told
     end
   end
 end
 
-local function build_part(run, part, subjects)
-  local chosen, recall = {}, 0
-  local function emit(subject, told, round)
-    run.emit(row_of(run, part, subject, words.join(told, { threads = run.options.build_threads,
-      k = 10, round = round, parameters = build_text(chosen[subject]) })))
+-- The peer's build: where it reaches the target, and its recall there.
+local function lead(run, part)
+  for _, subject in ipairs(part.subjects) do
+    local built = subject.engine == part.peer and build_index(run, subject, subject.build)
+    if built then
+      local at = smallest_knob(run, subject, 10, part.target, {})
+      local recall = recall_at(run, subject, 10, { [subject.knob] = at })
+      return { subject = subject, at = at,
+        told = { seconds = built.seconds, bytes = built.bytes, recall = recall } }
+    end
   end
-  for _, subject in ipairs(subjects) do
-    local build, told, why = climb(run, part, subject, recall)
-    if build then
-      chosen[subject] = build
-      recall = subject.engine == part.peer and told.recall or recall
-      emit(subject, told, 1)
+end
+
+-- The builds that are measured, with what the first of each took.
+local function choose_builds(run, part, leader)
+  local chosen = {}
+  for _, subject in ipairs(part.subjects) do
+    local build, told, why = subject.build, leader.told, nil
+    if subject.ladder then
+      build, told, why = climb(run, subject, leader.at, leader.told.recall)
+    elseif subject ~= leader.subject then
+      told, why = timed_build(run, subject, build, leader.at)
+    end
+    if told then
+      chosen[#chosen + 1] = { subject = subject, build = build, told = told }
     else
       run.left_out(subject, why)
     end
   end
-  for round = 2, run.options.builds do
-    for i = 1, #subjects do
-      local subject = subjects[round % 2 == 1 and i or #subjects + 1 - i]
-      if chosen[subject] then
-        emit(subject, assert(timed_build(run, part, subject, chosen[subject])), round)
-      end
+  return chosen
+end
+
+local function build_part(run, part)
+  local leader = lead(run, part)
+  if not leader then
+    return run.left_out({ engine = part.word }, "there is no " .. part.peer .. " to compare with")
+  end
+  local chosen = choose_builds(run, part, leader)
+  for round = 1, run.options.builds do
+    for i = 1, #chosen do
+      local one = chosen[round % 2 == 1 and i or #chosen + 1 - i]
+      local told = round == 1 and one.told
+        or assert(timed_build(run, one.subject, one.build, leader.at))
+      run.emit(row_of(run, part, one.subject, words.join(told, { k = 10, round = round,
+        threads = run.options.build_threads, target = part.target,
+        parameters = ("%s, %s=%d"):format(build_text(one.build), one.subject.knob, leader.at) })))
     end
   end
 end
@@ -294,7 +317,7 @@ function M.run(set, parts, options)
   end })
   for _, part in ipairs(parts) do
     if part.builds then
-      build_part(run, part, part.subjects)
+      build_part(run, part)
     else
       search_part(run, part, usable_subjects(run, part))
     end

@@ -224,9 +224,8 @@ inline std::string answer(Engine &engine, const Words &asked) {
     const int threads = static_cast<int>(asked.count("threads"));
     Found found(engine.task.queries.count, k);
     engine.prepare(asked);
-    out << "qps=" << rate(engine.task, asked.number("seconds"), [&] {
-        engine.search(k, threads, found);
-    });
+    out << "qps="
+        << rate(engine.task, asked.number("seconds"), [&] { engine.search(k, threads, found); });
     if (k <= engine.task.truth.dim) out << "\trecall=" << recall(engine.task, found);
     return out.str();
 }
@@ -245,6 +244,6 @@ inline void converse(Engine &engine) {
     }
 }
 
-}
+} // namespace peer
 
 #endif

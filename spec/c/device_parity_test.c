@@ -10,6 +10,7 @@
 #include "parity_code_scan.h"
 #include "parity_codes.h"
 #include "parity_lists.h"
+#include "parity_pq.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
 
@@ -589,7 +590,7 @@ static void check_graph(pair *t, peri_dtype dtype, peri_metric metric, size_t ro
     check_links(t, &c, &knn, degree, degree);
     peri_codes_view codes = { .low = NULL };
     check_search(t, &c, wanted, kept, &codes);
-    if (dtype == PERI_F32 || dtype == PERI_F16) {
+    if ((dtype == PERI_F32 || dtype == PERI_F16) && peri_metric_by_products(metric)) {
         codes = test_codes(&c.rows, metric, c.lengths);
         check_search(t, &c, wanted, kept, &codes);
         test_codes_free(&codes);
@@ -634,7 +635,8 @@ static void sweep_knn(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
             for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-                for (int coarse = 0; coarse < 2; coarse++)
+                for (int coarse = 0; coarse < 2 && peri_metric_takes(metrics[m], dtypes[a]);
+                     coarse++)
                     check_knn(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
                               shapes[s].cols, shapes[s].k, shapes[s].filters, coarse != 0);
     for (size_t a = 0; a < TEST_DTYPES; a++) {
@@ -652,6 +654,7 @@ static void sweep_knn(pair *t) {
 static void sweep_refine(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++) {
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
+            if (!peri_metric_takes(metrics[m], dtypes[a])) continue;
             check_refine(t, dtypes[a], metrics[m], 3, 20, 33, 7, 0);
             check_refine(t, dtypes[a], metrics[m], 3, 20, 33, 7, 3);
             check_refine(t, dtypes[a], metrics[m], 5, 100, 2, 150, 60);
@@ -664,7 +667,9 @@ static void sweep_refine(pair *t) {
 static void sweep_graphs(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
-            check_graph(t, dtypes[a], metrics[m], 60 + 10 * m, 5 + 30 * a, 8 + m, (uint32_t)m);
+            if (peri_metric_takes(metrics[m], dtypes[a]))
+                check_graph(t, dtypes[a], metrics[m], 60 + 10 * m, 5 + 30 * a, 8 + m,
+                            (uint32_t)(m % 4));
     if (!t->small) check_graph(t, PERI_F32, PERI_SQEUCLIDEAN, 2000, 24, 32, 4);
 }
 
@@ -683,6 +688,7 @@ int main(void) {
     sweep_rows(&t);
     sweep_knn(&t);
     sweep_lists(&t);
+    sweep_pq(&t);
     sweep_code_scan(&t);
     sweep_clusters(&t);
     sweep_codes(&t);

@@ -168,6 +168,28 @@ static void check_code_meaning(peri_metric metric) {
     free(rows.data);
 }
 
+/* By hand: l1 of floats and bytes, bits that differ. */
+static void check_others(void) {
+    const float a[] = { 1, -2, 0.5f }, b[] = { -1, 3, 0.25f };
+    const uint8_t x[] = { 0xFF, 0x0F, 200 }, y[] = { 0x00, 0xF0, 201 };
+    const int8_t s[] = { -128, 127 }, u[] = { 127, -128 };
+    float value = peri_canonical_distance(PERI_L1, PERI_F32, a, b, 3, 0, 0);
+    CHECK(value == 7.25f, "l1 of floats is %g", (double)value);
+    value = peri_canonical_distance(PERI_L1, PERI_U8, x, y, 3, 0, 0);
+    CHECK(value == 255 + 225 + 1, "l1 of u8 is %g", (double)value);
+    value = peri_canonical_distance(PERI_L1, PERI_I8, s, u, 2, 0, 0);
+    CHECK(value == 510, "l1 of i8 is %g", (double)value);
+    value = peri_canonical_distance(PERI_HAMMING, PERI_U8, x, y, 3, 0, 0);
+    CHECK(value == 8 + 8 + 1, "hamming is %g", (double)value);
+}
+
+static void check_others_at_all_dims(size_t dim) {
+    for (int m = 0; m < TEST_OTHER_METRICS; m++)
+        for (int dtype = 0; dtype < TEST_DTYPES; dtype++)
+            if (peri_metric_takes(test_other_metrics[m], (peri_dtype)dtype))
+                check_random((peri_dtype)dtype, test_other_metrics[m], dim);
+}
+
 static void check_report(void) {
     float values[] = { 4.0f, -0.0f, INFINITY }, squared[] = { 4.0f, 2.0f, INFINITY };
     peri_metric_report(PERI_INNER_PRODUCT, values, 3);
@@ -178,7 +200,9 @@ static void check_report(void) {
     CHECK(squared[0] == 2.0f && squared[1] == sqrtf(2.0f) && isinf(squared[2]), "euclidean");
     peri_metric_report(PERI_SQEUCLIDEAN, squared, 3);
     peri_metric_report(PERI_COSINE, squared, 3);
-    CHECK(squared[0] == 2.0f, "squared L2 and cosine report as they are");
+    peri_metric_report(PERI_L1, squared, 3);
+    peri_metric_report(PERI_HAMMING, squared, 3);
+    CHECK(squared[0] == 2.0f && isinf(squared[2]), "the others report as they are");
 }
 
 int main(void) {
@@ -207,6 +231,15 @@ int main(void) {
         check_codes(test_metrics[m], PERI_DIM_MAX, true);
         check_codes(test_metrics[m], 4095, false);
     }
+    for (size_t dim = 1; dim <= 130; dim++) check_others_at_all_dims(dim);
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) check_others_at_all_dims(large[i]);
+    check_extremes(PERI_I8, PERI_L1, PERI_DIM_MAX);
+    check_extremes(PERI_U8, PERI_L1, PERI_DIM_MAX);
+    check_extremes(PERI_U8, PERI_L1, 77);
+    check_extremes(PERI_U8, PERI_HAMMING, PERI_DIM_MAX);
+    check_strange(PERI_L1, 31);
+    check_strange(PERI_L1, 105);
+    check_others();
     check_code_meaning(PERI_SQEUCLIDEAN);
     check_code_meaning(PERI_INNER_PRODUCT);
     check_report();

@@ -364,6 +364,7 @@ static void check_batches(peri_op_graph_search *op) {
 /* The same walks by codes of the rows. */
 static void compare_coded(peri_op_graph_search *op, const char *what) {
     if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16) return;
+    if (!peri_metric_by_products(op->metric)) return;
     op->codes = test_codes(&op->rows, op->metric, op->lengths);
     compare_searches(op, what);
     op->rerank = 12;
@@ -425,6 +426,11 @@ static void check_every_kind(void) {
         for (size_t metric = 0; metric < TEST_METRICS; metric++)
             for (int kind = 0; kind < DATA_KINDS; kind++)
                 check_case((data_kind)kind, (peri_dtype)dtype, test_metrics[metric], 240, 20);
+    for (int dtype = 0; dtype < TEST_DTYPES; dtype++)
+        for (int m = 0; m < TEST_OTHER_METRICS; m++)
+            if (peri_metric_takes(test_other_metrics[m], (peri_dtype)dtype))
+                check_case(dtype % 2 == 0 ? RANDOM : CLUSTERED, (peri_dtype)dtype,
+                           test_other_metrics[m], 240, 20);
 }
 
 static void check_sizes(void) {

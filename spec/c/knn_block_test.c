@@ -182,15 +182,18 @@ static void check_kernels(const peri_block_kernels *k, const char *name) {
 }
 
 int main(void) {
-#if defined(__x86_64__)
     const struct {
         const char *name;
         const peri_block_kernels *kernels;
         bool present;
     } sets[] = {
+#if defined(__x86_64__)
         { "avx2", &peri_block_avx2, peri_isa_present(PERI_ISA_AVX2) },
         { "avxvnni", &peri_block_avxvnni, peri_block_has_avxvnni() },
         { "avx512", &peri_block_avx512, peri_isa_present(PERI_ISA_AVX512) },
+#elif defined(__aarch64__)
+        { "neon", &peri_block_neon, peri_isa_present(PERI_ISA_NEON) },
+#endif
     };
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (sets[i].present)
@@ -198,8 +201,5 @@ int main(void) {
         else
             check_skip(sets[i].name, "this CPU lacks it");
     }
-#else
-    check_skip("kernels of the coarse pass", "this CPU has none");
-#endif
     return check_done();
 }

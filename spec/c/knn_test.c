@@ -319,6 +319,13 @@ int main(void) {
         }
     }
     check_limits();
+    for (int dtype = 0; dtype < TEST_DTYPES; dtype++)
+        for (int m = 0; m < TEST_OTHER_METRICS; m++)
+            if (peri_metric_takes(test_other_metrics[m], (peri_dtype)dtype)) {
+                check_counts_of_rows((peri_dtype)dtype, test_other_metrics[m]);
+                check_batches((peri_dtype)dtype, test_other_metrics[m]);
+                check_filters((peri_dtype)dtype, test_other_metrics[m]);
+            }
     for (int m = 0; m < TEST_METRICS; m++) {
         check_extremes(PERI_I8, test_metrics[m]);
         check_extremes(PERI_U8, test_metrics[m]);

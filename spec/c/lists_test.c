@@ -191,7 +191,7 @@ static void rooms_are_used(void) {
 
 /* ---- groups -------------------------------------------------------------------------------- */
 
-static const peri_lists_layout grouped = { 32, { "list_rows", NULL } };
+static const peri_lists_layout grouped = { .group = 32, .parts = { "list_rows", NULL } };
 
 static peri_matrix *make_labels(size_t count, uint64_t seed) {
     peri_matrix *labels;

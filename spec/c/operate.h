@@ -22,6 +22,9 @@
     3 /* euclidean is squared L2 inside; the report differs, and has its own test */
 
 static const peri_metric test_metrics[] = { PERI_SQEUCLIDEAN, PERI_INNER_PRODUCT, PERI_COSINE };
+/* Those that no pass of matrix multiplication bounds; hamming is of u8 rows. */
+static const peri_metric test_other_metrics[] = { PERI_L1, PERI_HAMMING };
+#define TEST_OTHER_METRICS 2
 
 /* A block of its own, 64-byte aligned when its size is a multiple of 64. */
 static inline void *test_new(size_t count, size_t size) {

@@ -13,8 +13,9 @@ typedef struct pair {
 } pair;
 
 static const peri_dtype dtypes[TEST_DTYPES] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
-static const peri_metric metrics[PERI_METRIC_COUNT] = { PERI_SQEUCLIDEAN, PERI_EUCLIDEAN,
-                                                        PERI_INNER_PRODUCT, PERI_COSINE };
+static const peri_metric metrics[PERI_METRIC_COUNT] = {
+    PERI_SQEUCLIDEAN, PERI_EUCLIDEAN, PERI_INNER_PRODUCT, PERI_COSINE, PERI_L1, PERI_HAMMING
+};
 
 /* Whether a run at the tested place went on; a refusal is skipped, once for each reason. */
 static inline bool went(pair *t, peri_op_kind kind, const char *name, peri_status status) {

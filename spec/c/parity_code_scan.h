@@ -74,6 +74,7 @@ static inline void compare_code_scan(pair *t, const code_case *c) {
         CHECK(memcmp(wanted_visited, found_visited, q * sizeof *found_visited) == 0,
               "code_scan by %s: %u bits, %zu lists, %zu probes: entries looked at differ",
               peri_isa_name((peri_isa)isa), c->bits, c->l.lists.n_lists, c->l.n_probes);
+        place_clear(&t->tested);
         if (t->tested.device->place.kind == PERI_PLACE_CUDA) break;
     }
     peri_isa_force(PERI_ISA_COUNT);
@@ -139,7 +140,7 @@ static inline void sweep_code_scan(pair *t) {
     };
     unsigned how = 0;
     for (uint32_t bits = 1; bits <= PERI_CODE_BITS_MAX; bits++)
-        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
+        for (size_t m = 0; m <= PERI_COSINE; m++)
             for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
                 check_code_scan(t, metrics[m], &shapes[s], bits, how++ * 7 % 32);
     if (t->small) return;

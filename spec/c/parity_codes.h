@@ -12,6 +12,7 @@ typedef struct rotate_case {
     uint32_t *labels;
     size_t out;
     bool turned, centered, labelled;
+    float *lengths; /* NULL = none */
 } rotate_case;
 
 static inline peri_status rotate_at(place *p, const rotate_case *c, float *result) {
@@ -20,6 +21,7 @@ static inline peri_status rotate_at(place *p, const rotate_case *c, float *resul
     if (c->turned) op.rotation = place_put_view(p, &c->matrix).data;
     if (c->centered) op.centroids = place_put_view(p, &c->centroids).data;
     if (c->labelled) op.labels = place_put(p, c->labels, c->rows.rows * sizeof *c->labels);
+    op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.out = (peri_view){ place_room(p, bytes),    c->rows.rows, c->out,
                           c->out * sizeof *result, PERI_F32,     p->device->place };
     peri_status status = place_run(p, &op);
@@ -36,6 +38,7 @@ static inline void check_rotate(pair *t, peri_dtype dtype, size_t rows, size_t d
     c.centroids = test_matrix(PERI_F32, 3, dim, 0, 7);
     c.labels = test_new(rows, sizeof *c.labels);
     for (size_t i = 0; i < rows; i++) c.labels[i] = peri_random_below(8, i, 3);
+    if (how & 8) c.lengths = test_lengths(&c.rows);
     size_t count = rows * c.out, at = 0;
     float *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
     place_must(rotate_at(&t->ref, &c, wanted), "ref rotate");
@@ -48,6 +51,7 @@ static inline void check_rotate(pair *t, peri_dtype dtype, size_t rows, size_t d
     free(c.matrix.data);
     free(c.centroids.data);
     free(c.labels);
+    free(c.lengths);
     free(wanted);
     free(found);
 }
@@ -103,7 +107,7 @@ static inline void check_encode(pair *t, size_t rows, uint32_t pq_dim, uint32_t 
 static inline void sweep_codes(pair *t) {
     static const size_t dims[] = { 1, 31, 32, 33, 130 };
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
-        for (unsigned how = 0; how < 8; how++)
+        for (unsigned how = 0; how < 16; how++)
             check_rotate(t, (peri_dtype)((d + how) % 4), how == 0 ? 1 : 70, dims[d], how);
     for (uint32_t bits = 1; bits <= 8; bits++)
         for (uint32_t len = 1; len < 10; len += 1 + len / 3) {

@@ -10,6 +10,7 @@
 #include "backend/cpu/assign_plan.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/workers.h"
+#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
@@ -28,6 +29,8 @@ static peri_assign_tile_fn tile_chosen(void) {
 #if defined(__x86_64__)
     case PERI_ISA_AVX512: return peri_assign_tile_avx512;
     case PERI_ISA_AVX2: return peri_assign_tile_avx2;
+#elif defined(__aarch64__)
+    case PERI_ISA_NEON: return peri_assign_tile_neon;
 #endif
     default: return NULL;
     }
@@ -184,7 +187,8 @@ peri_status peri_cpu_assign(peri_stream *stream, const peri_op_assign *op, void 
     peri_loop loop = { "assign", products < ALONE_PRODUCTS ? 1 : stream->threads, stream->control };
     job.kernels = peri_block_chosen();
     job.tile = tile_chosen();
-    if (job.kernels != NULL && job.tile != NULL && op->centroids.rows >= COARSE_CENTROIDS_LEAST)
+    if (job.kernels != NULL && job.tile != NULL && op->centroids.rows >= COARSE_CENTROIDS_LEAST &&
+        peri_metric_by_products(op->metric))
         return run_coarse(&job, stream->device->context, loop);
     span s = { &job, peri_max_size(1, DIRECT_PRODUCTS / row_products), 0, 0 };
     return peri_parallel(stream->device->context, &loop, peri_ceil_div(op->rows.rows, s.rows),

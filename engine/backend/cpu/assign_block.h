@@ -24,5 +24,7 @@ void peri_assign_tile_avx2(const float *panel, const float *tile, const float *s
                            uint32_t first, const peri_assign_best *at);
 void peri_assign_tile_avx512(const float *panel, const float *tile, const float *start,
                              uint32_t dim, uint32_t first, const peri_assign_best *at);
+void peri_assign_tile_neon(const float *panel, const float *tile, const float *start, uint32_t dim,
+                           uint32_t first, const peri_assign_best *at);
 
 #endif

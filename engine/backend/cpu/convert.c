@@ -18,6 +18,11 @@ void peri_widen(const uint16_t *in, size_t count, float *out) {
         peri_widen_avx2(in, count, out);
         return;
     }
+#elif defined(__aarch64__)
+    if (peri_isa_chosen() == PERI_ISA_NEON) {
+        peri_widen_neon(in, count, out);
+        return;
+    }
 #endif
     for (size_t i = 0; i < count; i++) out[i] = peri_half_to_float(in[i]);
 }
@@ -26,6 +31,11 @@ void peri_narrow(const float *in, size_t count, uint16_t *out) {
 #if defined(__x86_64__)
     if (peri_isa_chosen() != PERI_ISA_SCALAR) {
         peri_narrow_avx2(in, count, out);
+        return;
+    }
+#elif defined(__aarch64__)
+    if (peri_isa_chosen() == PERI_ISA_NEON) {
+        peri_narrow_neon(in, count, out);
         return;
     }
 #endif

@@ -9,7 +9,7 @@ size_t peri_ranks_avx512(const uint16_t *ranks, const uint32_t *slots, size_t co
     const __m512i low = _mm512_set1_epi32(0xFFFF), bar = _mm512_set1_epi32((int)least);
     size_t found = 0;
     for (size_t i = 0; i < count; i += 16) {
-        __mmask16 mask = count - i >= 16 ? 0xFFFF : (__mmask16)((1u << (count - i)) - 1);
+        __mmask16 mask = (__mmask16)(count - i >= 16 ? 0xFFFFu : (1u << (count - i)) - 1);
         __m512i at = _mm512_maskz_loadu_epi32(mask, slots + i);
         __m512i wide = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, at,
                                                    (const int *)(const void *)ranks, 2);

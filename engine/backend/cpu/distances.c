@@ -25,6 +25,17 @@ SCALAR_SUMS(dot_f32, peri_canonical_dot, PERI_F32)
 SCALAR_SUMS(dot_f16, peri_canonical_dot, PERI_F16)
 SCALAR_SUMS(dot_i8, peri_canonical_dot, PERI_I8)
 SCALAR_SUMS(dot_u8, peri_canonical_dot, PERI_U8)
+SCALAR_SUMS(l1_f32, peri_canonical_l1, PERI_F32)
+SCALAR_SUMS(l1_f16, peri_canonical_l1, PERI_F16)
+SCALAR_SUMS(l1_i8, peri_canonical_l1, PERI_I8)
+SCALAR_SUMS(l1_u8, peri_canonical_l1, PERI_U8)
+
+static void hamming(const void *query, const void *rows, size_t stride, const uint32_t *slots,
+                    size_t count, uint32_t dim, float *sums) {
+    for (size_t i = 0; i < count; i++)
+        sums[i] = peri_canonical_hamming(
+            query, (const uint8_t *)peri_sums_row(rows, stride, slots, i), dim);
+}
 
 static void code_product(const void *query, const void *rows, size_t stride, const uint32_t *slots,
                          size_t count, uint32_t dim, float *sums) {
@@ -36,6 +47,8 @@ static void code_product(const void *query, const void *rows, size_t stride, con
 const peri_sums_table peri_sums_scalar = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    { l1_f32, l1_f16, l1_i8, l1_u8 },
+    hamming,
     code_product,
 };
 
@@ -51,18 +64,28 @@ const peri_sums_table *peri_sums_chosen(void) {
     }
 }
 
+static peri_sums_fn sums_of(const peri_sums_table *table, peri_metric metric, peri_dtype dtype) {
+    switch (metric) {
+    case PERI_SQEUCLIDEAN:
+    case PERI_EUCLIDEAN: return table->sqeuclidean[dtype];
+    case PERI_L1: return table->l1[dtype];
+    case PERI_HAMMING: return table->hamming;
+    default: return table->dot[dtype];
+    }
+}
+
 void peri_distances_init(peri_distances *d, peri_metric metric, const peri_view *rows,
                          const float *lengths) {
     const peri_sums_table *table = peri_sums_chosen();
-    bool squared = metric == PERI_SQEUCLIDEAN || metric == PERI_EUCLIDEAN;
     PERI_ASSERT((unsigned)rows->dtype < PERI_SUMS_DTYPES);
+    PERI_ASSERT(peri_metric_takes(metric, rows->dtype));
     *d = (peri_distances){ .metric = metric,
                            .dtype = rows->dtype,
                            .dim = (uint32_t)rows->cols,
                            .rows = rows->data,
                            .stride = rows->stride_bytes,
                            .lengths = lengths };
-    d->sums = squared ? table->sqeuclidean[rows->dtype] : table->dot[rows->dtype];
+    d->sums = sums_of(table, metric, rows->dtype);
     d->dots = table->dot[peri_query_dtype(rows->dtype)];
 }
 

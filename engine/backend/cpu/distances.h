@@ -22,8 +22,8 @@ peri_isa peri_isa_chosen(void);
 /* For tests: forces one; PERI_ISA_COUNT = automatic again. False when the CPU lacks it. */
 bool peri_isa_force(peri_isa isa);
 
-/* sums[i] = canonical sum (squared L2 or dot) of the query and row slots[i] (or row i when slots
- * is NULL). Rows are at `rows + slot * stride`; the kernel prefetches ahead. */
+/* sums[i] = canonical sum (squared L2, dot, l1 or hamming) of the query and row slots[i] (or row i
+ * when slots is NULL). Rows are at `rows + slot * stride`; the kernel prefetches ahead. */
 typedef void (*peri_sums_fn)(const void *query, const void *rows, size_t stride,
                              const uint32_t *slots, size_t count, uint32_t dim, float *sums);
 

@@ -10,6 +10,7 @@
 #include "core/code.h"
 
 #define GROUP 4
+#define BLOCKS_MAX 4 /* of 32 bytes, that block_sums unrolls */
 #define INLINE static inline __attribute__((always_inline))
 
 /* ---- f32 and f16 --------------------------------------------------------------------------- */
@@ -25,15 +26,17 @@ INLINE __m512 load_tail(peri_dtype dtype, const char *row, size_t j, __mmask16 m
     return _mm512_maskz_loadu_ps(mask, row + 4 * j);
 }
 
-INLINE __m512 step(bool squared, __m512 q, __m512 x, __m512 sum) {
-    if (!squared) return _mm512_fmadd_ps(q, x, sum);
+INLINE __m512 step(peri_sums_form form, __m512 q, __m512 x, __m512 sum) {
+    if (form == PERI_SUMS_DOT) return _mm512_fmadd_ps(q, x, sum);
     __m512 t = _mm512_sub_ps(q, x);
+    if (form == PERI_SUMS_L1) return _mm512_add_ps(sum, _mm512_abs_ps(t));
     return _mm512_fmadd_ps(t, t, sum);
 }
 
-INLINE __m512 step_masked(bool squared, __m512 q, __m512 x, __m512 sum, __mmask16 mask) {
-    if (!squared) return _mm512_mask3_fmadd_ps(q, x, sum, mask);
+INLINE __m512 step_masked(peri_sums_form form, __m512 q, __m512 x, __m512 sum, __mmask16 mask) {
+    if (form == PERI_SUMS_DOT) return _mm512_mask3_fmadd_ps(q, x, sum, mask);
     __m512 t = _mm512_sub_ps(q, x);
+    if (form == PERI_SUMS_L1) return _mm512_mask_add_ps(sum, mask, sum, _mm512_abs_ps(t));
     return _mm512_mask3_fmadd_ps(t, t, sum, mask);
 }
 
@@ -52,7 +55,7 @@ INLINE __m128 fold_4_rows(__m128 a, __m128 b, __m128 c, __m128 d) {
 }
 
 /* The lane sums of `group` rows. */
-INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
+INLINE void lanes(peri_dtype dtype, peri_sums_form form, int group, const float *q,
                   const char *const *rows, uint32_t dim, __m512 sums[GROUP][2]) {
     for (int r = 0; r < group; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
     size_t j = 0;
@@ -60,8 +63,8 @@ INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
         __m512 q0 = _mm512_loadu_ps(q + j), q1 = _mm512_loadu_ps(q + j + 16);
 #pragma GCC unroll 4
         for (int r = 0; r < group; r++) {
-            sums[r][0] = step(squared, q0, load16(dtype, rows[r], j), sums[r][0]);
-            sums[r][1] = step(squared, q1, load16(dtype, rows[r], j + 16), sums[r][1]);
+            sums[r][0] = step(form, q0, load16(dtype, rows[r], j), sums[r][0]);
+            sums[r][1] = step(form, q1, load16(dtype, rows[r], j + 16), sums[r][1]);
         }
     }
     if (j == dim) return;
@@ -70,13 +73,12 @@ INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
     __m512 q0 = _mm512_maskz_loadu_ps(m0, q + j), q1 = _mm512_maskz_loadu_ps(m1, q + j + 16);
 #pragma GCC unroll 4
     for (int r = 0; r < group; r++) {
-        sums[r][0] = step_masked(squared, q0, load_tail(dtype, rows[r], j, m0), sums[r][0], m0);
-        sums[r][1] = step_masked(squared, q1, load_tail(dtype, rows[r], j + 16, m1), sums[r][1],
-                                 m1);
+        sums[r][0] = step_masked(form, q0, load_tail(dtype, rows[r], j, m0), sums[r][0], m0);
+        sums[r][1] = step_masked(form, q1, load_tail(dtype, rows[r], j + 16, m1), sums[r][1], m1);
     }
 }
 
-INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+INLINE void float_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
     size_t i = 0, bytes = dim * (dtype == PERI_F16 ? 2u : 4u);
@@ -87,7 +89,7 @@ INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const 
         if (slots != NULL)
             for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), bytes);
-        lanes(dtype, squared, GROUP, query, row, dim, sums);
+        lanes(dtype, form, GROUP, query, row, dim, sums);
         __m128 four = fold_4_rows(
             fold_to_4(sums[0][0], sums[0][1]), fold_to_4(sums[1][0], sums[1][1]),
             fold_to_4(sums[2][0], sums[2][1]), fold_to_4(sums[3][0], sums[3][1]));
@@ -95,7 +97,7 @@ INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const 
     }
     for (; i < count; i++) {
         row[0] = peri_sums_row(rows, stride, slots, i);
-        lanes(dtype, squared, 1, query, row, dim, sums);
+        lanes(dtype, form, 1, query, row, dim, sums);
         __m128 one = fold_to_4(sums[0][0], sums[0][1]);
         out[i] = _mm_cvtss_f32(fold_4_rows(one, one, one, one));
     }
@@ -107,8 +109,8 @@ INLINE __m512i widen(peri_dtype dtype, __m256i bytes) {
     return dtype == PERI_I8 ? _mm512_cvtepi8_epi16(bytes) : _mm512_cvtepu8_epi16(bytes);
 }
 
-INLINE __m512i whole_step(bool squared, __m512i q, __m512i x, __m512i sum) {
-    if (!squared) return _mm512_dpwssd_epi32(sum, q, x);
+INLINE __m512i whole_step(peri_sums_form form, __m512i q, __m512i x, __m512i sum) {
+    if (form == PERI_SUMS_DOT) return _mm512_dpwssd_epi32(sum, q, x);
     __m512i t = _mm512_sub_epi16(q, x);
     return _mm512_dpwssd_epi32(sum, t, t);
 }
@@ -118,38 +120,34 @@ INLINE __m256i load_bytes(const char *p) {
 }
 
 /* Whole blocks first: masks in the loop would cost as much as the sums. */
-INLINE void whole_lanes(peri_dtype dtype, bool squared, const char *q, const char *const *rows,
-                        uint32_t dim, __m512i sums[GROUP]) {
+INLINE void whole_lanes(peri_dtype dtype, peri_sums_form form, const char *q,
+                        const char *const *rows, uint32_t dim, __m512i sums[GROUP]) {
     size_t j = 0;
     for (int r = 0; r < GROUP; r++) sums[r] = _mm512_setzero_si512();
     for (; j + 32 <= dim; j += 32) {
         __m512i wide = widen(dtype, load_bytes(q + j));
 #pragma GCC unroll 4
         for (int r = 0; r < GROUP; r++)
-            sums[r] = whole_step(squared, wide, widen(dtype, load_bytes(rows[r] + j)), sums[r]);
+            sums[r] = whole_step(form, wide, widen(dtype, load_bytes(rows[r] + j)), sums[r]);
     }
     if (j == dim) return;
     __mmask32 mask = (__mmask32)((UINT32_C(1) << (dim - j)) - 1);
     __m512i wide = widen(dtype, _mm256_maskz_loadu_epi8(mask, q + j));
 #pragma GCC unroll 4
     for (int r = 0; r < GROUP; r++)
-        sums[r] = whole_step(squared, wide,
-                             widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)), sums[r]);
+        sums[r] = whole_step(form, wide, widen(dtype, _mm256_maskz_loadu_epi8(mask, rows[r] + j)),
+                             sums[r]);
 }
 
-/* The sums of four rows, each over its 16 lanes. */
-INLINE __m128i whole_fold_4(const __m512i sums[GROUP]) {
-    __m256i s8[GROUP];
-#pragma GCC unroll 4
-    for (int r = 0; r < GROUP; r++)
-        s8[r] = _mm256_add_epi32(_mm512_castsi512_si256(sums[r]),
-                                 _mm512_extracti64x4_epi64(sums[r], 1));
-    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[0], s8[1]),
-                                  _mm256_unpackhi_epi32(s8[0], s8[1]));
-    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(s8[2], s8[3]),
-                                  _mm256_unpackhi_epi32(s8[2], s8[3]));
-    __m256i all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+/* The sums of four rows, each over its 16 lanes: halves of two rows are added at once. */
+INLINE __m128i whole_fold_4(const __m512i s[GROUP]) {
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]),
+                                  _mm512_unpackhi_epi32(s[0], s[1]));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]),
+                                  _mm512_unpackhi_epi32(s[2], s[3]));
+    __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
 /* The rows of a group from number i; the last row stands in for those past the end. */
@@ -163,9 +161,90 @@ INLINE __mmask8 group_mask(size_t i, size_t count) {
     return count - i >= GROUP ? 0xF : (__mmask8)((1u << (count - i)) - 1);
 }
 
-INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+/* Of rows of `blocks` times 32 elements, as codes are: the query stays in registers. */
+INLINE void block_sums(peri_dtype dtype, peri_sums_form form, uint32_t blocks, const char *query,
+                       const void *rows, size_t stride, const uint32_t *slots, size_t count,
+                       float *out) {
+    __m512i q[BLOCKS_MAX], sums[GROUP];
+    const char *row[GROUP];
+#pragma GCC unroll 4
+    for (uint32_t b = 0; b < blocks; b++) q[b] = widen(dtype, load_bytes(query + 32 * b));
+    for (size_t i = 0; i < count; i += GROUP) {
+        group_rows(rows, stride, slots, i, count, row);
+#pragma GCC unroll 4
+        for (int r = 0; r < GROUP; r++) {
+            sums[r] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (uint32_t b = 0; b < blocks; b++)
+                sums[r] = whole_step(form, q[b], widen(dtype, load_bytes(row[r] + 32 * b)),
+                                     sums[r]);
+        }
+        _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
+    }
+}
+
+/* Asks for no rows ahead: a group of rows of bytes is short, so the CPU reads the next by itself. */
+INLINE void whole_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
+    switch (dim) {
+    case 32: block_sums(dtype, form, 1, query, rows, stride, slots, count, out); return;
+    case 64: block_sums(dtype, form, 2, query, rows, stride, slots, count, out); return;
+    case 96: block_sums(dtype, form, 3, query, rows, stride, slots, count, out); return;
+    case 128: block_sums(dtype, form, 4, query, rows, stride, slots, count, out); return;
+    default: break;
+    }
+    for (size_t i = 0; i < count; i += GROUP) {
+        __m512i sums[GROUP];
+        const char *row[GROUP];
+        group_rows(rows, stride, slots, i, count, row);
+        whole_lanes(dtype, form, query, row, dim, sums);
+        _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
+    }
+}
+
+/* Sums of a byte's worth each: |q - x| as i8 or u8, or the bits set in q ^ x. */
+typedef enum bytes_form { DIFFERENCE_I8, DIFFERENCE_U8, DIFFERING_BITS } bytes_form;
+
+INLINE __m512i bits_set(__m512i bytes) {
+    __m128i half = _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    __m512i table = _mm512_broadcast_i32x4(half), low = _mm512_set1_epi8(15);
+    __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
+    return _mm512_add_epi8(_mm512_shuffle_epi8(table, _mm512_and_si512(bytes, low)),
+                           _mm512_shuffle_epi8(table, high));
+}
+
+INLINE __m512i byte_step(bytes_form form, __m512i q, __m512i x, __m512i sum) {
+    if (form == DIFFERENCE_I8) { /* to u8, whose differences are the same */
+        q = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
+        x = _mm512_xor_si512(x, _mm512_set1_epi8(-128));
+    } else if (form == DIFFERING_BITS) {
+        q = bits_set(_mm512_xor_si512(q, x));
+        x = _mm512_setzero_si512();
+    }
+    return _mm512_add_epi32(sum, _mm512_sad_epu8(q, x));
+}
+
+INLINE void byte_lanes(bytes_form form, const char *q, const char *const *rows, uint32_t dim,
+                       __m512i sums[GROUP]) {
+    size_t j = 0;
+    for (int r = 0; r < GROUP; r++) sums[r] = _mm512_setzero_si512();
+    for (; j + 64 <= dim; j += 64) {
+        __m512i query = _mm512_loadu_si512(q + j);
+#pragma GCC unroll 4
+        for (int r = 0; r < GROUP; r++)
+            sums[r] = byte_step(form, query, _mm512_loadu_si512(rows[r] + j), sums[r]);
+    }
+    if (j == dim) return;
+    __mmask64 mask = (UINT64_C(1) << (dim - j)) - 1;
+    __m512i query = _mm512_maskz_loadu_epi8(mask, q + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < GROUP; r++)
+        sums[r] = byte_step(form, query, _mm512_maskz_loadu_epi8(mask, rows[r] + j), sums[r]);
+}
+
+INLINE void byte_sums(bytes_form form, const void *query, const void *rows, size_t stride,
+                      const uint32_t *slots, size_t count, uint32_t dim, float *out) {
     for (size_t i = 0; i < count; i += GROUP) {
         __m512i sums[GROUP];
         const char *row[GROUP];
@@ -173,7 +252,7 @@ INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const 
         if (slots != NULL)
             for (size_t r = i + GROUP; r < i + 2 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), dim);
-        whole_lanes(dtype, squared, query, row, dim, sums);
+        byte_lanes(form, query, row, dim, sums);
         _mm_mask_storeu_ps(out + i, group_mask(i, count), _mm_cvtepi32_ps(whole_fold_4(sums)));
     }
 }
@@ -226,23 +305,36 @@ static void code_product(const void *query, const void *rows, size_t stride, con
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-#define KERNEL(name, form, dtype, squared)                                                         \
+#define KERNEL(name, kernel, dtype, form)                                                          \
     static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
                      size_t count, uint32_t dim, float *sums) {                                    \
-        form(dtype, squared, query, rows, stride, slots, count, dim, sums);                        \
+        kernel(dtype, form, query, rows, stride, slots, count, dim, sums);                         \
     }
 
-KERNEL(sqeuclidean_f32, float_sums, PERI_F32, true)
-KERNEL(sqeuclidean_f16, float_sums, PERI_F16, true)
-KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, true)
-KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, true)
-KERNEL(dot_f32, float_sums, PERI_F32, false)
-KERNEL(dot_f16, float_sums, PERI_F16, false)
-KERNEL(dot_i8, whole_sums, PERI_I8, false)
-KERNEL(dot_u8, whole_sums, PERI_U8, false)
+#define BYTES(name, form)                                                                          \
+    static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
+                     size_t count, uint32_t dim, float *sums) {                                    \
+        byte_sums(form, query, rows, stride, slots, count, dim, sums);                             \
+    }
+
+KERNEL(sqeuclidean_f32, float_sums, PERI_F32, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_f16, float_sums, PERI_F16, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, PERI_SUMS_SQUARED)
+KERNEL(dot_f32, float_sums, PERI_F32, PERI_SUMS_DOT)
+KERNEL(dot_f16, float_sums, PERI_F16, PERI_SUMS_DOT)
+KERNEL(dot_i8, whole_sums, PERI_I8, PERI_SUMS_DOT)
+KERNEL(dot_u8, whole_sums, PERI_U8, PERI_SUMS_DOT)
+KERNEL(l1_f32, float_sums, PERI_F32, PERI_SUMS_L1)
+KERNEL(l1_f16, float_sums, PERI_F16, PERI_SUMS_L1)
+BYTES(l1_i8, DIFFERENCE_I8)
+BYTES(l1_u8, DIFFERENCE_U8)
+BYTES(hamming, DIFFERING_BITS)
 
 const peri_sums_table peri_sums_avx512 = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    { l1_f32, l1_f16, l1_i8, l1_u8 },
+    hamming,
     code_product,
 };

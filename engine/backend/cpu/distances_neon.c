@@ -24,8 +24,9 @@ INLINE float32x4_t load4(peri_dtype dtype, const char *row, size_t j) {
     return vld1q_f32((const float *)(const void *)(row + 4 * j));
 }
 
-INLINE float32x4_t step(bool squared, float32x4_t q, float32x4_t x, float32x4_t sum) {
-    if (!squared) return vfmaq_f32(sum, q, x);
+INLINE float32x4_t step(peri_sums_form form, float32x4_t q, float32x4_t x, float32x4_t sum) {
+    if (form == PERI_SUMS_DOT) return vfmaq_f32(sum, q, x);
+    if (form == PERI_SUMS_L1) return vaddq_f32(sum, vabdq_f32(q, x));
     float32x4_t t = vsubq_f32(q, x);
     return vfmaq_f32(sum, t, t);
 }
@@ -37,8 +38,8 @@ INLINE uint32x4_t lanes_below(size_t left, int part) {
     return vcltq_u32(lane, vdupq_n_u32((uint32_t)left));
 }
 
-INLINE void tail(peri_dtype dtype, bool squared, int group, const float *q, const char *const *rows,
-                 size_t j, size_t left, float32x4_t sums[GROUP][PARTS]) {
+INLINE void tail(peri_dtype dtype, peri_sums_form form, int group, const float *q,
+                 const char *const *rows, size_t j, size_t left, float32x4_t sums[GROUP][PARTS]) {
     float query[32] = { 0 };
     size_t size = dtype == PERI_F16 ? 2 : 4;
     memcpy(query, q + j, left * sizeof *query);
@@ -47,7 +48,7 @@ INLINE void tail(peri_dtype dtype, bool squared, int group, const float *q, cons
         memcpy(row, rows[r] + j * size, left * size);
 #pragma GCC unroll 8
         for (int p = 0; p < PARTS; p++) {
-            float32x4_t sum = step(squared, vld1q_f32(query + 4 * p),
+            float32x4_t sum = step(form, vld1q_f32(query + 4 * p),
                                    load4(dtype, row, (size_t)(4 * p)), sums[r][p]);
             sums[r][p] = vbslq_f32(lanes_below(left, p), sum, sums[r][p]);
         }
@@ -55,7 +56,7 @@ INLINE void tail(peri_dtype dtype, bool squared, int group, const float *q, cons
 }
 
 /* The lane sums of `group` rows. */
-INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
+INLINE void lanes(peri_dtype dtype, peri_sums_form form, int group, const float *q,
                   const char *const *rows, uint32_t dim, float32x4_t sums[GROUP][PARTS]) {
     for (int r = 0; r < group; r++)
         for (int p = 0; p < PARTS; p++) sums[r][p] = vdupq_n_f32(0);
@@ -67,10 +68,10 @@ INLINE void lanes(peri_dtype dtype, bool squared, int group, const float *q,
             float32x4_t wide = vld1q_f32(q + at);
 #pragma GCC unroll 2
             for (int r = 0; r < group; r++)
-                sums[r][p] = step(squared, wide, load4(dtype, rows[r], at), sums[r][p]);
+                sums[r][p] = step(form, wide, load4(dtype, rows[r], at), sums[r][p]);
         }
     }
-    if (j < dim) tail(dtype, squared, group, q, rows, j, dim - j, sums);
+    if (j < dim) tail(dtype, form, group, q, rows, j, dim - j, sums);
 }
 
 /* + 16, + 8, + 4, + 2, + 1. */
@@ -82,7 +83,7 @@ INLINE float fold(const float32x4_t sums[PARTS]) {
     return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
 }
 
-INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+INLINE void float_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
     size_t i = 0, bytes = dim * (dtype == PERI_F16 ? 2u : 4u);
@@ -93,20 +94,20 @@ INLINE void float_sums(peri_dtype dtype, bool squared, const void *query, const 
         if (slots != NULL)
             for (size_t r = i + 2 * GROUP; r < i + 3 * GROUP && r < count; r++)
                 peri_sums_prefetch(peri_sums_row(rows, stride, slots, r), bytes);
-        lanes(dtype, squared, GROUP, query, row, dim, sums);
+        lanes(dtype, form, GROUP, query, row, dim, sums);
         for (size_t r = 0; r < GROUP; r++) out[i + r] = fold(sums[r]);
     }
     for (; i < count; i++) {
         row[0] = peri_sums_row(rows, stride, slots, i);
-        lanes(dtype, squared, 1, query, row, dim, sums);
+        lanes(dtype, form, 1, query, row, dim, sums);
         out[i] = fold(sums[0]);
     }
 }
 
 /* ---- i8 and u8 ----------------------------------------------------------------------------- */
 
-INLINE int32x4_t step_i8(bool squared, int8x16_t q, int8x16_t x, int32x4_t sum) {
-    if (!squared) {
+INLINE int32x4_t step_i8(peri_sums_form form, int8x16_t q, int8x16_t x, int32x4_t sum) {
+    if (form == PERI_SUMS_DOT) {
         sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(q), vget_low_s8(x)));
         return vpadalq_s16(sum, vmull_high_s8(q, x));
     }
@@ -117,46 +118,87 @@ INLINE int32x4_t step_i8(bool squared, int8x16_t q, int8x16_t x, int32x4_t sum) 
     return vmlal_high_s16(sum, high, high);
 }
 
-INLINE int32x4_t step_u8(bool squared, uint8x16_t q, uint8x16_t x, int32x4_t sum) {
-    if (squared) q = x = vabdq_u8(q, x); /* the square of a difference is that of its size */
+INLINE int32x4_t step_u8(peri_sums_form form, uint8x16_t q, uint8x16_t x, int32x4_t sum) {
+    if (form == PERI_SUMS_SQUARED)
+        q = x = vabdq_u8(q, x); /* the square of a difference is that of its size */
     uint32x4_t bits = vreinterpretq_u32_s32(sum);
     bits = vpadalq_u16(bits, vmull_u8(vget_low_u8(q), vget_low_u8(x)));
     bits = vpadalq_u16(bits, vmull_high_u8(q, x));
     return vreinterpretq_s32_u32(bits);
 }
 
-INLINE int32x4_t whole_step(peri_dtype dtype, bool squared, const char *q, const char *x,
+INLINE int32x4_t whole_step(peri_dtype dtype, peri_sums_form form, const char *q, const char *x,
                             int32x4_t sum) {
     const uint8_t *a = (const uint8_t *)(const void *)q, *b = (const uint8_t *)(const void *)x;
-    if (dtype == PERI_U8) return step_u8(squared, vld1q_u8(a), vld1q_u8(b), sum);
-    return step_i8(squared, vreinterpretq_s8_u8(vld1q_u8(a)), vreinterpretq_s8_u8(vld1q_u8(b)),
-                   sum);
+    if (dtype == PERI_U8) return step_u8(form, vld1q_u8(a), vld1q_u8(b), sum);
+    return step_i8(form, vreinterpretq_s8_u8(vld1q_u8(a)), vreinterpretq_s8_u8(vld1q_u8(b)), sum);
 }
 
-INLINE float whole_sum(peri_dtype dtype, bool squared, const char *q, const char *x, uint32_t dim) {
+INLINE float whole_sum(peri_dtype dtype, peri_sums_form form, const char *q, const char *x,
+                       uint32_t dim) {
     int32x4_t even = vdupq_n_s32(0), odd = even;
     size_t j = 0;
     for (; j + 32 <= dim; j += 32) {
-        even = whole_step(dtype, squared, q + j, x + j, even);
-        odd = whole_step(dtype, squared, q + j + 16, x + j + 16, odd);
+        even = whole_step(dtype, form, q + j, x + j, even);
+        odd = whole_step(dtype, form, q + j + 16, x + j + 16, odd);
     }
     for (; j < dim; j += 16) {
         char query[16] = { 0 }, row[16] = { 0 };
         size_t left = dim - j < 16 ? dim - j : 16;
         memcpy(query, q + j, left);
         memcpy(row, x + j, left);
-        even = whole_step(dtype, squared, query, row, even);
+        even = whole_step(dtype, form, query, row, even);
     }
     return (float)vaddvq_s32(vaddq_s32(even, odd));
 }
 
-INLINE void whole_sums(peri_dtype dtype, bool squared, const void *query, const void *rows,
+INLINE void whole_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {
     for (size_t i = 0; i < count; i++) {
         if (slots != NULL && i + 4 < count)
             peri_sums_prefetch(peri_sums_row(rows, stride, slots, i + 4), dim);
-        out[i] = whole_sum(dtype, squared, query, peri_sums_row(rows, stride, slots, i), dim);
+        out[i] = whole_sum(dtype, form, query, peri_sums_row(rows, stride, slots, i), dim);
+    }
+}
+
+/* Sums of a byte's worth each: |q - x| as i8 or u8, or the bits set in q ^ x. */
+typedef enum bytes_form { DIFFERENCE_I8, DIFFERENCE_U8, DIFFERING_BITS } bytes_form;
+
+INLINE uint32x4_t byte_step(bytes_form form, const char *q, const char *x, uint32x4_t sum) {
+    uint8x16_t a = vld1q_u8((const uint8_t *)(const void *)q);
+    uint8x16_t b = vld1q_u8((const uint8_t *)(const void *)x);
+    if (form == DIFFERING_BITS) return vpadalq_u16(sum, vpaddlq_u8(vcntq_u8(veorq_u8(a, b))));
+    if (form == DIFFERENCE_I8) { /* to u8, whose differences are the same */
+        a = veorq_u8(a, vdupq_n_u8(0x80));
+        b = veorq_u8(b, vdupq_n_u8(0x80));
+    }
+    return vpadalq_u16(sum, vpaddlq_u8(vabdq_u8(a, b)));
+}
+
+INLINE float byte_sum(bytes_form form, const char *q, const char *x, uint32_t dim) {
+    uint32x4_t even = vdupq_n_u32(0), odd = even;
+    size_t j = 0;
+    for (; j + 32 <= dim; j += 32) {
+        even = byte_step(form, q + j, x + j, even);
+        odd = byte_step(form, q + j + 16, x + j + 16, odd);
+    }
+    for (; j < dim; j += 16) {
+        char query[16] = { 0 }, row[16] = { 0 };
+        size_t left = dim - j < 16 ? dim - j : 16;
+        memcpy(query, q + j, left);
+        memcpy(row, x + j, left);
+        even = byte_step(form, query, row, even);
+    }
+    return (float)vaddvq_u32(vaddq_u32(even, odd));
+}
+
+INLINE void byte_sums(bytes_form form, const void *query, const void *rows, size_t stride,
+                      const uint32_t *slots, size_t count, uint32_t dim, float *out) {
+    for (size_t i = 0; i < count; i++) {
+        if (slots != NULL && i + 4 < count)
+            peri_sums_prefetch(peri_sums_row(rows, stride, slots, i + 4), dim);
+        out[i] = byte_sum(form, query, peri_sums_row(rows, stride, slots, i), dim);
     }
 }
 
@@ -189,23 +231,36 @@ static void code_product(const void *query, const void *rows, size_t stride, con
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-#define KERNEL(name, form, dtype, squared)                                                         \
+#define KERNEL(name, kernel, dtype, form)                                                          \
     static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
                      size_t count, uint32_t dim, float *sums) {                                    \
-        form(dtype, squared, query, rows, stride, slots, count, dim, sums);                        \
+        kernel(dtype, form, query, rows, stride, slots, count, dim, sums);                         \
     }
 
-KERNEL(sqeuclidean_f32, float_sums, PERI_F32, true)
-KERNEL(sqeuclidean_f16, float_sums, PERI_F16, true)
-KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, true)
-KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, true)
-KERNEL(dot_f32, float_sums, PERI_F32, false)
-KERNEL(dot_f16, float_sums, PERI_F16, false)
-KERNEL(dot_i8, whole_sums, PERI_I8, false)
-KERNEL(dot_u8, whole_sums, PERI_U8, false)
+#define BYTES(name, form)                                                                          \
+    static void name(const void *query, const void *rows, size_t stride, const uint32_t *slots,    \
+                     size_t count, uint32_t dim, float *sums) {                                    \
+        byte_sums(form, query, rows, stride, slots, count, dim, sums);                             \
+    }
+
+KERNEL(sqeuclidean_f32, float_sums, PERI_F32, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_f16, float_sums, PERI_F16, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_i8, whole_sums, PERI_I8, PERI_SUMS_SQUARED)
+KERNEL(sqeuclidean_u8, whole_sums, PERI_U8, PERI_SUMS_SQUARED)
+KERNEL(dot_f32, float_sums, PERI_F32, PERI_SUMS_DOT)
+KERNEL(dot_f16, float_sums, PERI_F16, PERI_SUMS_DOT)
+KERNEL(dot_i8, whole_sums, PERI_I8, PERI_SUMS_DOT)
+KERNEL(dot_u8, whole_sums, PERI_U8, PERI_SUMS_DOT)
+KERNEL(l1_f32, float_sums, PERI_F32, PERI_SUMS_L1)
+KERNEL(l1_f16, float_sums, PERI_F16, PERI_SUMS_L1)
+BYTES(l1_i8, DIFFERENCE_I8)
+BYTES(l1_u8, DIFFERENCE_U8)
+BYTES(hamming, DIFFERING_BITS)
 
 const peri_sums_table peri_sums_neon = {
     { sqeuclidean_f32, sqeuclidean_f16, sqeuclidean_i8, sqeuclidean_u8 },
     { dot_f32, dot_f16, dot_i8, dot_u8 },
+    { l1_f32, l1_f16, l1_i8, l1_u8 },
+    hamming,
     code_product,
 };

@@ -12,6 +12,7 @@
 
 #include "backend/cpu/knn_keep.h"
 #include "core/checked.h"
+#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 #include "core/threads.h"
@@ -58,6 +59,7 @@ static bool wants_coarse(const peri_knn_job *job, size_t query) {
     const peri_op_knn *op = job->op;
     size_t passing = passing_rows(op, peri_knn_which(op, query));
     if (job->kernels == NULL || op->queries.rows < COARSE_QUERIES_LEAST) return false;
+    if (!peri_metric_by_products(op->metric)) return false;
     if (passing / COARSE_K_SHARE <= op->k) return false;
     return job->shared_filter || passing >= op->rows.rows / COARSE_PASSING_SHARE;
 }

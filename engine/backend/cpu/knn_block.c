@@ -36,6 +36,8 @@ const peri_block_kernels *peri_block_chosen(void) {
 #if defined(__x86_64__)
     case PERI_ISA_AVX512: return &peri_block_avx512;
     case PERI_ISA_AVX2: return peri_block_has_avxvnni() ? &peri_block_avxvnni : &peri_block_avx2;
+#elif defined(__aarch64__)
+    case PERI_ISA_NEON: return &peri_block_neon;
 #endif
     default: return NULL;
     }

@@ -16,8 +16,8 @@
  * multiplies four pairs of bytes, so
  *     X = x for u8, x + 128 for i8: 0..255, what pack_whole() makes;
  *     Q = q - 128 for u8, q for i8: -128..127, what the caller writes;
- * and 0 in both past the last column. With group 4 the elements are uint8_t and int8_t, with group
- * 2 both are int16_t. |sum of Q X| <= 128 * 255 * PERI_DIM_MAX < 2^31. */
+ * and 0 in both past the last column. With group 4 the elements are uint8_t and int8_t, with groups
+ * 1 and 2 both are int16_t. |sum of Q X| <= 128 * 255 * PERI_DIM_MAX < 2^31. */
 #ifndef PERI_BACKEND_CPU_KNN_BLOCK_H
 #define PERI_BACKEND_CPU_KNN_BLOCK_H
 
@@ -90,7 +90,8 @@ typedef struct peri_block_kernels {
     peri_block_take_fn take;
 } peri_block_kernels;
 
-extern const peri_block_kernels peri_block_avx2, peri_block_avxvnni, peri_block_avx512;
+extern const peri_block_kernels peri_block_avx2, peri_block_avxvnni, peri_block_avx512,
+    peri_block_neon;
 
 /* Of the instruction set in use; NULL when it has none. */
 const peri_block_kernels *peri_block_chosen(void);

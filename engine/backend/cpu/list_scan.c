@@ -4,6 +4,7 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/workers.h"
 #include "core/checked.h"
+#include "core/distance.h"
 #include "core/memory.h"
 
 #define DIRECT_QUERIES 64u
@@ -14,7 +15,8 @@
 #define COARSE_PRODUCTS 50000000u /* multiply-adds of a task: milliseconds, for polling */
 
 static bool goes_coarse(const peri_list_job *job, size_t queries) {
-    return job->kernels != NULL && job->shared_filter && queries >= COARSE_QUERIES_LEAST;
+    return job->kernels != NULL && job->shared_filter && queries >= COARSE_QUERIES_LEAST &&
+           peri_metric_by_products(job->op->metric);
 }
 
 static peri_list_shape list_scan_shape(const void *ud, size_t queries) {

@@ -9,7 +9,7 @@
 
 #include "backend/cpu/near_offer.h"
 
-#define SORTED_MAX 16u /* keys sorted by counting */
+#define SORTED_MAX 32u /* keys sorted by counting */
 #define MERGED_MAX 64u /* places that a mask holds */
 
 static inline __m512i keys_of(__mmask8 live, const float *distances, const uint32_t *slots) {
@@ -37,18 +37,32 @@ static size_t sift(const float *distances, const uint32_t *slots, size_t count, 
     return kept;
 }
 
-/* count <= SORTED_MAX distinct keys of `from`, ascending, into `to`. */
-static void sort_by_rank(const uint64_t *from, size_t count, uint64_t *to) {
-    const __m512i none = _mm512_set1_epi64(-1);
-    uint32_t live = (1u << count) - 1;
-    __m512i low = _mm512_mask_loadu_epi64(none, (__mmask8)live, from);
-    __m512i high = _mm512_mask_loadu_epi64(none, (__mmask8)(live >> 8), from + 8);
+/* As below, for keys of so many blocks of eight. */
+static inline __attribute__((always_inline)) void rank_blocks(size_t blocks, const uint64_t *from,
+                                                              size_t count, uint64_t *to) {
+    __m512i all[SORTED_MAX / 8];
+#pragma GCC unroll 4
+    for (size_t b = 0; b < blocks; b++) {
+        size_t left = count > 8 * b ? count - 8 * b : 0;
+        __mmask8 live = left >= 8 ? 0xFF : (__mmask8)((1u << left) - 1);
+        all[b] = _mm512_mask_loadu_epi64(_mm512_set1_epi64(-1), live, from + 8 * b);
+    }
     for (size_t i = 0; i < count; i++) {
         __m512i key = _mm512_set1_epi64((int64_t)from[i]);
-        uint32_t below = _mm512_cmplt_epu64_mask(low, key) |
-                         (uint32_t)_mm512_cmplt_epu64_mask(high, key) << 8;
+        uint32_t below = 0;
+#pragma GCC unroll 4
+        for (size_t b = 0; b < blocks; b++)
+            below |= (uint32_t)_mm512_cmplt_epu64_mask(all[b], key) << (8 * b);
         to[__builtin_popcount(below)] = from[i];
     }
+}
+
+/* count <= SORTED_MAX distinct keys of `from`, ascending, into `to`. */
+static void sort_by_rank(const uint64_t *from, size_t count, uint64_t *to) {
+    if (count <= 16)
+        rank_blocks(2, from, count, to);
+    else
+        rank_blocks(4, from, count, to);
 }
 
 /* How many of the list's keys are below `key`. */
@@ -64,17 +78,39 @@ static size_t rank_in(const peri_near_list *list, uint64_t key) {
     return below;
 }
 
-/* Merges `kept` sorted keys into a list of at most MERGED_MAX places, from the back, so that an
- * old key is read before its place is written. */
-static size_t merge(peri_near_list *list, const uint64_t *sorted, size_t kept) {
-    uint64_t *keys = list->keys, places = 0;
-    size_t lowest = list->capacity, total = list->count + kept;
-    for (size_t i = kept; i-- > 0;) {
-        size_t place = rank_in(list, sorted[i]) + i;
-        if (place >= list->capacity) continue;
-        places |= UINT64_C(1) << place;
-        lowest = place;
+/* Where a key goes: `places` has a bit for each place of the list that a new key takes. */
+static inline uint64_t place_bit(const peri_near_list *list, size_t place) {
+    return (uint64_t)(place < list->capacity) << (place % MERGED_MAX);
+}
+
+static uint64_t find_places(const peri_near_list *list, const uint64_t *sorted, size_t kept) {
+    uint64_t places = 0;
+    for (size_t i = 0; i < kept; i++) places |= place_bit(list, rank_in(list, sorted[i]) + i);
+    return places;
+}
+
+/* For at most eight keys in any order, which are sorted on the way. */
+static uint64_t find_places_of_few(const peri_near_list *list, const uint64_t *from, size_t kept,
+                                   uint64_t *sorted) {
+    uint64_t places = 0;
+    __mmask8 live = (__mmask8)((1u << kept) - 1);
+    __m512i all = _mm512_mask_loadu_epi64(_mm512_set1_epi64(-1), live, from);
+    for (size_t i = 0; i < kept; i++) {
+        __m512i key = _mm512_set1_epi64((int64_t)from[i]);
+        size_t rank = (size_t)__builtin_popcount(_mm512_cmplt_epu64_mask(all, key));
+        sorted[rank] = from[i];
+        places |= place_bit(list, rank_in(list, from[i]) + rank);
     }
+    return places;
+}
+
+/* Puts sorted keys at their places in a list of at most MERGED_MAX, from the back, so that an old
+ * key is read before its place is written. */
+static size_t merge(peri_near_list *list, const uint64_t *sorted, size_t kept, uint64_t places) {
+    uint64_t *keys = list->keys;
+    size_t total = list->count + kept;
+    if (places == 0) return list->capacity;
+    size_t lowest = (size_t)__builtin_ctzll(places);
     list->count = total < list->capacity ? total : list->capacity;
     for (size_t block = (list->count + 7) / 8; block-- > lowest / 8;) {
         __mmask8 fresh = (__mmask8)(places >> (8 * block));
@@ -97,6 +133,7 @@ size_t peri_near_offer_avx512(peri_near_list *list, const float *distances, cons
     size_t kept = sift(distances, slots, count, worst, spare);
     if (kept == 0) return list->capacity;
     if (kept > SORTED_MAX) return peri_near_merge(list, spare, kept);
+    if (kept <= 8) return merge(list, sorted, kept, find_places_of_few(list, spare, kept, sorted));
     sort_by_rank(spare, kept, sorted);
-    return merge(list, sorted, kept);
+    return merge(list, sorted, kept, find_places(list, sorted, kept));
 }

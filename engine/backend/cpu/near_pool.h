@@ -2,8 +2,9 @@
  *
  * A heap pays for every entry that enters with a walk of unforeseen branches; a pool appends it,
  * and when it is full keeps the wanted ones by a quickselect whose partition has no branch. What is
- * farther than the worst of those kept costs a lane of a comparison. Keys are those of near_list.h, all
- * different, so the result does not depend on the order of the stream. */
+ * farther than the worst of those kept costs a lane of a comparison. Keys are those of near_list.h,
+ * all different, so the result does not depend on the order of the stream.
+ */
 #ifndef PERI_BACKEND_CPU_NEAR_POOL_H
 #define PERI_BACKEND_CPU_NEAR_POOL_H
 

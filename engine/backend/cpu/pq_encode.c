@@ -46,6 +46,8 @@ static peri_pq_nearest_fn kernel_for(uint32_t codes) {
     peri_isa isa = peri_isa_chosen();
     if (isa == PERI_ISA_AVX512 && codes >= 16) return peri_pq_nearest_avx512;
     if (isa != PERI_ISA_SCALAR && codes >= 8) return peri_pq_nearest_avx2;
+#elif defined(__aarch64__)
+    if (peri_isa_chosen() == PERI_ISA_NEON && codes >= 4) return peri_pq_nearest_neon;
 #endif
     (void)codes;
     return peri_pq_nearest_scalar;

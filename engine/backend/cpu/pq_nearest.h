@@ -19,5 +19,7 @@ void peri_pq_nearest_avx2(const float *x, size_t stride, size_t count, const flo
                           uint32_t codes, uint32_t len, uint8_t *out); /* codes >= 8 */
 void peri_pq_nearest_avx512(const float *x, size_t stride, size_t count, const float *book,
                             uint32_t codes, uint32_t len, uint8_t *out); /* codes >= 16 */
+void peri_pq_nearest_neon(const float *x, size_t stride, size_t count, const float *book,
+                          uint32_t codes, uint32_t len, uint8_t *out); /* codes >= 4 */
 
 #endif

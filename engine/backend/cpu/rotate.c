@@ -46,6 +46,8 @@ static void widen_row(const peri_op_rotate *op, size_t i, float *t) {
         for (size_t j = 0; j < dim; j++) t[j] = ((const uint8_t *)row)[j];
         break;
     }
+    if (op->lengths != NULL)
+        for (size_t j = 0; j < dim; j++) t[j] /= op->lengths[i];
     if (op->centroids == NULL) return;
     const float *centroid = op->centroids + (op->labels == NULL ? 0 : op->labels[i]) * dim;
     for (size_t j = 0; j < dim; j++) t[j] -= centroid[j];

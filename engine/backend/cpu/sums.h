@@ -6,9 +6,14 @@
 
 #define PERI_SUMS_DTYPES 4 /* f32 f16 i8 u8, in the order of peri_dtype */
 
+/* What an element adds to its sum. */
+typedef enum peri_sums_form { PERI_SUMS_DOT, PERI_SUMS_SQUARED, PERI_SUMS_L1 } peri_sums_form;
+
 typedef struct peri_sums_table {
     peri_sums_fn sqeuclidean[PERI_SUMS_DTYPES];
     peri_sums_fn dot[PERI_SUMS_DTYPES];
+    peri_sums_fn l1[PERI_SUMS_DTYPES];
+    peri_sums_fn hamming;      /* u8 */
     peri_sums_fn code_product; /* core/code.h: weights of a query and u8 codes, dim % 32 == 0 */
 } peri_sums_table;
 

@@ -61,9 +61,17 @@ static inline void prefetch(const void *at, size_t bytes) {
 }
 
 static void prefetch_rows(const peri_distances *of, const uint32_t *slots, size_t count) {
-    size_t bytes = of->dim * peri_dtype_bytes(of->dtype);
-    for (size_t i = 0; i < count; i++)
-        prefetch((const char *)of->rows + slots[i] * of->stride, bytes);
+    size_t bytes = of->dim * peri_dtype_bytes(of->dtype), stride = of->stride;
+    const char *rows = of->rows;
+    if (bytes > 64 && bytes <= 128) { /* codes and bytes, mostly: without an inner loop */
+        for (size_t i = 0; i < count; i++) {
+            const char *row = rows + slots[i] * stride;
+            __builtin_prefetch(row);
+            __builtin_prefetch(row + 64);
+        }
+        return;
+    }
+    for (size_t i = 0; i < count; i++) prefetch(rows + slots[i] * stride, bytes);
 }
 
 static void read_links(peri_walk *w, const uint32_t *links, size_t degree) {

@@ -124,6 +124,21 @@ static void of_range_scan(pointers *p, const peri_op_range_scan *op) {
     add(p, "distances", op->distances, op->room, 1, sizeof *op->distances);
 }
 
+static void of_pq_scan(pointers *p, const peri_op_pq_scan *op) {
+    size_t q = op->queries.rows, dim = (size_t)op->pq_dim * op->pq_len;
+    size_t books = op->per_cluster ? op->lists.n_lists : op->pq_dim;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add(p, "centroids", op->centroids, op->lists.n_lists, dim, sizeof *op->centroids);
+    add(p, "codebooks", op->codebooks, books << op->pq_bits, op->pq_len, sizeof *op->codebooks);
+    add(p, "codes", op->codes, op->lists.capacity, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
 static void of_knn(pointers *p, const peri_op_knn *op) {
     add_view(p, "queries", &op->queries);
     add_view(p, "rows", &op->rows);
@@ -235,6 +250,7 @@ static void of_rotate(pointers *p, const peri_op_rotate *op) {
     add_view(p, "rows", &op->rows);
     /* how many centroids there are is not told; one at least */
     add(p, "centroids", op->centroids, 1, op->rows.cols, sizeof *op->centroids);
+    add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
     add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
     add(p, "rotation", op->rotation, op->out.cols, op->rows.cols, sizeof *op->rotation);
     add_view(p, "out", &op->out);
@@ -282,6 +298,7 @@ peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) 
     if (op->kind == PERI_OP_CODE_SCAN) filter = &((const peri_op_code_scan *)op)->filter;
     if (op->kind == PERI_OP_RANGE_SCAN) filter = &((const peri_op_range_scan *)op)->filter;
     if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
+    if (op->kind == PERI_OP_PQ_SCAN) filter = &((const peri_op_pq_scan *)op)->filter;
     if (op->kind == PERI_OP_GRAPH_SEARCH) filter = &((const peri_op_graph_search *)op)->filter;
     if (filter == NULL || filter->count == 0) return PERI_OK;
     for (uint32_t i = 0; i < filter->count; i++) {

@@ -20,6 +20,7 @@ peri_status peri_ref_rotate(peri_stream *stream, const peri_op_rotate *op, void 
         size_t label = op->labels == NULL ? 0 : op->labels[i];
         for (size_t j = 0; j < dim; j++) {
             t[j] = peri_element_load(op->rows.dtype, row, j);
+            if (op->lengths != NULL) t[j] /= op->lengths[i];
             if (op->centroids != NULL) t[j] -= op->centroids[label * dim + j];
         }
         float *out = peri_view_row(&op->out, i);

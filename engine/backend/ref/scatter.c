@@ -1,6 +1,4 @@
 /* scatter.c: rows to slots. */
-#include <string.h>
-
 #include "backend/ref/ops.h"
 #include "core/matrix.h"
 
@@ -8,6 +6,12 @@ size_t peri_ref_scatter_scratch(const peri_device *device, const peri_op_scatter
     (void)device;
     (void)op;
     return 0;
+}
+
+static uint8_t *byte_of(const peri_view *view, bool interleaved, size_t row, size_t b) {
+    size_t group = PERI_CODES_GROUP;
+    if (!interleaved) return (uint8_t *)peri_view_row(view, row) + b;
+    return (uint8_t *)view->data + (row - row % group) * view->cols + b * group + row % group;
 }
 
 peri_status peri_ref_scatter(peri_stream *stream, const peri_op_scatter *op, void *scratch,
@@ -18,7 +22,10 @@ peri_status peri_ref_scatter(peri_stream *stream, const peri_op_scatter *op, voi
     size_t bytes = op->rows.cols * peri_dtype_bytes(op->rows.dtype);
     for (size_t i = 0; i < op->count; i++) {
         size_t from = op->from == NULL ? i : (size_t)op->from[i];
-        memcpy(peri_view_row(&op->out, (size_t)op->to[i]), peri_view_row(&op->rows, from), bytes);
+        size_t to = op->to == NULL ? i : (size_t)op->to[i];
+        for (size_t b = 0; b < bytes; b++)
+            *byte_of(&op->out, op->out_interleaved, to, b) =
+                *byte_of(&op->rows, op->rows_interleaved, from, b);
     }
     return PERI_OK;
 }

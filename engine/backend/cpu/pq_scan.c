@@ -1,0 +1,362 @@
+/* pq_scan.c: nearest entries of inverted lists by product-quantized codes: tables, limits of the
+ * fast scan, and the entries that go on to the heaps.
+ *
+ * A task takes its queries four at a time: tables of each for the list, then the groups of codes
+ * one after the other, each for all four. The last group of a list is copied first: what lies
+ * behind the list's end may be written by who extends the index. */
+#include "backend/cpu/pq_scan.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/list_work.h"
+#include "backend/cpu/ops.h"
+#include "backend/cpu/workers.h"
+#include "core/bitset.h"
+#include "core/checked.h"
+#include "core/codes.h"
+#include "core/distance.h"
+#include "core/matrix.h"
+#include "core/memory.h"
+
+#define TASK_QUERIES 16u
+#define TOGETHER 4u        /* entries whose values are summed at once */
+#define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
+
+typedef struct pq_job {
+    peri_list_work work;
+    const peri_op_pq_scan *op;
+    const peri_pq_kernels *kernels;
+    peri_pq_shape shape;
+    bool fast;
+    size_t together;    /* queries whose tables are there at once */
+    size_t table_bytes; /* of the small tables of a query */
+    float *words;       /* transposed codewords: of all books, or NULL with a book for each list */
+    char *parts;        /* of the workers, part_bytes each */
+    size_t part_bytes;
+} pq_job;
+
+/* A query on a list. */
+typedef struct asked {
+    size_t query; /* of the batch */
+    const uint64_t *bits;
+    peri_topk *top;
+    float dot;      /* D of the contract */
+    float *T;       /* [pq_dim, words] */
+    uint8_t *small; /* [pq_dim, 16] */
+    double low_sum; /* of sign * T at least */
+    double slack;   /* of rounding: sums of f32 against the sums of their numbers */
+    double scale;   /* of the small tables */
+    float bound;    /* what `limit` is for */
+    bool closed;    /* no entry can be near enough */
+    uint16_t limit;
+    size_t passed;
+} asked;
+
+/* What a worker has. */
+typedef struct part {
+    float *t;       /* [dim] of a query less the centroid */
+    float *words;   /* transposed codewords of a list's own book */
+    float *lows;    /* [pq_dim] */
+    float *T;       /* [together, pq_dim, words] */
+    uint8_t *small; /* [together, table_bytes] */
+    uint8_t *tail;  /* one group of codes */
+} part;
+
+static size_t lay_out(const pq_job *job, char *base, part *p) {
+    const peri_pq_shape *s = &job->shape;
+    size_t at = 0, dim = (size_t)s->pq_dim * s->pq_len, fast = job->fast ? 1 : 0;
+    p->t = peri_scratch_cut(&at, base, dim * sizeof *p->t);
+    p->words = peri_scratch_cut(&at, base,
+                                s->one_book ? (size_t)s->words * s->pq_len * sizeof *p->words : 0);
+    p->lows = peri_scratch_cut(&at, base, fast * s->pq_dim * sizeof *p->lows);
+    p->T = peri_scratch_cut(&at, base, job->together * s->pq_dim * s->words * sizeof *p->T);
+    p->small = peri_scratch_cut(&at, base, fast * job->together * job->table_bytes);
+    p->tail = peri_scratch_cut(&at, base, s->row_bytes * PERI_CODES_GROUP);
+    return at;
+}
+
+/* ---- tables ------------------------------------------------------------------------------- */
+
+/* Codewords [words, len] to [len, words]. */
+static void transpose(const float *in, size_t words, size_t len, float *out) {
+    for (size_t w = 0; w < words; w++)
+        for (size_t i = 0; i < len; i++) out[i * words + w] = in[w * len + i];
+}
+
+static void transpose_books(const pq_job *job) {
+    const peri_op_pq_scan *op = job->op;
+    size_t book = (size_t)job->shape.words * op->pq_len;
+    if (job->words == NULL) return;
+    for (size_t j = 0; j < op->pq_dim; j++)
+        transpose(op->codebooks + j * book, job->shape.words, op->pq_len, job->words + j * book);
+}
+
+/* Transposed codewords for a list. */
+static const float *words_of(const pq_job *job, const part *p, size_t list) {
+    size_t book = (size_t)job->shape.words * job->op->pq_len;
+    if (job->words != NULL) return job->words;
+    transpose(job->op->codebooks + list * book, job->shape.words, job->op->pq_len, p->words);
+    return p->words;
+}
+
+static void fill_table(const pq_job *job, const part *p, size_t list, const float *words,
+                       asked *a) {
+    const peri_op_pq_scan *op = job->op;
+    const float *x = peri_view_row(&op->queries, job->work.first + a->query);
+    size_t dim = op->queries.cols;
+    const float *centroid = op->centroids == NULL ? NULL : op->centroids + list * dim;
+    a->dot = 0;
+    if (centroid != NULL && !job->shape.squared)
+        a->dot = peri_canonical_dot(PERI_F32, x, centroid, (uint32_t)dim);
+    job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
+}
+
+/* From S to the value. */
+static float value_of(const pq_job *job, const asked *a, float sum) {
+    if (job->op->metric == PERI_COSINE)
+        sum = 1 - (a->dot + sum);
+    else if (!job->shape.squared)
+        sum = -(a->dot + sum);
+    return isnan(sum) ? INFINITY : sum;
+}
+
+/* ---- the fast scan ------------------------------------------------------------------------ */
+
+/* How values are bounded from the small tables. With U = sign * T and u its small number,
+ *     U[j][w] >= lows[j] + u / scale      (to the rounding of shrink, 2^-21 of 127 in u)
+ * so an entry whose value is at most `bound` has
+ *     sum of u <= (bound + offset - low_sum + slack) * scale + a little
+ * where offset is what stands between value and the sum of U (D, or D - 1), and slack covers the
+ * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite make
+ * no bound: scale 0 lets everything through. */
+static void shrink_table(const pq_job *job, const part *p, asked *a) {
+    size_t pq_dim = job->shape.pq_dim;
+    bool squared = job->shape.squared;
+    peri_pq_span span;
+    job->kernels->spans(a->T, pq_dim, squared, p->lows, &span);
+    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim),
+          scale = most / span.widest;
+    if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
+    a->scale = scale;
+    a->low_sum = span.low_sum;
+    a->slack = (double)(pq_dim + 8) * 0x1p-22 *
+               (span.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
+    job->kernels->shrink(a->T, pq_dim, squared, p->lows, scale, a->small);
+    if (pq_dim % 2 != 0 || job->shape.row_bytes % 2 != 0)
+        memset(a->small + pq_dim * PERI_PQ_FAST_WORDS, 0,
+               job->table_bytes - pq_dim * PERI_PQ_FAST_WORDS);
+}
+
+static void set_limit(const pq_job *job, asked *a, float bound) {
+    double offset = job->op->metric == PERI_COSINE ? (double)a->dot - 1 : a->dot;
+    a->bound = bound;
+    a->closed = false;
+    a->limit = UINT16_MAX;
+    if (a->scale == 0 || isinf(bound)) return;
+    double slack = a->slack + fabs(bound) * 0x1p-22;
+    double most = (bound + offset - a->low_sum + slack) * a->scale +
+                  (double)job->shape.pq_dim * 0x1p-12 + 0x1p-12;
+    a->closed = most < 0;
+    if (most >= 0 && most < UINT16_MAX) a->limit = (uint16_t)most;
+}
+
+/* S of some entries of a group, each in the order of the contract; several at once, since one is a
+ * chain of additions that wait for each other. */
+static void fast_sums(const pq_job *job, const float *T, const uint8_t *codes, const uint32_t *rows,
+                      float *sums) {
+    size_t pairs = job->shape.pq_dim / 2;
+    for (size_t r = 0; r < TOGETHER; r++) sums[r] = 0;
+    for (size_t b = 0; b < pairs; b++, T += 2 * PERI_PQ_FAST_WORDS, codes += PERI_CODES_GROUP) {
+        for (size_t r = 0; r < TOGETHER; r++) {
+            uint8_t byte = codes[rows[r]];
+            sums[r] += T[byte & 15];
+            sums[r] += T[PERI_PQ_FAST_WORDS + (byte >> 4)];
+        }
+    }
+    if (job->shape.pq_dim % 2 != 0)
+        for (size_t r = 0; r < TOGETHER; r++) sums[r] += T[codes[rows[r]] & 15];
+}
+
+static void offer_some(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
+                       uint32_t mask) {
+    while (mask != 0) {
+        uint32_t rows[TOGETHER] = { 0 };
+        float sums[TOGETHER];
+        size_t count = 0;
+        for (; mask != 0 && count < TOGETHER; mask &= mask - 1)
+            rows[count++] = (uint32_t)__builtin_ctz(mask);
+        fast_sums(job, a->T, codes, rows, sums);
+        for (size_t i = 0; i < count; i++) {
+            float value = value_of(job, a, sums[i]);
+            if (!(value > peri_topk_bound(a->top)))
+                peri_topk_offer(a->top, value, (int64_t)slots[rows[i]]);
+        }
+    }
+    float bound = peri_topk_bound(a->top);
+    if (bound < a->bound) set_limit(job, a, bound);
+}
+
+/* ---- groups ------------------------------------------------------------------------------- */
+
+/* The entries of a group that exist and pass. */
+static uint32_t passing(const uint64_t *bits, const uint32_t *slots, size_t count) {
+    uint32_t mask = count == PERI_CODES_GROUP ? UINT32_MAX : (UINT32_C(1) << count) - 1;
+    if (bits == NULL) return mask;
+    mask = 0;
+    for (size_t r = 0; r < count; r++) mask |= (uint32_t)peri_bitset_test(bits, slots[r]) << r;
+    return mask;
+}
+
+static size_t count_of(uint32_t pass, size_t rows) {
+    return pass == UINT32_MAX ? rows : (size_t)__builtin_popcount(pass);
+}
+
+static void fast_group(const pq_job *job, asked *list, size_t count, const uint8_t *codes,
+                       const uint32_t *slots, size_t rows) {
+    uint32_t pass[PERI_PQ_FAST_QUERIES], masks[PERI_PQ_FAST_QUERIES], any = 0;
+    uint16_t limits[PERI_PQ_FAST_QUERIES];
+    for (size_t i = 0; i < count; i++) {
+        pass[i] = i > 0 && list[i].bits == list[i - 1].bits ? pass[i - 1]
+                                                            : passing(list[i].bits, slots, rows);
+        limits[i] = list[i].limit;
+        list[i].passed += count_of(pass[i], rows);
+        any |= list[i].closed ? 0 : pass[i];
+    }
+    if (any == 0) return;
+    job->kernels->masks(codes, job->shape.row_bytes, list[0].small, job->table_bytes, count, limits,
+                        masks);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t mask = list[i].closed ? 0 : masks[i] & pass[i];
+        if (mask != 0) offer_some(job, &list[i], codes, slots, mask);
+    }
+}
+
+static void plain_group(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
+                        size_t rows) {
+    float sums[PERI_CODES_GROUP];
+    uint32_t mask = passing(a->bits, slots, rows);
+    a->passed += count_of(mask, rows);
+    if (mask == 0) return;
+    job->kernels->sums(&job->shape, a->T, codes, sums);
+    for (; mask != 0; mask &= mask - 1) {
+        size_t r = (size_t)__builtin_ctz(mask);
+        float value = value_of(job, a, sums[r]);
+        if (!(value > peri_topk_bound(a->top))) peri_topk_offer(a->top, value, (int64_t)slots[r]);
+    }
+}
+
+/* ---- tasks -------------------------------------------------------------------------------- */
+
+static asked ask(const pq_job *job, const part *p, const peri_list_task *task, size_t i,
+                 size_t within, const float *words) {
+    asked a = { .query = peri_list_member(task, i) };
+    a.bits = peri_list_filter(&job->work, a.query);
+    a.top = peri_list_heap(&job->work, task->worker, a.query);
+    a.T = p->T + within * job->shape.pq_dim * job->shape.words;
+    a.small = p->small + within * job->table_bytes;
+    fill_table(job, p, task->list, words, &a);
+    if (!job->fast) return a;
+    shrink_table(job, p, &a);
+    set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), peri_topk_bound(a.top)));
+    return a;
+}
+
+static void scan_entries(const pq_job *job, const part *p, const peri_list_task *task, asked *list,
+                         size_t count) {
+    size_t bytes = job->shape.row_bytes, group = PERI_CODES_GROUP;
+    for (size_t at = task->at; at < task->stop; at += group) {
+        const uint8_t *codes = job->op->codes + at * bytes;
+        size_t rows = peri_min_size(group, task->stop - at);
+        for (size_t b = 0; rows < group && b < bytes; b++)
+            memcpy(p->tail + b * group, codes + b * group, rows);
+        if (rows < group) codes = p->tail;
+        const uint32_t *slots = job->op->lists.slots + at;
+        if (job->fast)
+            fast_group(job, list, count, codes, slots, rows);
+        else
+            plain_group(job, list, codes, slots, rows);
+    }
+}
+
+static void pq_scan_task(const void *ud, const peri_list_task *task) {
+    const pq_job *job = ud;
+    part p;
+    lay_out(job, job->parts + task->worker * job->part_bytes, &p);
+    const float *words = words_of(job, &p, task->list);
+    memset(p.tail, 0, job->shape.row_bytes * PERI_CODES_GROUP);
+    for (size_t i = 0; i < task->count; i += job->together) {
+        size_t count = peri_min_size(job->together, task->count - i);
+        asked list[PERI_PQ_FAST_QUERIES];
+        for (size_t q = 0; q < count; q++) list[q] = ask(job, &p, task, i + q, q, words);
+        scan_entries(job, &p, task, list, count);
+        for (size_t q = 0; q < count; q++) {
+            peri_list_share_bound(&job->work, list[q].query, list[q].top);
+            peri_list_count(&job->work, task->worker, list[q].query, list[q].passed);
+        }
+    }
+}
+
+static peri_list_shape pq_scan_shape(const void *ud, size_t queries) {
+    const pq_job *job = ud;
+    size_t entries = peri_max_size(1024, TASK_BYTES / job->shape.row_bytes);
+    (void)queries;
+    return (peri_list_shape){ TASK_QUERIES, peri_round_up(entries, PERI_CODES_GROUP) };
+}
+
+/* ---- the operation ------------------------------------------------------------------------ */
+
+static peri_list_work work_of(const pq_job *job, const peri_op_pq_scan *op) {
+    return (peri_list_work){ .name = "pq_scan",
+                             .lists = op->lists,
+                             .probes = op->probes,
+                             .n_probes = op->n_probes,
+                             .filter = &op->filter,
+                             .queries = op->queries.rows,
+                             .k = op->k,
+                             .ids = op->ids,
+                             .distances = op->distances,
+                             .visited_out = op->visited,
+                             .entry_cost = job->fast ? op->pq_dim / 8.0 : op->pq_dim * 2.0,
+                             .shape = pq_scan_shape,
+                             .run = pq_scan_task,
+                             .job = job };
+}
+
+static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan *op, void *base) {
+    part none;
+    job->op = op;
+    job->kernels = peri_pq_kernels_chosen();
+    job->shape = (peri_pq_shape){ .pq_dim = op->pq_dim,
+                                  .pq_len = op->pq_len,
+                                  .words = 1u << op->pq_bits,
+                                  .pq_bits = op->pq_bits,
+                                  .row_bytes = peri_codes_bytes(op->pq_dim, op->pq_bits),
+                                  .one_book = op->per_cluster };
+    job->shape.squared = op->metric == PERI_SQEUCLIDEAN || op->metric == PERI_EUCLIDEAN;
+    job->fast = op->pq_bits == 4;
+    job->together = job->fast ? PERI_PQ_FAST_QUERIES : 1;
+    job->table_bytes = peri_round_up((size_t)op->pq_dim * PERI_PQ_FAST_WORDS, 64);
+    job->work = work_of(job, op);
+    size_t at = peri_list_work_plan(&job->work, device, base);
+    size_t all = (size_t)op->pq_dim * job->shape.words * op->pq_len * sizeof *job->words;
+    job->words = op->per_cluster ? NULL : peri_scratch_cut(&at, base, all);
+    job->part_bytes = lay_out(job, NULL, &none);
+    job->parts = peri_scratch_cut(&at, base, job->work.workers * job->part_bytes);
+    return at;
+}
+
+size_t peri_cpu_pq_scan_scratch(const peri_device *device, const peri_op_pq_scan *op) {
+    pq_job job = { 0 };
+    return plan(&job, device, op, NULL);
+}
+
+peri_status peri_cpu_pq_scan(peri_stream *stream, const peri_op_pq_scan *op, void *scratch,
+                             size_t scratch_bytes) {
+    pq_job job = { 0 };
+    PERI_ASSERT(plan(&job, stream->device, op, NULL) <= scratch_bytes);
+    (void)scratch_bytes;
+    plan(&job, stream->device, op, scratch);
+    transpose_books(&job);
+    return peri_list_work_run(&job.work, stream);
+}

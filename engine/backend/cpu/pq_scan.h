@@ -1,0 +1,68 @@
+/* pq_scan.h: what a scan of product-quantized codes is made of, by instruction set.
+ *
+ * Tables. For a query and a list, T[j][w] says what code w of piece j contributes (the contract is
+ * that of peri_op_pq_scan). Codewords are taken transposed, [book][pq_len][words], so that a vector
+ * holds several codes of one piece.
+ *
+ * Codes of 4 bits go through the fast scan (Andre, Kermarrec, Le Scouarnec: Cache locality is not
+ * enough: high-performance nearest neighbor search with product quantization fast scan, VLDB 2015;
+ * Quicker ADC, PAMI 2019): tables of 16 small whole numbers stay in registers, where one shuffle
+ * looks up a code of each of 32 entries. The small numbers are those of T rounded down, to 7 bits,
+ * so that the sum of two fits a byte; sums are of 16 bits. What we do differently: a sum is a
+ * certified lower bound of the value, so an entry is passed over only when it can't be among the k
+ * nearest, and the others get their value from T itself. The answer is exact with respect to T. */
+#ifndef PERI_BACKEND_CPU_PQ_SCAN_H
+#define PERI_BACKEND_CPU_PQ_SCAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "perigee_backend.h"
+
+#define PERI_PQ_FAST_QUERIES 4u /* that share a load of codes */
+#define PERI_PQ_FAST_WORDS 16u
+#define PERI_PQ_FAST_MOST 127u /* the largest number of a small table: two of them fit a byte */
+
+typedef struct peri_pq_shape {
+    uint32_t pq_dim, pq_len, words; /* words: 2^pq_bits */
+    uint32_t pq_bits;
+    size_t row_bytes;
+    bool squared;  /* T of squared L2, else of a dot product */
+    bool one_book; /* for all pieces */
+} peri_pq_shape;
+
+/* What bounds 16 words of each piece, U = sign * T: U[j][w] >= lows[j]. Squares are bounded by 0,
+ * which is nearly as tight and costs no search for the least. */
+typedef struct peri_pq_span {
+    float widest;   /* the most that a U is above its low */
+    double low_sum; /* of lows */
+    double largest; /* at least the sum over j of the largest |T[j][w]| */
+} peri_pq_span;
+
+typedef struct peri_pq_kernels {
+    /* T [pq_dim, words] of x [pq_dim * pq_len], less the centroid (or NULL) in scratch t of that
+     * size, and transposed codewords. */
+    void (*tables)(const peri_pq_shape *shape, const float *x, const float *centroid, float *t,
+                   const float *words, float *T);
+    /* S of the 32 entries of a group of codes. */
+    void (*sums)(const peri_pq_shape *shape, const float *T, const uint8_t *codes, float *sums);
+    void (*spans)(const float *T, size_t pq_dim, bool squared, float *lows, peri_pq_span *span);
+    /* out[j][w] = (U[j][w] - lows[j]) * scale, the fraction dropped; 16 words. */
+    void (*shrink)(const float *T, size_t pq_dim, bool squared, const float *lows, float scale,
+                   uint8_t *out);
+    /* masks[q], bit r: the sum of entry r for query q is at most limits[q]. Tables are those of
+     * shrink, `table_bytes` apart, with a table of zeros behind them where pq_dim is odd. */
+    void (*masks)(const uint8_t *codes, size_t row_bytes, const uint8_t *tables, size_t table_bytes,
+                  size_t queries, const uint16_t *limits, uint32_t *masks);
+} peri_pq_kernels;
+
+extern const peri_pq_kernels peri_pq_kernels_scalar;
+#if defined(__x86_64__)
+extern const peri_pq_kernels peri_pq_kernels_avx2, peri_pq_kernels_avx512;
+#elif defined(__aarch64__)
+extern const peri_pq_kernels peri_pq_kernels_neon;
+#endif
+
+const peri_pq_kernels *peri_pq_kernels_chosen(void);
+
+#endif
