@@ -169,7 +169,7 @@ M.entries = {
   -- rows against rows
   { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
     text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], there.",
-    options = { { "metric", "sqeuclidean (default), euclidean, inner_product, cosine, l1, hamming" },
+    options = { { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
       THREADS, PROGRESS } },
   { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
     text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "

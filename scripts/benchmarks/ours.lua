@@ -55,6 +55,7 @@ local function build(asked)
   local bytes = index:info().bytes
   if asked.refine then
     index = assert(index:refined(base))
+    bytes = bytes + base:info().bytes
   end
   indexes[asked.name] = index
   return { seconds = ("%.6g"):format(seconds), bytes = bytes }
