@@ -130,7 +130,7 @@ local function flat_part(set)
     end
   end
   return { word = "flat", peer = "faiss", ks = { 10, 100, 1000 }, fma = true, subjects = list,
-    title = "Exact search: ratio to FAISS, of bytes to our floats; share of the fused multiply-adds" }
+    title = "Exact search: ratio to FAISS, of bytes to our floats; share of the multiply-adds" }
 end
 
 -- ---- inverted lists -----------------------------------------------------------------------------
