@@ -115,7 +115,7 @@ describe("data", function()
   for word, value in pairs(BAD) do
     it(("with %s in the rows or a query is refused with row and column"):format(word), function()
       local list = { { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, value } }
-      for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
+      for _, kind in ipairs { "flat", "ivf_flat", "ivf_sq", "ivf_rabitq", "cagra" } do
         for _, dtype in ipairs { "f32", "f16" } do
           local bad = pg.matrix(list, dtype)
           if value == value or dtype == "f32" then
@@ -137,7 +137,7 @@ describe("data", function()
 
   it("with a zero vector under cosine is refused with its row", function()
     local zero = pg.matrix { { 1, 2, 3 }, { 0, 0, 0 } }
-    for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
+    for _, kind in ipairs { "flat", "ivf_flat", "ivf_sq", "ivf_rabitq", "cagra" } do
       local index, message, code = pg[kind].build(zero, { metric = "cosine", place = place })
       assert.is_nil(index)
       if code ~= "unsupported" then
@@ -151,7 +151,7 @@ describe("data", function()
   end)
 
   it("without rows builds an index that finds nothing, or is refused", function()
-    for _, kind in ipairs { "flat", "ivf_flat", "cagra" } do
+    for _, kind in ipairs { "flat", "ivf_flat", "ivf_sq", "ivf_rabitq", "cagra" } do
       local ok, index, message = pcall(pg[kind].build, pg.matrix(0, 3), { place = place })
       if ok and index then
         local hits = assert(index:search({ 1, 2, 3 }, 2))

@@ -26,6 +26,14 @@ local MAKERS <const> = {
     options.n_lists, options.pq_dim = 20, 50 -- does not divide
     return support.build("ivf_pq", rows, options)
   end,
+  ivf_sq = function(rows, options)
+    options.n_lists = 64
+    return support.build("ivf_sq", rows, options)
+  end,
+  ivf_rabitq = function(rows, options)
+    options.n_lists = 64
+    return support.build("ivf_rabitq", rows, options)
+  end,
   cagra = function(rows, options)
     options.graph_degree, options.intermediate_graph_degree = 32, 48
     return support.build("cagra", rows, options)

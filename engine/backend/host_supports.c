@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/codes.h"
 #include "core/distance.h"
 
 typedef struct reason {
@@ -101,6 +102,25 @@ static bool scatter_taken(const peri_op_scatter *op, reason why) {
 static bool list_scan_taken(const peri_op_list_scan *op, reason why) {
     return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
+}
+
+static bool code_scan_taken(const peri_op_code_scan *op, reason why) {
+    if (op->queries.dtype != PERI_F32)
+        return refuse(why, "queries of %s on codes, f32 is taken",
+                      peri_dtype_name(op->queries.dtype));
+    if (op->queries.cols == 0 || op->queries.cols > PERI_DIM_MAX)
+        return refuse(why, "%zu columns given, 1..%u are taken", op->queries.cols, PERI_DIM_MAX);
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why,
+                      "metric: %s over codes, sqeuclidean euclidean inner_product cosine "
+                      "are taken",
+                      peri_metric_name(op->metric));
+    if (op->bits < 1 || op->bits > PERI_CODE_BITS_MAX)
+        return refuse(why, "codes of %u bits, 1..%u are taken", op->bits, PERI_CODE_BITS_MAX);
+    if (op->query_bytes != 1 && op->query_bytes != 2)
+        return refuse(why, "queries of %u bytes, 1 and 2 are taken", op->query_bytes);
+    if ((op->low == NULL) != (op->step == NULL)) return refuse(why, "low and step go together");
+    return k_taken(op->k, 1, why);
 }
 
 static bool range_scan_taken(const peri_op_range_scan *op, reason why) {
@@ -263,6 +283,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
     case PERI_OP_SCATTER: return scatter_taken((const peri_op_scatter *)op, why);
     case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
+    case PERI_OP_CODE_SCAN: return code_scan_taken((const peri_op_code_scan *)op, why);
     case PERI_OP_RANGE_SCAN: return range_scan_taken((const peri_op_range_scan *)op, why);
     case PERI_OP_PQ_SCAN: return pq_scan_taken((const peri_op_pq_scan *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);

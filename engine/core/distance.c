@@ -121,5 +121,6 @@ void peri_metric_report(peri_metric metric, float *values, size_t count) {
     if (metric == PERI_INNER_PRODUCT)
         for (size_t i = 0; i < count; i++) values[i] = -values[i];
     if (metric == PERI_EUCLIDEAN)
-        for (size_t i = 0; i < count; i++) values[i] = sqrtf(values[i]);
+        for (size_t i = 0; i < count; i++) /* an estimate may be below 0 */
+            values[i] = values[i] > 0 ? sqrtf(values[i]) : 0;
 }

@@ -42,7 +42,7 @@ float peri_canonical_distance(peri_metric metric, peri_dtype dtype, const void *
                               const void *row, uint32_t dim, float query_length, float row_length);
 
 /* From inside to what the API reports, in place: inner product's sign, euclidean's root; a missing
- * result (+inf) becomes the metric's worst value. */
+ * result (+inf) becomes the metric's worst value; the root of an estimate below 0 is 0. */
 void peri_metric_report(peri_metric metric, float *values, size_t count);
 
 /* Whether the value follows from dot products and lengths, so that a pass of matrix multiplication

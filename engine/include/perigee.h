@@ -327,10 +327,10 @@ typedef struct peri_param_table {
     size_t count;
 } peri_param_table;
 
-/* The tables of a kind's verb: kind "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana",
- * "filtered", "refined"; verb "build", "search", "to_hnsw". Quantizers: "pq", "opq", "sq",
- * "binary", "rabitq"; verb "train"; also that of "kmeans", and "build" of "knn_graph". NULL: there
- * is none. */
+/* The tables of a kind's verb: kind "flat", "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra",
+ * "hnsw", "vamana", "filtered", "refined"; verb "build", "search", "to_hnsw". Quantizers: "pq",
+ * "opq", "sq", "binary", "rabitq"; verb "train"; also that of "kmeans", and "build" of
+ * "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over

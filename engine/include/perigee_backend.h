@@ -93,6 +93,7 @@ struct peri_stream {
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
     X(PQ_SCAN, pq_scan)             /* the same where entries are codes of product quantization */ \
+    X(CODE_SCAN, code_scan)         /* the same where entries are small whole numbers */           \
     X(RANGE_SCAN, range_scan)       /* all entries within a distance */                            \
     X(REFINE, refine)               /* exact values of candidates, best k or in the order given */ \
     X(LIST_JOIN, list_join)         /* nearest rows of every row among the lists it probes */      \
@@ -208,6 +209,49 @@ typedef struct peri_op_list_scan {
     float *distances;  /* [q, k] */
     uint32_t *visited; /* [q]; may be NULL */
 } peri_op_list_scan;
+
+/* The k nearest entries of each query in the lists that it probes, where an entry is `cols` whole
+ * numbers u[j] of `bits` bits: scalar quantization of what is left of a row when its list's
+ * centroid is subtracted, and RaBitQ (Gao & Long, SIGMOD 2024). Numbers stand for
+ *     y[j] = scale * (middle[j] + step[j] * (u[j] - half)),  half = (2^bits - 1) / 2
+ * with one scale an entry, and the row is centroid + y. `add` of an entry is what its squared
+ * distance to any query has beyond |q - centroid|^2 - 2 <q, y>. By values from whole numbers, so
+ * that they are the same on every instruction set, at any batch and number of threads; ties to the
+ * lower slot. Each step is rounded to f32:
+ *   query:  w[j] = q[j] * step[j], m = the largest |w[j]|, f = L / m; 0 when m is 0 or one of both
+ *       is no finite number. v[j] = w[j] * f plus 0.5 (minus, below 0), the fraction dropped.
+ *       d = m / L / 2, or 0 with f. o = the canonical dot of q and middle, 0 without steps, where
+ *       middle[j] = low[j] + half * step[j].
+ *       With query_bytes 1, L is 127. With 2, L is 16319 and v = 128 * v1 + v0 with v0 in -64..63.
+ *   T = sum (2 u[j] - (2^bits - 1)) * v[j] of whole numbers; with 2 bytes f32 of that sum with v1,
+ *       times 128, plus f32 of that with v0.
+ *   p = scale * (d * T + o)
+ *   squared L2, euclidean:  (B + add) - 2 * p,  B = the canonical squared distance of q and the
+ *       centroid, without centroids the canonical dot of q with itself
+ *   inner product:  B - p,  B = minus the canonical dot of q and the centroid, 0 without
+ *   cosine:         1 + (B - p) / the canonical length of q
+ * A NaN counts as +inf. visited[i] = entries in the lists that pass the filter. */
+typedef struct peri_op_code_scan {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;     /* [q, cols] f32 */
+    const int64_t *probes; /* [q, n_probes] as in LIST_SCAN */
+    size_t n_probes;
+    peri_lists_view lists;
+    const float *centroids; /* [n_lists, cols], or NULL */
+    const uint8_t *codes;   /* [capacity, ceil(cols * bits / 8)] packed as core/codes.h says */
+    uint32_t bits;          /* 1..8 */
+    uint32_t query_bytes;   /* 1 or 2 */
+    const float *low;       /* [cols], or NULL: middle is 0 */
+    const float *step;      /* [cols], or NULL with low: 1 */
+    const float *adds;      /* [capacity], or NULL: 0; read for squared L2 only */
+    const float *scales;    /* [capacity], or NULL: 1 */
+    peri_filter_view filter;
+    size_t k;
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *visited; /* [q]; may be NULL */
+} peri_op_code_scan;
 
 /* All entries of the probed lists that pass and whose canonical distance is `radius` or nearer. A
  * first run without offsets counts them; a second one, with room for as many, names them. */

@@ -7,8 +7,9 @@
 #include "core/memory.h"
 #include "index/handle.h"
 
-const peri_kind *const peri_kinds[] = { &peri_flat_kind,  &peri_ivf_flat_kind, &peri_ivf_pq_kind,
-                                        &peri_cagra_kind, &peri_hnsw_kind,     &peri_vamana_kind };
+const peri_kind *const peri_kinds[] = { &peri_flat_kind,   &peri_ivf_flat_kind,   &peri_ivf_pq_kind,
+                                        &peri_ivf_sq_kind, &peri_ivf_rabitq_kind, &peri_cagra_kind,
+                                        &peri_hnsw_kind,   &peri_vamana_kind };
 const size_t peri_kind_count = sizeof peri_kinds / sizeof *peri_kinds;
 
 const peri_kind *peri_kind_find(const char *name) {

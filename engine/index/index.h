@@ -186,8 +186,8 @@ void peri_handle_free(peri_searcher *self);
     }
 
 /* The kinds, in the order in which they are told. */
-extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_ivf_pq_kind, peri_cagra_kind,
-    peri_hnsw_kind, peri_vamana_kind;
+extern const peri_kind peri_flat_kind, peri_ivf_flat_kind, peri_ivf_pq_kind, peri_ivf_sq_kind,
+    peri_ivf_rabitq_kind, peri_cagra_kind, peri_hnsw_kind, peri_vamana_kind;
 extern const peri_kind *const peri_kinds[];
 extern const size_t peri_kind_count;
 const peri_kind *peri_kind_find(const char *name);

@@ -60,14 +60,14 @@ static peri_view rows_of(peri_view view, size_t first, size_t count) {
 static peri_status code_chunk(const peri_index *index, const peri_ivf_coder *coder,
                               const peri_entries *entries, const peri_view *rows, size_t first,
                               peri_lane *lane) {
-    size_t parts = 0;
     const uint32_t *labels = peri_matrix_view(entries->labels).data;
     peri_ivf_chunk chunk = { .labels = labels + first };
     chunk.turned = (peri_view){
         NULL, rows->rows, coder->turn.cols, coder->turn.cols * sizeof(float), PERI_F32, rows->place
     };
-    for (; parts < PERI_LIST_PARTS_MAX && entries->parts[parts] != NULL; parts++)
-        chunk.parts[parts] = rows_of(peri_matrix_view(entries->parts[parts]), first, rows->rows);
+    for (size_t i = 0; i < PERI_LIST_PARTS_MAX; i++)
+        if (entries->parts[i] != NULL)
+            chunk.parts[i] = rows_of(peri_matrix_view(entries->parts[i]), first, rows->rows);
     PERI_TRY(peri_lane_take(lane, rows->rows, chunk.turned.stride_bytes, &chunk.turned.data));
     PERI_TRY(peri_ivf_turn_rows(index, lane, &coder->turn, rows, chunk.labels, &chunk.turned));
     PERI_TRY(coder->encode(index, lane, &chunk));
@@ -84,9 +84,10 @@ static void entries_close(peri_entries *entries) {
 static peri_status make_parts(const peri_index *index, const peri_lists_layout *layout,
                               const peri_ivf_coder *coder, size_t count, peri_entries *entries) {
     for (size_t i = 0; layout->parts[i] != NULL; i++)
-        PERI_TRY(peri_matrix_create(index->context, count, coder->parts[i].cols,
-                                    coder->parts[i].dtype, index->device->place,
-                                    &entries->parts[i]));
+        if (coder->parts[i].cols > 0)
+            PERI_TRY(peri_matrix_create(index->context, count, coder->parts[i].cols,
+                                        coder->parts[i].dtype, index->device->place,
+                                        &entries->parts[i]));
     return PERI_OK;
 }
 

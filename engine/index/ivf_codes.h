@@ -28,7 +28,7 @@ typedef struct peri_ivf_coder {
     struct {
         size_t cols;
         peri_dtype dtype;
-    } parts[PERI_LIST_PARTS_MAX]; /* of the layout's */
+    } parts[PERI_LIST_PARTS_MAX]; /* of the layout's; cols 0: this index has no such part */
     /* Enqueues the codes of a chunk. */
     peri_status (*encode)(const peri_index *index, peri_lane *lane, const peri_ivf_chunk *chunk);
 } peri_ivf_coder;

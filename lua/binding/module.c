@@ -336,6 +336,8 @@ int luaopen_perigee_core(lua_State *L) {
     add_kind(L, "flat", true);
     add_kind(L, "ivf_flat", true);
     add_kind(L, "ivf_pq", true);
+    add_kind(L, "ivf_sq", true);
+    add_kind(L, "ivf_rabitq", true);
     add_kind(L, "cagra", true);
     add_kind(L, "hnsw", true);
     add_kind(L, "vamana", true);

@@ -73,6 +73,20 @@ M.entries = {
   { name = "pg.ivf_pq.defaults", call = "pg.ivf_pq.defaults([verb]) -> values, rules",
     text = "Default parameters by name, and how the automatic ones are found. verb: build, "
       .. "search." },
+  { name = "pg.ivf_sq.build", call = "pg.ivf_sq.build(rows[, options]) -> Searcher",
+    text = "Lists of scalar-quantized rows, 8 or 4 bits a column; distances are approximate. Every "
+      .. "metric. For f16 in the lists, give rows of f16 to ivf_flat.",
+    options = BUILD, params = { "ivf_sq", "build" } },
+  { name = "pg.ivf_sq.defaults", call = "pg.ivf_sq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
+  { name = "pg.ivf_rabitq.build", call = "pg.ivf_rabitq.build(rows[, options]) -> Searcher",
+    text = "Lists of RaBitQ codes, 1 to 8 bits a dimension; distances are estimates without bias, "
+      .. "and may be below 0. Every metric. Meant for refined().",
+    options = BUILD, params = { "ivf_rabitq", "build" } },
+  { name = "pg.ivf_rabitq.defaults", call = "pg.ivf_rabitq.defaults([verb]) -> values, rules",
+    text = "Default parameters by name, and how the automatic ones are found. verb: build, "
+      .. "search." },
   { name = "pg.cagra.build", call = "pg.cagra.build(rows[, options]) -> Searcher",
     text = "A graph of near rows, pruned and made connected.", options = BUILD,
     params = { "cagra", "build" } },
@@ -155,8 +169,8 @@ M.entries = {
   -- rows against rows
   { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
     text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], there.",
-    options = { { "metric", "sqeuclidean (default), euclidean, inner_product, cosine, l1, "
-      .. "hamming" }, THREADS, PROGRESS } },
+    options = { { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
+      THREADS, PROGRESS } },
   { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
     text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "
       .. "more.",
@@ -326,7 +340,9 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = { "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana", "refined" }
+local SEARCHED <const> = {
+  "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra", "hnsw", "vamana", "refined",
+}
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }

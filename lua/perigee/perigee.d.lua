@@ -19,6 +19,8 @@
 ---@field flat perigee.Flat
 ---@field ivf_flat perigee.IvfFlat
 ---@field ivf_pq perigee.IvfPq
+---@field ivf_sq perigee.IvfSq
+---@field ivf_rabitq perigee.IvfRabitq
 ---@field cagra perigee.Cagra
 ---@field hnsw perigee.Hnsw
 ---@field vamana perigee.Vamana
@@ -212,6 +214,40 @@ function ivf_pq.build(rows, options) end
 ---@param verb "build"|"search"|nil
 ---@return table<string, any> values, table<string, string> rules
 function ivf_pq.defaults(verb) end
+
+---@class perigee.IvfSqBuild: perigee.IvfBuild
+---@field bits integer?
+---@field residual boolean?
+---@field quantile number?
+
+---@class perigee.IvfSq
+local ivf_sq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfSqBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_sq.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_sq.defaults(verb) end
+
+---@class perigee.IvfRabitqBuild: perigee.IvfBuild
+---@field bits_per_dim integer?
+
+---@class perigee.IvfRabitq
+local ivf_rabitq = {}
+
+---@param rows perigee.Matrix|number[][]
+---@param options perigee.IvfRabitqBuild?
+---@return perigee.Searcher?, string?, perigee.Code?
+---@nodiscard
+function ivf_rabitq.build(rows, options) end
+
+---@param verb "build"|"search"|nil
+---@return table<string, any> values, table<string, string> rules
+function ivf_rabitq.defaults(verb) end
 
 ---@class perigee.CagraBuild
 ---@field metric perigee.Metric?
@@ -533,7 +569,7 @@ local Searcher = {}
 ---@field out perigee.Hits?
 ---@field threads integer?
 ---@field progress perigee.Progress?
----@field n_probes integer?  ivf_flat ivf_pq
+---@field n_probes integer?  ivf_flat ivf_pq ivf_sq ivf_rabitq
 ---@field lut_dtype "f32"|"f16"|"u8"|nil  ivf_pq
 ---@field itopk_size integer?  cagra vamana
 ---@field search_width integer?  cagra vamana

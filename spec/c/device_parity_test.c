@@ -7,6 +7,7 @@
  * memory. */
 #include "codes.h"
 #include "parity_clusters.h"
+#include "parity_code_scan.h"
 #include "parity_codes.h"
 #include "parity_lists.h"
 #include "parity_pq.h"
@@ -688,6 +689,7 @@ int main(void) {
     sweep_knn(&t);
     sweep_lists(&t);
     sweep_pq(&t);
+    sweep_code_scan(&t);
     sweep_clusters(&t);
     sweep_codes(&t);
     sweep_refine(&t);

@@ -183,7 +183,7 @@ INLINE void block_sums(peri_dtype dtype, peri_sums_form form, uint32_t blocks, c
     }
 }
 
-/* Asks for no rows ahead: a group of rows of bytes is short, so the CPU reads the next by itself. */
+/* Asks for no rows ahead: rows of bytes are short, so the CPU reads the next group by itself. */
 INLINE void whole_sums(peri_dtype dtype, peri_sums_form form, const void *query, const void *rows,
                        size_t stride, const uint32_t *slots, size_t count, uint32_t dim,
                        float *out) {

@@ -23,6 +23,7 @@ static void plan_sizes(peri_list_work *work, const peri_device *device) {
     size_t limit = peri_min_size(HEAP_BYTES_MAX / peri_max_size(1, heap),
                                  MEMBER_BYTES_MAX / peri_max_size(1, members));
     limit = peri_min_size(peri_min_size(limit, BATCH_QUERIES_MAX), work->queries);
+    if (work->batch_most > 0) limit = peri_min_size(limit, work->batch_most);
     work->batch_limit = peri_max_size(1, limit);
 }
 
@@ -179,6 +180,12 @@ static peri_status merge_task(void *ud, size_t task, size_t worker) {
     return PERI_OK;
 }
 
+static peri_status prepare_task(void *ud, size_t task, size_t worker) {
+    const peri_list_work *work = ud;
+    work->prepare(work->job, task, worker);
+    return PERI_OK;
+}
+
 static peri_status run_batch(peri_list_work *work, peri_stream *stream) {
     peri_context *context = stream->device->context;
     double cost = 0;
@@ -186,6 +193,8 @@ static peri_status run_batch(peri_list_work *work, peri_stream *stream) {
     size_t tasks = cut_tasks(work, &cost);
     size_t threads = cost < ALONE_COST ? 1 : stream->threads;
     peri_loop loop = { work->name, threads, stream->control }, quiet = { NULL, threads, NULL };
+    if (work->prepare != NULL)
+        PERI_TRY(peri_parallel(context, &quiet, work->count, prepare_task, work));
     PERI_TRY(peri_parallel(context, &loop, tasks, run_task, work));
     return peri_parallel(context, &quiet, work->count, merge_task, work);
 }

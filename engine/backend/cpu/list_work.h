@@ -43,6 +43,9 @@ typedef struct peri_list_work {
     double entry_cost;     /* of one query and one entry, in multiply-adds */
     peri_list_shape (*shape)(const void *job, size_t queries);
     void (*run)(const void *job, const peri_list_task *task);
+    /* (optional) What is the same for all lists of a query of the batch, before any task. */
+    void (*prepare)(const void *job, size_t query, size_t worker);
+    size_t batch_most; /* queries of a batch at most; 0 = as many as else */
     const void *job;
 
     /* From here on list_work.c's. */

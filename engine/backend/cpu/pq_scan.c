@@ -11,30 +11,48 @@
 
 #include "backend/cpu/list_work.h"
 #include "backend/cpu/ops.h"
+#include "backend/cpu/sums.h"
 #include "backend/cpu/workers.h"
 #include "core/bitset.h"
 #include "core/checked.h"
 #include "core/codes.h"
-#include "core/distance.h"
 #include "core/matrix.h"
 #include "core/memory.h"
 
 #define TASK_QUERIES 16u
-#define TOGETHER 4u        /* entries whose values are summed at once */
+#define TOGETHER 4u                      /* entries whose values are summed at once */
+#define FIXED_BYTES (UINT64_C(16) << 20) /* of tables that are made once a batch */
 #define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
+
+/* The small tables of a query, but for what the list adds. */
+typedef struct bounds {
+    float scale;
+    double low_sum, largest;
+} bounds;
 
 typedef struct pq_job {
     peri_list_work work;
     const peri_op_pq_scan *op;
     const peri_pq_kernels *kernels;
+    peri_sums_fn dot;
     peri_pq_shape shape;
     bool fast;
+    bool fixed;         /* tables of the fast scan do not depend on the list: made once a batch */
     size_t together;    /* queries whose tables are there at once */
     size_t table_bytes; /* of the small tables of a query */
     float *words;       /* transposed codewords: of all books, or NULL with a book for each list */
-    char *parts;        /* of the workers, part_bytes each */
+    float *fixed_T;     /* [batch_limit, pq_dim, words] */
+    uint8_t *fixed_small;
+    bounds *fixed_bounds;
+    char *parts; /* of the workers, part_bytes each */
     size_t part_bytes;
 } pq_job;
+
+/* An entry that the fast scan lets through. */
+typedef struct waiting {
+    const uint8_t *codes; /* its first byte; the others are a group apart */
+    uint32_t slot;
+} waiting;
 
 /* A query on a list. */
 typedef struct asked {
@@ -51,6 +69,8 @@ typedef struct asked {
     bool closed;    /* no entry can be near enough */
     uint16_t limit;
     size_t passed;
+    waiting list[TOGETHER];
+    size_t count; /* of those that wait */
 } asked;
 
 /* What a worker has. */
@@ -108,7 +128,8 @@ static void fill_table(const pq_job *job, const part *p, size_t list, const floa
     const float *centroid = op->centroids == NULL ? NULL : op->centroids + list * dim;
     a->dot = 0;
     if (centroid != NULL && !job->shape.squared)
-        a->dot = peri_canonical_dot(PERI_F32, x, centroid, (uint32_t)dim);
+        job->dot(x, centroid, dim * sizeof *x, NULL, 1, (uint32_t)dim, &a->dot);
+    if (job->fixed) return;
     job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
 }
 
@@ -130,22 +151,44 @@ static float value_of(const pq_job *job, const asked *a, float sum) {
  * where offset is what stands between value and the sum of U (D, or D - 1), and slack covers the
  * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite make
  * no bound: scale 0 lets everything through. */
-static void shrink_table(const pq_job *job, const part *p, asked *a) {
+static bounds shrink_table(const pq_job *job, const part *p, const float *T, uint8_t *small) {
     size_t pq_dim = job->shape.pq_dim;
-    bool squared = job->shape.squared;
     peri_pq_span span;
-    job->kernels->spans(a->T, pq_dim, squared, p->lows, &span);
-    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim),
-          scale = most / span.widest;
+    job->kernels->spans(T, pq_dim, job->shape.squared, p->lows, &span);
+    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim);
+    float scale = most / span.widest;
     if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
-    a->scale = scale;
-    a->low_sum = span.low_sum;
-    a->slack = (double)(pq_dim + 8) * 0x1p-22 *
-               (span.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
-    job->kernels->shrink(a->T, pq_dim, squared, p->lows, scale, a->small);
-    if (pq_dim % 2 != 0 || job->shape.row_bytes % 2 != 0)
-        memset(a->small + pq_dim * PERI_PQ_FAST_WORDS, 0,
+    job->kernels->shrink(T, pq_dim, job->shape.squared, p->lows, scale, small);
+    if (pq_dim % 4 != 0)
+        memset(small + pq_dim * PERI_PQ_FAST_WORDS, 0,
                job->table_bytes - pq_dim * PERI_PQ_FAST_WORDS);
+    return (bounds){ scale, span.low_sum, span.largest };
+}
+
+/* Once a batch where a list changes nothing. */
+static void prepare_query(const void *ud, size_t query, size_t worker) {
+    const pq_job *job = ud;
+    part p;
+    float *T = job->fixed_T + query * job->shape.pq_dim * job->shape.words;
+    lay_out(job, job->parts + worker * job->part_bytes, &p);
+    job->kernels->tables(&job->shape, peri_view_row(&job->op->queries, job->work.first + query),
+                         NULL, p.t, job->words, T);
+    job->fixed_bounds[query] = shrink_table(job, &p, T,
+                                            job->fixed_small + query * job->table_bytes);
+}
+
+static void take_bounds(const pq_job *job, const part *p, asked *a) {
+    bounds b;
+    if (job->fixed) {
+        b = job->fixed_bounds[a->query];
+        memcpy(a->small, job->fixed_small + a->query * job->table_bytes, job->table_bytes);
+    } else {
+        b = shrink_table(job, p, a->T, a->small);
+    }
+    a->scale = b.scale;
+    a->low_sum = b.low_sum;
+    a->slack = (double)(job->shape.pq_dim + 8) * 0x1p-22 *
+               (b.largest + fabs(a->dot) + (job->op->metric == PERI_COSINE));
 }
 
 static void set_limit(const pq_job *job, asked *a, float bound) {
@@ -161,40 +204,57 @@ static void set_limit(const pq_job *job, asked *a, float bound) {
     if (most >= 0 && most < UINT16_MAX) a->limit = (uint16_t)most;
 }
 
-/* S of some entries of a group, each in the order of the contract; several at once, since one is a
- * chain of additions that wait for each other. */
-static void fast_sums(const pq_job *job, const float *T, const uint8_t *codes, const uint32_t *rows,
-                      float *sums) {
-    size_t pairs = job->shape.pq_dim / 2;
-    for (size_t r = 0; r < TOGETHER; r++) sums[r] = 0;
-    for (size_t b = 0; b < pairs; b++, T += 2 * PERI_PQ_FAST_WORDS, codes += PERI_CODES_GROUP) {
-        for (size_t r = 0; r < TOGETHER; r++) {
-            uint8_t byte = codes[rows[r]];
-            sums[r] += T[byte & 15];
-            sums[r] += T[PERI_PQ_FAST_WORDS + (byte >> 4)];
-        }
+/* S of four entries, each in the order of the contract. One is a chain of additions that wait for
+ * each other; four go side by side. (Not as one vector: the compiler would gather it from four
+ * loads each time, which is slower; see CMakeLists.txt.) */
+static void sum_four(const pq_job *job, const float *T, const waiting *list, float *sums) {
+    const uint8_t *c0 = list[0].codes, *c1 = list[1].codes, *c2 = list[2].codes;
+    const uint8_t *c3 = list[3].codes;
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    size_t pairs = job->shape.pq_dim / 2, at = 0;
+    for (size_t b = 0; b < pairs; b++, at += PERI_CODES_GROUP, T += 2 * PERI_PQ_FAST_WORDS) {
+        const float *H = T + PERI_PQ_FAST_WORDS;
+        uint32_t b0 = c0[at], b1 = c1[at], b2 = c2[at], b3 = c3[at];
+        s0 = s0 + T[b0 & 15] + H[b0 >> 4];
+        s1 = s1 + T[b1 & 15] + H[b1 >> 4];
+        s2 = s2 + T[b2 & 15] + H[b2 >> 4];
+        s3 = s3 + T[b3 & 15] + H[b3 >> 4];
     }
-    if (job->shape.pq_dim % 2 != 0)
-        for (size_t r = 0; r < TOGETHER; r++) sums[r] += T[codes[rows[r]] & 15];
+    if (job->shape.pq_dim % 2 != 0) {
+        s0 += T[c0[at] & 15];
+        s1 += T[c1[at] & 15];
+        s2 += T[c2[at] & 15];
+        s3 += T[c3[at] & 15];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
 }
 
-static void offer_some(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
-                       uint32_t mask) {
-    while (mask != 0) {
-        uint32_t rows[TOGETHER] = { 0 };
-        float sums[TOGETHER];
-        size_t count = 0;
-        for (; mask != 0 && count < TOGETHER; mask &= mask - 1)
-            rows[count++] = (uint32_t)__builtin_ctz(mask);
-        fast_sums(job, a->T, codes, rows, sums);
-        for (size_t i = 0; i < count; i++) {
-            float value = value_of(job, a, sums[i]);
-            if (!(value > peri_topk_bound(a->top)))
-                peri_topk_offer(a->top, value, (int64_t)slots[rows[i]]);
-        }
+/* Values of the entries that wait, offered; then the limit that they make. */
+static void offer_waiting(const pq_job *job, asked *a) {
+    float sums[TOGETHER];
+    if (a->count == 0) return;
+    for (size_t i = a->count; i < TOGETHER; i++) a->list[i] = a->list[0];
+    sum_four(job, a->T, a->list, sums);
+    for (size_t i = 0; i < a->count; i++) {
+        float value = value_of(job, a, sums[i]);
+        if (!(value > peri_topk_bound(a->top)))
+            peri_topk_offer(a->top, value, (int64_t)a->list[i].slot);
     }
+    a->count = 0;
     float bound = peri_topk_bound(a->top);
     if (bound < a->bound) set_limit(job, a, bound);
+}
+
+static void add_waiting(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
+                        uint32_t mask) {
+    for (; mask != 0; mask &= mask - 1) {
+        uint32_t r = (uint32_t)__builtin_ctz(mask);
+        a->list[a->count++] = (waiting){ codes + r, slots[r] };
+        if (a->count == TOGETHER) offer_waiting(job, a);
+    }
 }
 
 /* ---- groups ------------------------------------------------------------------------------- */
@@ -228,7 +288,7 @@ static void fast_group(const pq_job *job, asked *list, size_t count, const uint8
                         masks);
     for (size_t i = 0; i < count; i++) {
         uint32_t mask = list[i].closed ? 0 : masks[i] & pass[i];
-        if (mask != 0) offer_some(job, &list[i], codes, slots, mask);
+        add_waiting(job, &list[i], codes, slots, mask);
     }
 }
 
@@ -253,11 +313,12 @@ static asked ask(const pq_job *job, const part *p, const peri_list_task *task, s
     asked a = { .query = peri_list_member(task, i) };
     a.bits = peri_list_filter(&job->work, a.query);
     a.top = peri_list_heap(&job->work, task->worker, a.query);
-    a.T = p->T + within * job->shape.pq_dim * job->shape.words;
+    size_t size = job->shape.pq_dim * job->shape.words;
+    a.T = job->fixed ? job->fixed_T + a.query * size : p->T + within * size;
     a.small = p->small + within * job->table_bytes;
     fill_table(job, p, task->list, words, &a);
     if (!job->fast) return a;
-    shrink_table(job, p, &a);
+    take_bounds(job, p, &a);
     set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), peri_topk_bound(a.top)));
     return a;
 }
@@ -291,6 +352,7 @@ static void pq_scan_task(const void *ud, const peri_list_task *task) {
         for (size_t q = 0; q < count; q++) list[q] = ask(job, &p, task, i + q, q, words);
         scan_entries(job, &p, task, list, count);
         for (size_t q = 0; q < count; q++) {
+            if (job->fast) offer_waiting(job, &list[q]);
             peri_list_share_bound(&job->work, list[q].query, list[q].top);
             peri_list_count(&job->work, task->worker, list[q].query, list[q].passed);
         }
@@ -327,6 +389,7 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     part none;
     job->op = op;
     job->kernels = peri_pq_kernels_chosen();
+    job->dot = peri_sums_chosen()->dot[PERI_F32];
     job->shape = (peri_pq_shape){ .pq_dim = op->pq_dim,
                                   .pq_len = op->pq_len,
                                   .words = 1u << op->pq_bits,
@@ -337,10 +400,20 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     job->fast = op->pq_bits == 4;
     job->together = job->fast ? PERI_PQ_FAST_QUERIES : 1;
     job->table_bytes = peri_round_up((size_t)op->pq_dim * PERI_PQ_FAST_WORDS, 64);
+    job->fixed = job->fast && !op->per_cluster && (!job->shape.squared || op->centroids == NULL);
     job->work = work_of(job, op);
+    size_t table = (size_t)op->pq_dim * job->shape.words * sizeof *job->fixed_T;
+    if (job->fixed) {
+        job->work.prepare = prepare_query;
+        job->work.batch_most = peri_max_size(1, FIXED_BYTES / (table + job->table_bytes));
+    }
     size_t at = peri_list_work_plan(&job->work, device, base);
     size_t all = (size_t)op->pq_dim * job->shape.words * op->pq_len * sizeof *job->words;
     job->words = op->per_cluster ? NULL : peri_scratch_cut(&at, base, all);
+    size_t fixed = job->fixed ? job->work.batch_limit : 0;
+    job->fixed_T = peri_scratch_cut(&at, base, fixed * table);
+    job->fixed_small = peri_scratch_cut(&at, base, fixed * job->table_bytes);
+    job->fixed_bounds = peri_scratch_cut(&at, base, fixed * sizeof *job->fixed_bounds);
     job->part_bytes = lay_out(job, NULL, &none);
     job->parts = peri_scratch_cut(&at, base, job->work.workers * job->part_bytes);
     return at;

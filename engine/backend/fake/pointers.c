@@ -92,6 +92,23 @@ static void of_list_scan(pointers *p, const peri_op_list_scan *op) {
     add(p, "visited", op->visited, q, 1, sizeof *op->visited);
 }
 
+static void of_code_scan(pointers *p, const peri_op_code_scan *op) {
+    size_t q = op->queries.rows, cols = op->queries.cols, capacity = op->lists.capacity;
+    add_view(p, "queries", &op->queries);
+    add(p, "probes", op->probes, q, op->n_probes, sizeof *op->probes);
+    add_lists(p, &op->lists);
+    add(p, "centroids", op->centroids, op->lists.n_lists, cols, sizeof *op->centroids);
+    add(p, "codes", op->codes, capacity, peri_codes_bytes(cols, op->bits), 1);
+    add(p, "low", op->low, cols, 1, sizeof *op->low);
+    add(p, "step", op->step, cols, 1, sizeof *op->step);
+    add(p, "adds", op->adds, capacity, 1, sizeof *op->adds);
+    add(p, "scales", op->scales, capacity, 1, sizeof *op->scales);
+    add_filter(p, &op->filter, q);
+    add(p, "ids", op->ids, q, op->k, sizeof *op->ids);
+    add(p, "distances", op->distances, q, op->k, sizeof *op->distances);
+    add(p, "visited", op->visited, q, 1, sizeof *op->visited);
+}
+
 static void of_range_scan(pointers *p, const peri_op_range_scan *op) {
     size_t q = op->queries.rows;
     add_view(p, "queries", &op->queries);
@@ -278,6 +295,7 @@ static peri_status check_one(peri_fake_device *device, const char *what, uint32_
 peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op) {
     const peri_filter_view *filter = NULL;
     if (op->kind == PERI_OP_KNN) filter = &((const peri_op_knn *)op)->filter;
+    if (op->kind == PERI_OP_CODE_SCAN) filter = &((const peri_op_code_scan *)op)->filter;
     if (op->kind == PERI_OP_RANGE_SCAN) filter = &((const peri_op_range_scan *)op)->filter;
     if (op->kind == PERI_OP_LIST_SCAN) filter = &((const peri_op_list_scan *)op)->filter;
     if (op->kind == PERI_OP_PQ_SCAN) filter = &((const peri_op_pq_scan *)op)->filter;
