@@ -108,6 +108,7 @@ describe("pg.factory", function()
       if not index and builder.options.opq and code == "unsupported" then
         pending("no LAPACK: " .. message)
       end
+      support.skip_unless_done(text, index, message, code)
       assert(index, message)
       assert.equal(builder.refine and "refined" or builder.kind, index.kind)
       local hits <close> = assert(index:search(set.queries, 10))

@@ -130,7 +130,7 @@ describe("progress", function()
       assert.is_true(done >= (stages[stage] or 0))
       stages[stage] = done
     end
-    assert(pg.cagra.build(large, { build_algo = "nn_descent", progress = told }))
+    assert(pg.cagra.build(large, { build_algo = "nn_descent", threads = 1, progress = told }))
     assert.truthy(next(stages))
   end)
 

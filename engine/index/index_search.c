@@ -309,16 +309,23 @@ peri_status peri_index_check_place(const peri_index *index) {
     plan p;
     memset(&p, 0, sizeof p);
     if (index->kind->check_place != NULL) return index->kind->check_place(index);
-    if (index->kind->walk == NULL || index->rows == 0) return PERI_OK;
+    if (index->rows == 0) return PERI_OK;
     peri_search search = { .k = 1 };
     PERI_TRY(fill_rows(index, &search, &p));
-    PERI_TRY(index->kind->walk(index, &none, search.k, &p.walk));
+    if (index->kind->walk != NULL) PERI_TRY(index->kind->walk(index, &none, search.k, &p.walk));
     p.walk.queries = p.walk.rows;
     p.walk.queries.rows = 0;
     p.walk.queries.dtype = peri_query_dtype(index->dtype);
     p.walk.queries.stride_bytes = p.walk.rows.cols * peri_dtype_bytes(p.walk.queries.dtype);
-    if (device->driver->supports(device, (const peri_op *)&p.walk, reason, sizeof reason))
-        return PERI_OK;
+    const peri_op_knn knn = { .kind = PERI_OP_KNN,
+                              .metric = p.walk.metric,
+                              .queries = p.walk.queries,
+                              .rows = p.walk.rows,
+                              .lengths = p.walk.lengths,
+                              .k = search.k };
+    const peri_op *op = index->kind->walk != NULL ? (const peri_op *)&p.walk
+                                                  : (const peri_op *)&knn;
+    if (device->driver->supports(device, op, reason, sizeof reason)) return PERI_OK;
     return peri_fail(PERI_E_UNSUPPORTED, "%s: %s",
                      peri_place_format(device->place, place, sizeof place), reason);
 }

@@ -86,6 +86,13 @@ end
 
 -- ---- building -----------------------------------------------------------------------------------
 
+---Skips the running test by name when a call says that the default place does not do it.
+function M.skip_unless_done(what, result, message, code)
+  if result == nil and code == "unsupported" and M.place ~= "cpu" then
+    pending(("%s on %s: %s"):format(what, M.place, message))
+  end
+end
+
 ---An index at the default place; a place that does not do this skips the test by name.
 function M.build(kind, rows, options)
   local all = { place = M.place }
