@@ -69,7 +69,7 @@ static void bits_of(const uint8_t *row, size_t cols, uint8_t *codes) {
         __builtin_memcpy(&word, row + j / 8, sizeof word);
         _mm512_storeu_si512(codes + j, _mm512_maskz_set1_epi8(word, 1));
     }
-    peri_code_unpack_avx2(row + j / 8, cols - j, 1, codes + j);
+    if (j < cols) peri_code_unpack_avx2(row + j / 8, cols - j, 1, codes + j);
 }
 
 static void nibbles(const uint8_t *row, size_t cols, uint8_t *codes) {
@@ -81,7 +81,7 @@ static void nibbles(const uint8_t *row, size_t cols, uint8_t *codes) {
         both = _mm512_or_si512(both, _mm512_slli_epi16(both, 4));
         _mm512_storeu_si512(codes + j, _mm512_and_si512(both, low));
     }
-    peri_code_unpack_avx2(row + j / 2, cols - j, 4, codes + j);
+    if (j < cols) peri_code_unpack_avx2(row + j / 2, cols - j, 4, codes + j);
 }
 
 void peri_code_unpack_avx512(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes) {

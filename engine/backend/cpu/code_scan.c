@@ -211,6 +211,13 @@ static void find_values(const scan_job *job, const chunk *c, const asked *a, flo
     }
 }
 
+/* Most chunks hold none once the heap is full: one pass of vectors says so. */
+static bool any_near(const float *values, size_t count, float bound) {
+    int near = 0;
+    for (size_t i = 0; i < count; i++) near |= values[i] <= bound;
+    return near != 0;
+}
+
 static void scan_chunk(const scan_job *job, const chunk *c, asked *a) {
     const uint32_t *slots = job->op->lists.slots + c->at;
     float values[PERI_CODE_CHUNK];
@@ -223,12 +230,13 @@ static void scan_chunk(const scan_job *job, const chunk *c, asked *a) {
     if (a->bits != NULL && count == 0) return;
     find_values(job, c, a, values);
     if (a->bits == NULL) count = c->count;
+    a->passed += (uint32_t)count;
+    if (!any_near(values, c->count, peri_topk_bound(a->top))) return;
     for (size_t n = 0; n < count; n++) {
         size_t i = a->bits == NULL ? n : passing[n];
         if (!(values[i] > peri_topk_bound(a->top)))
             peri_topk_offer(a->top, values[i], (int64_t)slots[i]);
     }
-    a->passed += (uint32_t)count;
 }
 
 static void scan_task(const void *ud, const peri_list_task *task) {
