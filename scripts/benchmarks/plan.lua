@@ -86,11 +86,9 @@ local function graph_subjects(dtype)
   return list
 end
 
-local function graph_parts(dtype)
-  return {
-    { word = "graph", title = "Graph search at the recall; ratio to hnswlib's", peer = "hnswlib",
-      ks = { 10 }, targets = { 0.95, 0.99 }, subjects = graph_subjects(dtype) },
-  }
+local function graph_part(dtype)
+  return { word = "graph", title = "Graph search at the recall; ratio to hnswlib's",
+    peer = "hnswlib", ks = { 10 }, targets = { 0.95, 0.99 }, subjects = graph_subjects(dtype) }
 end
 
 local function ladder(subject, name, values)
@@ -101,28 +99,26 @@ local function ladder(subject, name, values)
   return subject
 end
 
-local function build_parts(dtype)
+local function build_part(dtype)
   local hnsw = graph_subject(dtype, "perigee hnsw", "ef", { kind = "hnsw", m = 16 })
   local cagra = graph_subject(dtype, "perigee cagra", "itopk_size",
     { kind = "cagra", graph_degree = 32 })
   local vamana = graph_subject(dtype, "perigee vamana", "itopk_size",
     { kind = "vamana", graph_degree = 32 })
-  return {
-    { word = "build", title = "Builds: the cheapest whose recall@10 is hnswlib's at the ef where "
-        .. "that has 0.95; how many times faster", peer = "hnswlib", ks = { 10 }, builds = true,
-      target = 0.95,
-      subjects = {
-        hnswlib_subject(dtype),
-        ladder(hnsw, "ef_construction", { 30, 40, 60, 80, 100, 140, 200 }),
-        ladder(cagra, "intermediate_graph_degree", { 40, 48, 64, 96, 128 }),
-        ladder(vamana, "visited_size", { 32, 48, 64, 96, 128, 192 }),
-      } },
-  }
+  return { word = "build", peer = "hnswlib", ks = { 10 }, builds = true, target = 0.95,
+    title = "Builds: the cheapest whose recall@10 is hnswlib's at the ef where that has 0.95; how "
+      .. "many times faster",
+    subjects = {
+      hnswlib_subject(dtype),
+      ladder(hnsw, "ef_construction", { 30, 40, 60, 80, 100, 140, 200 }),
+      ladder(cagra, "intermediate_graph_degree", { 40, 48, 64, 96, 128 }),
+      ladder(vamana, "visited_size", { 32, 48, 64, 96, 128, 192 }),
+    } }
 end
 
 -- ---- exact --------------------------------------------------------------------------------------
 
-local function flat_parts(set)
+local function flat_part(set)
   local list = {
     { engine = "faiss", program = "faiss", dtype = "f32", build = { factory = "Flat" } },
     { engine = "perigee flat", program = "ours", dtype = "f32", build = { kind = "flat" } },
@@ -133,11 +129,8 @@ local function flat_parts(set)
         build = { kind = "flat" }, versus = "perigee flat" }
     end
   end
-  return {
-    { word = "flat", title = "Exact search: ratio to FAISS, of bytes to our floats; share of the "
-        .. "fused multiply-adds", peer = "faiss", ks = { 10, 100, 1000 }, fma = true,
-      subjects = list },
-  }
+  return { word = "flat", peer = "faiss", ks = { 10, 100, 1000 }, fma = true, subjects = list,
+    title = "Exact search: ratio to FAISS, of bytes to our floats; share of the multiply-adds" }
 end
 
 -- ---- inverted lists -----------------------------------------------------------------------------
@@ -195,24 +188,28 @@ end
 ---@param options { only: string?, wheels: boolean }
 ---@return bench.Part[]
 function M.parts(set, shape, options)
-  local all = {}
-  local function add(parts)
-    for _, part in ipairs(parts) do
-      if not options.only or part.word:find(options.only, 1, true) then
-        if options.wheels then
-          with_wheels(part.subjects)
-        end
-        all[#all + 1] = part
+  local all, kept, exact = {}, {}, false
+  for _, dtype in ipairs(set.bytes and { "f32", "u8" } or { "f32" }) do
+    all[#all + 1] = graph_part(dtype)
+    all[#all + 1] = build_part(dtype)
+  end
+  all[#all + 1] = flat_part(set)
+  local lists = list_parts(shape)
+  table.move(lists, 1, #lists, #all + 1, all)
+  for _, part in ipairs(all) do
+    exact = exact or part.word == options.only
+  end
+  for _, part in ipairs(all) do
+    local wanted = not options.only or part.word == options.only
+      or not exact and part.word:find(options.only, 1, true)
+    if wanted then
+      if options.wheels then
+        with_wheels(part.subjects)
       end
+      kept[#kept + 1] = part
     end
   end
-  for _, dtype in ipairs(set.bytes and { "f32", "u8" } or { "f32" }) do
-    add(graph_parts(dtype))
-    add(build_parts(dtype))
-  end
-  add(flat_parts(set))
-  add(list_parts(shape))
-  return all
+  return kept
 end
 
 return M
