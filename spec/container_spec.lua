@@ -22,7 +22,8 @@ end
 describe("a saved index", function()
   after_each(support.clean)
 
-  for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "vamana" } do
+  for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra", "hnsw",
+    "vamana" } do
     for _, map in ipairs { false, true } do
       local how = map and ", mapped" or ""
       it(("of kind %s opens with the same answers%s"):format(kind, how), function()
@@ -46,7 +47,7 @@ describe("a saved index", function()
     for r = 1, set.rows.rows do
       ids[r] = 5000000000 + r
     end
-    for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "cagra" } do
+    for _, kind in ipairs { "flat", "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra" } do
       local index, path = build(kind, { ids = ids }), support.path ".perigee"
       assert(index:save(path))
       local back = assert(pg.open(path, { place = place }))
@@ -112,6 +113,8 @@ local SMALL <const> = {
   cagra = { graph_degree = 4, intermediate_graph_degree = 8 },
   ivf_flat = { n_lists = 5, metric = "cosine" },
   ivf_pq = { n_lists = 2, pq_bits = 4, pq_dim = 3 },
+  ivf_sq = { n_lists = 2 },
+  ivf_rabitq = { n_lists = 2, bits_per_dim = 2 },
 }
 
 for kind, options in pairs(SMALL) do

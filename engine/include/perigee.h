@@ -370,8 +370,9 @@ PERI_API peri_status peri_filter_test(peri_filter *filter, int64_t id, bool *out
 
 /* ---- searchers ---------------------------------------------------------------------------- */
 
-/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw".
- * Combinators wrap searchers: "filtered", "refined". Threads: any number of searches at once. */
+/* Everything that answers queries. Index kinds: "flat", "ivf_flat", "ivf_pq", "ivf_sq",
+ * "ivf_rabitq", "cagra", "hnsw", "vamana". Combinators wrap searchers: "filtered", "refined".
+ * Threads: any number of searches at once. */
 typedef struct peri_searcher peri_searcher;
 
 typedef struct peri_build {
@@ -521,7 +522,7 @@ PERI_API void peri_searcher_describe(const peri_searcher *searcher, peri_field_f
 PERI_API bool peri_searcher_explain(const peri_searcher *searcher, size_t depth, char *line,
                                     size_t size);
 
-/* "flat", "ivf_flat", "ivf_pq", "cagra", "hnsw", "filtered", "refined"; static text. */
+/* The word of its kind: "flat", "ivf_flat", .., "filtered", "refined"; static text. */
 PERI_API const char *peri_searcher_kind(const peri_searcher *searcher);
 /* The context it was built in, not retained for the caller. */
 PERI_API peri_context *peri_searcher_context(const peri_searcher *searcher);

@@ -21,9 +21,10 @@ peri_code_kernels peri_code_kernels_chosen(void) {
 #if defined(__x86_64__)
     peri_isa isa = peri_isa_chosen();
     if (isa == PERI_ISA_AVX512)
-        return (peri_code_kernels){ peri_code_dots_avx512, peri_code_unpack_avx512 };
+        return (peri_code_kernels){ peri_code_dots_avx512, peri_code_lanes_avx512,
+                                    peri_code_unpack_avx512 };
     if (isa == PERI_ISA_AVX2)
-        return (peri_code_kernels){ peri_code_dots_avx2, peri_code_unpack_avx2 };
+        return (peri_code_kernels){ peri_code_dots_avx2, NULL, peri_code_unpack_avx2 };
 #endif
-    return (peri_code_kernels){ dots_plain, peri_codes_unpack };
+    return (peri_code_kernels){ dots_plain, NULL, peri_codes_unpack };
 }

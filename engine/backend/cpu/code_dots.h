@@ -20,11 +20,18 @@ typedef struct peri_code_values {
 typedef void (*peri_code_dots_fn)(const uint8_t *codes, size_t stride, size_t count,
                                   const peri_code_values *values, int32_t *dots);
 
-/* A packed row to a byte a code, written to whole multiples of 8 codes. */
+/* A packed row to a byte a code; there is room for a multiple of PERI_CODE_STRIDE codes. */
 typedef void (*peri_code_unpack_fn)(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes);
+
+/* The same for a whole chunk whose codes are transposed: lanes[g * PERI_CODE_CHUNK + i] is codes 4g
+ * .. 4g + 3 of entry i, for g below stride / 4; nothing is folded, which pays once some queries
+ * share the transposing. */
+typedef void (*peri_code_lanes_fn)(const uint32_t *lanes, const peri_code_values *values,
+                                   int32_t *dots);
 
 typedef struct peri_code_kernels {
     peri_code_dots_fn dots;
+    peri_code_lanes_fn lanes; /* NULL: it has none */
     peri_code_unpack_fn unpack;
 } peri_code_kernels;
 
@@ -36,6 +43,7 @@ void peri_code_dots_avx2(const uint8_t *codes, size_t stride, size_t count,
 void peri_code_unpack_avx2(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes);
 void peri_code_dots_avx512(const uint8_t *codes, size_t stride, size_t count,
                            const peri_code_values *values, int32_t *dots);
+void peri_code_lanes_avx512(const uint32_t *lanes, const peri_code_values *values, int32_t *dots);
 void peri_code_unpack_avx512(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes);
 
 #endif

@@ -55,18 +55,40 @@ void peri_code_dots_avx2(const uint8_t *codes, size_t stride, size_t count,
 
 /* ---- unpacking ---------------------------------------------------------------------------- */
 
+static inline uint64_t load16(const uint8_t *at) {
+    uint16_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+static inline uint64_t load32(const uint8_t *at) {
+    uint32_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+/* `bits` bytes and nothing behind them: by loads that overlap, as a copy of 3 or 5 bytes through
+ * memory waits for its own stores. */
+__attribute__((always_inline)) static inline uint64_t load_bytes(const uint8_t *at, size_t bits) {
+    switch (bits) {
+    case 1: return at[0];
+    case 2: return load16(at);
+    case 3: return load16(at) | load16(at + 1) << 8;
+    case 4: return load32(at);
+    default: return load32(at) | load32(at + bits - 4) << (8 * (bits - 4));
+    }
+}
+
 /* 8 codes of `bits` bits are `bits` bytes. */
 __attribute__((always_inline)) static inline void deposit(const uint8_t *row, size_t cols,
                                                           size_t bits, uint8_t *codes) {
     const uint64_t mask = UINT64_C(0x0101010101010101) * ((UINT64_C(1) << bits) - 1);
     size_t j = 0;
     for (; j + 8 <= cols; j += 8, row += bits) {
-        uint64_t word = 0;
-        memcpy(&word, row, bits);
-        word = _pdep_u64(word, mask);
+        uint64_t word = _pdep_u64(load_bytes(row, bits), mask);
         memcpy(codes + j, &word, sizeof word);
     }
-    peri_codes_unpack(row, cols - j, (uint32_t)bits, codes + j);
+    if (j < cols) peri_codes_unpack(row, cols - j, (uint32_t)bits, codes + j);
 }
 
 static void nibbles(const uint8_t *row, size_t cols, uint8_t *codes) {
@@ -78,7 +100,7 @@ static void nibbles(const uint8_t *row, size_t cols, uint8_t *codes) {
         _mm_storeu_si128((__m128i *)(void *)(codes + j), _mm_unpacklo_epi8(even, odd));
         _mm_storeu_si128((__m128i *)(void *)(codes + j + 16), _mm_unpackhi_epi8(even, odd));
     }
-    deposit(row + j / 2, cols - j, 4, codes + j);
+    if (j < cols) deposit(row + j / 2, cols - j, 4, codes + j);
 }
 
 void peri_code_unpack_avx2(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes) {

@@ -60,28 +60,62 @@ void peri_code_dots_avx512(const uint8_t *codes, size_t stride, size_t count,
         dots_of(codes, stride, count, values, 2, dots);
 }
 
+/* Four registers of 16 entries; all bytes of a query while the codes are at hand. */
+__attribute__((always_inline)) static inline void
+lanes_of(const uint32_t *lanes, const peri_code_values *values, size_t bytes, int32_t *dots) {
+    enum { REGISTERS = PERI_CODE_CHUNK / 16 };
+    __m512i sums[2][REGISTERS];
+    for (size_t b = 0; b < bytes; b++)
+        for (size_t r = 0; r < REGISTERS; r++) sums[b][r] = _mm512_setzero_si512();
+    for (size_t g = 0; 4 * g < values->cols; g++) {
+        __m512i codes[REGISTERS];
+        for (size_t r = 0; r < REGISTERS; r++)
+            codes[r] = _mm512_loadu_si512(lanes + g * PERI_CODE_CHUNK + 16 * r);
+        for (size_t b = 0; b < bytes; b++) {
+            int32_t four;
+            __builtin_memcpy(&four, values->data + b * values->stride + 4 * g, sizeof four);
+            __m512i v = _mm512_set1_epi32(four);
+            for (size_t r = 0; r < REGISTERS; r++)
+                sums[b][r] = _mm512_dpbusd_epi32(sums[b][r], codes[r], v);
+        }
+    }
+    for (size_t b = 0; b < bytes; b++)
+        for (size_t r = 0; r < REGISTERS; r++)
+            _mm512_storeu_si512(dots + b * PERI_CODE_CHUNK + 16 * r, sums[b][r]);
+}
+
+void peri_code_lanes_avx512(const uint32_t *lanes, const peri_code_values *values, int32_t *dots) {
+    if (values->bytes == 1)
+        lanes_of(lanes, values, 1, dots);
+    else
+        lanes_of(lanes, values, 2, dots);
+}
+
 /* ---- unpacking ---------------------------------------------------------------------------- */
 
+/* The bytes of a row that hold the next 64 codes: fewer at its end. */
+static inline __mmask32 bytes_left(size_t codes, size_t in_a_byte) {
+    size_t bytes = (codes + in_a_byte - 1) / in_a_byte;
+    return bytes >= 32 ? UINT32_MAX : (UINT32_C(1) << bytes) - 1;
+}
+
 static void bits_of(const uint8_t *row, size_t cols, uint8_t *codes) {
-    size_t j = 0;
-    for (; j + STEP <= cols; j += STEP) {
-        uint64_t word;
-        __builtin_memcpy(&word, row + j / 8, sizeof word);
-        _mm512_storeu_si512(codes + j, _mm512_maskz_set1_epi8(word, 1));
+    for (size_t j = 0; j < cols; j += STEP) {
+        __mmask16 mask = (__mmask16)(bytes_left(cols - j, 8) & 0xFF);
+        __m128i bytes = _mm_maskz_loadu_epi8(mask, row + j / 8);
+        _mm512_storeu_si512(codes + j,
+                            _mm512_maskz_set1_epi8((uint64_t)_mm_cvtsi128_si64(bytes), 1));
     }
-    peri_code_unpack_avx2(row + j / 8, cols - j, 1, codes + j);
 }
 
 static void nibbles(const uint8_t *row, size_t cols, uint8_t *codes) {
     const __m512i low = _mm512_set1_epi8(15);
-    size_t j = 0;
-    for (; j + STEP <= cols; j += STEP) {
+    for (size_t j = 0; j < cols; j += STEP) {
         __m512i both = _mm512_cvtepu8_epi16(
-            _mm256_loadu_si256((const __m256i *)(const void *)(row + j / 2)));
+            _mm256_maskz_loadu_epi8(bytes_left(cols - j, 2), row + j / 2));
         both = _mm512_or_si512(both, _mm512_slli_epi16(both, 4));
         _mm512_storeu_si512(codes + j, _mm512_and_si512(both, low));
     }
-    peri_code_unpack_avx2(row + j / 2, cols - j, 4, codes + j);
 }
 
 void peri_code_unpack_avx512(const uint8_t *row, size_t cols, uint32_t bits, uint8_t *codes) {

@@ -18,6 +18,7 @@
 
 #define QUERIES_MAX 4096u  /* at a time, which bounds the scratch */
 #define ROUND_QUERIES 16u  /* of a task that rounds */
+#define LANES_QUERIES 6u   /* of a task: from here on transposing its codes pays */
 #define TASK_QUERIES 64u   /* of a task that scans */
 #define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
 
@@ -31,6 +32,7 @@ typedef struct scan_job {
     int8_t *values;           /* [queries, query_bytes, stride] */
     peri_code_query_head *heads;
     uint8_t *unpacked; /* [workers, PERI_CODE_CHUNK, stride]; NULL: codes are bytes */
+    uint32_t *lanes;   /* [workers, stride / 4, PERI_CODE_CHUNK]; NULL: none of the kernels */
 } scan_job;
 
 static void scan_task(const void *ud, const peri_list_task *task);
@@ -70,6 +72,9 @@ static size_t plan(scan_job *job, const peri_device *device, void *base) {
     if (op->bits != 8)
         job->unpacked = peri_scratch_cut(&at, base,
                                          job->work.workers * PERI_CODE_CHUNK * job->stride);
+    job->lanes = NULL;
+    if (job->kernels.lanes != NULL)
+        job->lanes = peri_scratch_cut(&at, base, job->work.workers * PERI_CODE_CHUNK * job->stride);
     return at;
 }
 
@@ -88,7 +93,7 @@ static peri_op_code_scan some_queries(const peri_op_code_scan *op, size_t first)
 
 size_t peri_cpu_code_scan_scratch(const peri_device *device, const peri_op_code_scan *op) {
     peri_op_code_scan part = some_queries(op, 0);
-    scan_job job = { .op = &part };
+    scan_job job = { .op = &part, .kernels = peri_code_kernels_chosen() };
     return plan(&job, device, NULL);
 }
 
@@ -136,6 +141,7 @@ typedef struct chunk {
     size_t at, count;
     const uint8_t *codes;
     size_t stride;
+    const uint32_t *lanes; /* the same transposed, or NULL */
 } chunk;
 
 static float base_of(const scan_job *job, const float *query, size_t list) {
@@ -166,6 +172,17 @@ static chunk open_chunk(const scan_job *job, const peri_list_task *task, size_t 
     return c;
 }
 
+/* Entries past the count keep what was there: nobody reads their sums. */
+static void transpose(const scan_job *job, const peri_list_task *task, chunk *c) {
+    size_t cols = job->op->queries.cols;
+    if (job->lanes == NULL || (cols % 4 != 0 && job->unpacked == NULL)) return;
+    uint32_t *lanes = job->lanes + task->worker * PERI_CODE_CHUNK * (job->stride / 4);
+    for (size_t i = 0; i < c->count; i++)
+        for (size_t g = 0; g < peri_ceil_div(cols, 4); g++)
+            memcpy(&lanes[g * PERI_CODE_CHUNK + i], c->codes + i * c->stride + 4 * g, 4);
+    c->lanes = lanes;
+}
+
 /* p of each entry. */
 static void find_products(const scan_job *job, const chunk *c, size_t query, float *products) {
     const peri_op_code_scan *op = job->op;
@@ -174,7 +191,10 @@ static void find_products(const scan_job *job, const chunk *c, size_t query, flo
     int32_t dots[2 * PERI_CODE_CHUNK];
     peri_code_values values = { values_of(job, query), op->query_bytes, job->stride,
                                 op->queries.cols };
-    job->kernels.dots(c->codes, c->stride, c->count, &values, dots);
+    if (c->lanes != NULL)
+        job->kernels.lanes(c->lanes, &values, dots);
+    else
+        job->kernels.dots(c->codes, c->stride, c->count, &values, dots);
     if (op->query_bytes == 1)
         for (size_t i = 0; i < c->count; i++)
             products[i] = (float)peri_code_centred(dots[i], head.sum[0], bits);
@@ -211,6 +231,13 @@ static void find_values(const scan_job *job, const chunk *c, const asked *a, flo
     }
 }
 
+/* Most chunks hold none once the heap is full: one pass of vectors says so. */
+static bool any_near(const float *values, size_t count, float bound) {
+    int near = 0;
+    for (size_t i = 0; i < count; i++) near |= values[i] <= bound;
+    return near != 0;
+}
+
 static void scan_chunk(const scan_job *job, const chunk *c, asked *a) {
     const uint32_t *slots = job->op->lists.slots + c->at;
     float values[PERI_CODE_CHUNK];
@@ -223,12 +250,13 @@ static void scan_chunk(const scan_job *job, const chunk *c, asked *a) {
     if (a->bits != NULL && count == 0) return;
     find_values(job, c, a, values);
     if (a->bits == NULL) count = c->count;
+    a->passed += (uint32_t)count;
+    if (!any_near(values, c->count, peri_topk_bound(a->top))) return;
     for (size_t n = 0; n < count; n++) {
         size_t i = a->bits == NULL ? n : passing[n];
         if (!(values[i] > peri_topk_bound(a->top)))
             peri_topk_offer(a->top, values[i], (int64_t)slots[i]);
     }
-    a->passed += (uint32_t)count;
 }
 
 static void scan_task(const void *ud, const peri_list_task *task) {
@@ -244,6 +272,7 @@ static void scan_task(const void *ud, const peri_list_task *task) {
     }
     for (size_t at = task->at; at < task->stop; at += PERI_CODE_CHUNK) {
         chunk c = open_chunk(job, task, at);
+        if (task->count >= LANES_QUERIES) transpose(job, task, &c);
         for (size_t i = 0; i < task->count; i++) scan_chunk(job, &c, &list[i]);
     }
     for (size_t i = 0; i < task->count; i++)
