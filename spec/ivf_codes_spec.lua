@@ -8,8 +8,9 @@ local k <const> = 10
 -- A kind's finest codes: their order is nearly that of the rows.
 local FINE <const> = { ivf_sq = { bits = 8 }, ivf_rabitq = { bits_per_dim = 8 } }
 local VARIANTS <const> = {
-  { "ivf_sq", { bits = 8 } }, { "ivf_sq", { bits = 8, residual = false } }, { "ivf_sq", { bits = 4 } },
-  { "ivf_rabitq", { bits_per_dim = 1 } }, { "ivf_rabitq", {} }, { "ivf_rabitq", { bits_per_dim = 7 } },
+  { "ivf_sq", { bits = 8 } }, { "ivf_sq", { bits = 8, residual = false } },
+  { "ivf_sq", { bits = 4 } }, { "ivf_rabitq", { bits_per_dim = 1 } }, { "ivf_rabitq", {} },
+  { "ivf_rabitq", { bits_per_dim = 7 } },
 }
 
 local function build(kind, rows, ...)
@@ -267,7 +268,8 @@ describe("lists of codes on real rows", function()
         assert.is_true(found >= 0.97 * exact,
           ("ivf_sq, %d probes: %.4f of %.4f"):format(n_probes, found, exact))
       end
-      for bits, floors in pairs { [1] = { 0.65, 0.95 }, [3] = { 0.88, 0.98 }, [4] = { 0.92, 0.98 } } do
+      local FLOORS <const> = { [1] = { 0.65, 0.95 }, [3] = { 0.88, 0.98 }, [4] = { 0.92, 0.98 } }
+      for bits, floors in pairs(FLOORS) do
         local index = build("ivf_rabitq", set.rows, base, { bits_per_dim = bits })
         local refined = assert(index:refined(set.rows, { ratio = 4 }))
         local plain = recall(search(index, set.queries, { n_probes = 60 }), set.truth)
@@ -290,7 +292,8 @@ describe("lists of codes in batches", function()
           same(whole, search(index, queries, { n_probes = 7, threads = threads }))
         end
         for _, size in ipairs { 1, 5, 13, 100, 1024 } do
-          local some = search(index, queries:slice(1, 1 + size), { n_probes = 7, threads = size % 3 })
+          local some = search(index, queries:slice(1, 1 + size),
+            { n_probes = 7, threads = size % 3 })
           assert.equal(whole.neighbors:slice(1, 1 + size):pack(), some.neighbors:pack())
           assert.equal(whole.distances:slice(1, 1 + size):pack(), some.distances:pack())
         end

@@ -2,8 +2,8 @@
  * 1 to 8 bits a dimension with two factors, and distances estimated without bias (Gao & Long:
  * RaBitQ, SIGMOD 2024; arXiv 2409.09913 for more bits).
  *
- * Sections: those of ivf_code_scan.h with all its parts but, under inner_product and cosine, "list_adds".
- * "rotation" is made from the seed (quant/rotation.h). */
+ * Sections: those of ivf_code_scan.h; "list_adds" only under squared L2 and euclidean. "rotation"
+ * is made from the seed (quant/rotation.h). */
 #include "index/ivf_code_scan.h"
 #include "quant/rabitq.h"
 

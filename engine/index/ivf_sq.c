@@ -1,8 +1,8 @@
 /* ivf_sq.c: inverted lists of scalar-quantized rows: 8 or 4 bits a column for what is left of a row
  * when its list's centroid is subtracted. For f16 in the lists, build ivf_flat of rows of f16.
  *
- * Sections: those of ivf_code_scan.h; "levels" f32 [2, dim], low and step of each column (quant/sq.h).
- * Under squared L2 and euclidean an entry has its `add`. */
+ * Sections: those of ivf_code_scan.h; "levels" f32 [2, dim], low and step of each column
+ * (quant/sq.h). Under squared L2 and euclidean an entry has its `add`. */
 #include "index/ivf_code_scan.h"
 #include "quant/sq.h"
 
@@ -165,10 +165,10 @@ const peri_kind peri_ivf_sq_kind = {
     .build_table = &build_table,
     .saved_table = &build_table,
     .sections = sections,
-    .memory =
-        "n * (math.ceil(dim * bits / 8) + 4 + "
-        "(metric:match('euclidean') and 4 or 0)) + "
-        "n_lists * (4 * dim * ((residual and metric:match('euclidean')) and 2 or 1) + 12) + 12 * dim",
+    .memory = "n * (math.ceil(dim * bits / 8) + 4 + "
+              "(metric:match('euclidean') and 4 or 0)) + "
+              "n_lists * (4 * dim * (residual and metric:match('euclidean') and 2 or 1) + 12) + "
+              "12 * dim",
     .rowless = true,
     .build = ivf_sq_build,
     .adopt = ivf_sq_adopt,

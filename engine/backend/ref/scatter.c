@@ -24,8 +24,8 @@ peri_status peri_ref_scatter(peri_stream *stream, const peri_op_scatter *op, voi
         size_t from = op->from == NULL ? i : (size_t)op->from[i];
         size_t to = op->to == NULL ? i : (size_t)op->to[i];
         for (size_t b = 0; b < bytes; b++)
-            *byte_of(&op->out, op->out_interleaved, to, b) =
-                *byte_of(&op->rows, op->rows_interleaved, from, b);
+            *byte_of(&op->out, op->out_interleaved, to,
+                     b) = *byte_of(&op->rows, op->rows_interleaved, from, b);
     }
     return PERI_OK;
 }
