@@ -101,7 +101,7 @@ describe("pg.factory", function()
   it("builds it", function()
     local set = support.small "packages"
     for _, text in ipairs { "Flat", "IVF32,Flat", "HNSW16", "IVF32,Flat,RFlat", "IVF32,PQ48,RFlat",
-      "OPQ48,IVF32,PQ48x4fs,RFlat" } do
+      "IVF32,SQ8", "IVF32,RaBitQ4,RFlat", "OPQ48,IVF32,PQ48x4fs,RFlat" } do
       local builder = pg.factory(text)
       local index, message, code = builder:build(set.rows,
         { metric = set.metric, place = support.place })

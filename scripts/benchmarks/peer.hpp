@@ -17,8 +17,9 @@
  *
  * Anything that goes wrong is answered by error=TEXT.
  *
- * recall: the share of the first k that are as near as the truth's k-th; left out where the truth
- * has fewer. */
+ * recall: the share of the first k that are as near as the truth's k-th, by the rows themselves: the
+ * distances that an index of codes answers with are not theirs. Left out where the truth has fewer
+ * than k. */
 #ifndef PERIGEE_BENCHMARKS_PEER_HPP
 #define PERIGEE_BENCHMARKS_PEER_HPP
 
@@ -149,7 +150,7 @@ struct Task {
     Rows base, queries, truth;
 };
 
-/* Values and ids of a batch, k for each query; values as the truth has them. */
+/* Values and ids of a batch, k for each query; the values are an engine's own. */
 struct Found {
     Found(size_t queries, size_t wanted)
         : k(wanted), values(queries * wanted), ids(queries * wanted, -1) {}
@@ -158,15 +159,26 @@ struct Found {
     std::vector<int64_t> ids;
 };
 
+/* Of a query and a row, as the truth has it. */
+inline double value_of(const Task &task, size_t query, size_t row) {
+    const float *a = task.queries.at(query), *b = task.base.at(row);
+    double sum = 0;
+    for (size_t i = 0; i < task.base.dim; i++) {
+        const double difference = static_cast<double>(a[i]) - b[i];
+        sum += task.products ? static_cast<double>(a[i]) * b[i] : difference * difference;
+    }
+    return sum;
+}
+
 inline double recall(const Task &task, const Found &found) {
     size_t right = 0;
     for (size_t q = 0; q < task.queries.count; q++) {
         const double worst = task.truth.at(q)[found.k - 1];
         const double slack = TOLERANCE * std::max(std::fabs(worst), 1e-6);
         for (size_t i = q * found.k; i < (q + 1) * found.k; i++) {
-            const double value = found.values[i];
-            right += found.ids[i] >= 0 &&
-                     (task.products ? value >= worst - slack : value <= worst + slack);
+            if (found.ids[i] < 0) continue;
+            const double value = value_of(task, q, static_cast<size_t>(found.ids[i]));
+            right += task.products ? value >= worst - slack : value <= worst + slack;
         }
     }
     return static_cast<double>(right) / static_cast<double>(task.queries.count * found.k);
