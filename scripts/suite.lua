@@ -131,6 +131,7 @@ local function sanitizer_of(options)
     "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:allocator_may_return_null=1",
     "TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1:"
       .. "allocator_may_return_null=1",
+    "OPENBLAS_NUM_THREADS=1", -- its own threads are not instrumented and look like races
     "PERIGEE_SANITIZER=" .. name,
   }
   -- The shadow of ThreadSanitizer needs a plain address layout, where we may ask for it.
