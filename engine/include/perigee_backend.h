@@ -26,23 +26,13 @@
 extern "C" {
 #endif
 
-#define PERI_BACKEND_ABI 1u
+#define PERI_BACKEND_ABI 2u
 
 typedef struct peri_driver peri_driver;
 typedef struct peri_device peri_device;
 typedef struct peri_stream peri_stream;
 typedef struct peri_event peri_event;
 typedef struct peri_host peri_host;
-
-/* What the memory is for: the accounting by category. */
-typedef enum peri_memory_use {
-    PERI_USE_ROWS,
-    PERI_USE_GRAPH,
-    PERI_USE_SCRATCH,
-    PERI_USE_STAGING,
-    PERI_USE_OTHER,
-    PERI_USE_COUNT
-} peri_memory_use;
 
 typedef enum peri_memory_kind {
     PERI_MEMORY_DEVICE, /* the device's own; the host may not touch it */
@@ -58,6 +48,7 @@ typedef struct peri_mem {
     peri_memory_kind kind;
     peri_memory_use use;
     bool foreign;  /* wrapped, not owned: release forgets it */
+    bool shared;   /* others were given the address: release waits for the device first */
     void *backend; /* the backend's own */
 } peri_mem;
 
@@ -71,6 +62,7 @@ struct peri_device {
     uint32_t shares_host; /* 1: host pointers are device pointers */
     uint64_t generation;  /* of the process when opened: differs after a fork */
     void *lanes;          /* the engine's pool of streams with scratch; not the backend's */
+    void *rings;          /* the engine's pool of page-locked blocks */
 };
 
 struct peri_stream {
@@ -654,11 +646,15 @@ struct peri_driver {
     /* Enqueues. `scratch` has scratch_bytes() at least, at the device's place, 64-byte aligned. */
     peri_status (*run)(peri_stream *stream, const peri_op *op, void *scratch, size_t scratch_bytes);
 
-    /* (optional, both or none) A bound list of operations, replayed: a CUDA graph where there is
-     * one. */
+    /* (optional, all or none) A bound list of operations, run once for all: a CUDA graph where
+     * there is one. plan_compile copies the operations and runs nothing; scratch[i] has the
+     * scratch_bytes() of ops[i]. plan_run enqueues them on any stream of the device, as run() would
+     * each: what their pointers name must be there then, and one run of a plan is over before the
+     * next begins. The stream must be idle when a plan is closed. */
     peri_status (*plan_compile)(peri_stream *stream, const peri_op *const *ops,
                                 void *const *scratch, size_t count, void **out_plan);
     peri_status (*plan_run)(peri_stream *stream, void *plan);
+    void (*plan_close)(void *plan);
 
     /* (optional, all or none) A resident kernel that is fed through a mailbox. */
     peri_status (*resident_open)(peri_device *device, const peri_op *op, size_t slots, void **out);
