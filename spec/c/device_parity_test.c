@@ -11,6 +11,7 @@
 #include "parity_codes.h"
 #include "parity_lists.h"
 #include "parity_pq.h"
+#include "parity_select.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
 
@@ -686,6 +687,9 @@ int main(void) {
     place_open(&t.ref, test_device(t.context, PERI_PLACE_REF));
     place_open(&t.tested, device);
     sweep_rows(&t);
+    sweep_select(&t);
+    sweep_merge(&t);
+    sweep_pairwise(&t);
     sweep_knn(&t);
     sweep_lists(&t);
     sweep_pq(&t);
