@@ -179,8 +179,8 @@ PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
  * context limits. */
 PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
 
-/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine does so by itself when memory runs
- * short, before it says PERI_E_MEMORY. */
+/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
+ * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
 PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
 
 /* ---- dtypes and metrics ------------------------------------------------------------------- */
