@@ -110,8 +110,4 @@ peri_status peri_cuda_fill(peri_stream *stream, void *to, int byte, size_t bytes
 /* Bytes of the device's own memory that are held, all uses together. */
 size_t peri_cuda_bytes_held(const peri_cuda_device *device);
 
-/* ---- support.cu */
-
-bool peri_cuda_supports(const peri_device *device, const peri_op *op, char *reason, size_t size);
-
 #endif

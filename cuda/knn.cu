@@ -220,14 +220,23 @@ struct launch {
     }
 };
 
-} /* namespace */
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_knn *)any;
+    if (op->k == 0 || op->k > PERI_CUDA_K_MAX)
+        return peri_cuda_refuse(why, "not on cuda: k: %zu given, 1..%u are taken", op->k,
+                                PERI_CUDA_K_MAX);
+    if (op->filter.count > 0 && op->filter.bits == nullptr)
+        return peri_cuda_refuse(why, "not on cuda: a filter without its bits");
+    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+}
 
-extern "C" size_t peri_cuda_knn_scratch(const peri_device *device, const peri_op_knn *op) {
+size_t scratch(const peri_device *device, const peri_op *any) {
+    auto op = (const peri_op_knn *)any;
     return op->queries.rows == 0 ? 0 : make_plan(device, op).bytes;
 }
 
-extern "C" peri_status peri_cuda_knn(peri_stream *stream, const peri_op_knn *op, void *scratch,
-                                     size_t scratch_bytes) {
+peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t scratch_bytes) {
+    auto op = (const peri_op_knn *)any;
     if (op->queries.rows == 0) return PERI_OK;
     plan p = make_plan(stream->device, op);
     if (scratch_bytes < p.bytes)
@@ -255,3 +264,7 @@ extern "C" peri_status peri_cuda_knn(peri_stream *stream, const peri_op_knn *op,
     }
     return PERI_OK;
 }
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_knn_op = { supports, scratch, run };

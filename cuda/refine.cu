@@ -89,10 +89,21 @@ struct launch {
     }
 };
 
-} /* namespace */
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_refine *)any;
+    if (op->k > PERI_CUDA_K_MAX)
+        return peri_cuda_refuse(why, "not on cuda: k: %zu given, at most %u is taken", op->k,
+                                PERI_CUDA_K_MAX);
+    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+}
 
-extern "C" peri_status peri_cuda_refine(peri_stream *stream, const peri_op_refine *op) {
+peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
+    auto op = (const peri_op_refine *)any;
     if (op->queries.rows == 0 || (op->k == 0 && op->columns == 0)) return PERI_OK;
     peri_dispatch(op->rows.dtype, op->metric, launch{ stream, op });
     return peri_cuda_launched(stream);
 }
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_refine_op = { supports, nullptr, run };
