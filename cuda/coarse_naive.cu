@@ -4,6 +4,10 @@
 #include "select.cuh"
 #include <cuda_fp16.h>
 
+#ifndef NAIVE
+size_t peri_coarse_scratch(const peri_device *d, const peri_coarse *c) { return peri_coarse_mma_scratch(d, c); }
+peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *c, void *s, size_t b) { return peri_coarse_mma_run(stream, c, s, b); }
+#else
 namespace {
 constexpr unsigned THREADS = 256, WARPS = 8;
 __global__ void __launch_bounds__(THREADS) naive(peri_coarse c, unsigned capacity) {
@@ -52,3 +56,4 @@ peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *c, void *, s
         *c, capacity);
     return peri_cuda_launched(stream);
 }
+#endif
