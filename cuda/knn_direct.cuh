@@ -5,9 +5,6 @@
 
 #include "perigee_backend.h"
 
-/* Two selections of 2 * 4096 keys of 8 bytes do not fit in a block; one does everywhere. */
-#define PERI_CUDA_DIRECT_K_MAX 4096u
-
 /* Does the operation, or of it only `*queries_left` queries (on the device; NULL: all), those that
  * `which_queries` names (on the device; NULL: the first ones). The rest of ids and distances is not
  * written. The caller asked supports(). Scratch is 256-byte aligned; the bound is for any number of

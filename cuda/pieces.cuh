@@ -37,6 +37,11 @@ template <> struct peri_piece<uint8_t> {
     static constexpr unsigned PARTS = 1;
 };
 
+__device__ inline uint32_t peri_element_bits(const float *x) { return __float_as_uint(*x); }
+__device__ inline uint32_t peri_element_bits(const __half *x) { return __half_as_ushort(*x); }
+__device__ inline uint32_t peri_element_bits(const int8_t *x) { return (uint8_t)*x; }
+__device__ inline uint32_t peri_element_bits(const uint8_t *x) { return *x; }
+
 /* Elements at .. at + 3 of a row of `dim`. WIDE: the row is aligned to a piece, and dim a multiple
  * of 4. */
 template <bool WIDE, typename T>
@@ -45,7 +50,6 @@ __device__ inline typename peri_piece<T>::raw peri_load_piece(const T *row, uint
     using raw = typename peri_piece<T>::raw;
     union {
         raw all;
-        T each[PERI_PIECE];
         uint32_t words[sizeof(raw) / 4];
     } piece;
 #pragma unroll
@@ -55,7 +59,9 @@ __device__ inline typename peri_piece<T>::raw peri_load_piece(const T *row, uint
     } else {
 #pragma unroll
         for (unsigned i = 0; i < PERI_PIECE; i++)
-            if (at + i < dim) piece.each[i] = row[at + i];
+            if (at + i < dim)
+                piece.words[i * sizeof(T) / 4] |= peri_element_bits(row + at + i)
+                                                  << (i * sizeof(T) % 4 * 8);
     }
     return piece.all;
 }

@@ -15,6 +15,7 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned CAPACITY_MIN = 64;
+constexpr size_t SHARED_UNASKED = (size_t)47 << 10; /* with the static part */
 
 template <typename T, int SUM>
 __device__ float distance(const peri_op_refine &op, const typename peri_row_types<T>::query *query,
@@ -84,8 +85,11 @@ struct launch {
             return;
         }
         unsigned capacity = peri_select_capacity(op->k, CAPACITY_MIN);
-        refine_best<T, SUM>
-            <<<blocks, THREADS, 2 * capacity * sizeof(uint64_t), handle>>>(*op, capacity);
+        size_t bytes = 2 * capacity * sizeof(uint64_t);
+        if (bytes > SHARED_UNASKED) /* a refusal shows at the launch */
+            (void)cudaFuncSetAttribute(refine_best<T, SUM>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+        refine_best<T, SUM><<<blocks, THREADS, bytes, handle>>>(*op, capacity);
     }
 };
 
