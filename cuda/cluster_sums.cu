@@ -124,11 +124,13 @@ __device__ quad<T> load(const sums &s, size_t row, uint32_t column, uint32_t lef
     return out;
 }
 
-__device__ void add(double (&sum)[COLUMNS], const float *x, const float *length) {
+/* With `divided`, elements are those of a row of `length` brought to length 1. */
+template <typename T>
+__device__ void add(double (&sum)[COLUMNS], const quad<T> &row, bool divided, float length) {
 #pragma unroll
     for (unsigned i = 0; i < COLUMNS; i++) {
-        double value = (double)x[i];
-        if (length != nullptr) value = __ddiv_rn(value, (double)*length);
+        double value = (double)(float)row.x[i];
+        if (divided) value = __ddiv_rn(value, (double)length);
         sum[i] = __dadd_rn(sum[i], value);
     }
 }
@@ -176,14 +178,11 @@ __device__ void add_rows(const sums &s, size_t at, size_t stop, uint32_t column,
         for (unsigned a = 0; a < AHEAD; a++) {
             size_t row = s.order[at + a < stop ? at + a : stop - 1];
             values[a] = load<T>(s, row, column, left);
-            if (s.op.lengths != nullptr) lengths[a] = s.op.lengths[row];
+            lengths[a] = s.op.lengths == nullptr ? 1.0f : s.op.lengths[row];
         }
 #pragma unroll
         for (unsigned a = 0; a < AHEAD; a++) {
-            float x[COLUMNS];
-#pragma unroll
-            for (unsigned i = 0; i < COLUMNS; i++) x[i] = (float)values[a].x[i];
-            if (at + a < stop) add(sum, x, s.op.lengths == nullptr ? nullptr : &lengths[a]);
+            if (at + a < stop) add(sum, values[a], s.op.lengths != nullptr, lengths[a]);
         }
     }
 }
