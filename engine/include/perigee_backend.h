@@ -123,7 +123,7 @@ typedef struct peri_filter_view {
     const uint64_t *const *bits; /* [count] bitsets: bit r of word r / 64 = row r may be returned */
     const uint32_t *const
         *lists;            /* [count] the same as ascending slots, or NULL; an entry may be NULL */
-    const size_t *passing; /* [count] rows that pass; host and device read it */
+    const size_t *passing; /* host [count]: rows that pass */
     const uint32_t *which; /* [queries] filter of each query; NULL = filter 0 for all */
 } peri_filter_view;
 
@@ -166,7 +166,10 @@ typedef struct peri_op_scatter {
 } peri_op_scatter;
 
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
- * Queries are f32 for rows of f32 and f16, else of the rows' dtype. */
+ * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
+ * A backend may look for candidates with less precision first. `redone` is the number of queries for
+ * which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked at,
+ * or rows are told from candidates one by one. */
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
@@ -177,6 +180,7 @@ typedef struct peri_op_knn {
     size_t k;
     int64_t *ids;     /* [q, k] slots */
     float *distances; /* [q, k] */
+    uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
 
 /* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries

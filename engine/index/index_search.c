@@ -136,8 +136,15 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
         return index->kind->scan(index, search->lane, &scan);
     }
     if (g->class == CLASS_EXACT) {
-        peri_op_knn knn = { PERI_OP_KNN, op.metric, op.queries, op.rows,     op.lengths,
-                            op.filter,   search->k, op.ids,     op.distances };
+        peri_op_knn knn = { .kind = PERI_OP_KNN,
+                            .metric = op.metric,
+                            .queries = op.queries,
+                            .rows = op.rows,
+                            .lengths = op.lengths,
+                            .filter = op.filter,
+                            .k = search->k,
+                            .ids = op.ids,
+                            .distances = op.distances };
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;

@@ -147,6 +147,7 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add_filter(p, &op->filter, op->queries.rows);
     add(p, "ids", op->ids, op->queries.rows, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, op->queries.rows, op->k, sizeof *op->distances);
+    add(p, "redone", op->redone, 1, 1, sizeof *op->redone);
 }
 
 static void of_assign(pointers *p, const peri_op_assign *op) {
