@@ -333,6 +333,12 @@ typedef struct peri_param_table {
  * "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
+/* The kinds by number, from 0; NULL past the last: of indexes, of quantizers, and all that have
+ * tables. */
+PERI_API const char *peri_kind_name(size_t number);
+PERI_API const char *peri_quantizer_kind_name(size_t number);
+PERI_API const char *peri_params_name(size_t number);
+
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
  * n, dim, bytes (of one element) and the resolved parameters, before what every kind adds: 8 n
  * with ids, 4 n under cosine where rows are kept, n once rows were removed. NULL: none. */
