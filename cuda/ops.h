@@ -14,6 +14,8 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
+    X(ASSIGN, assign)                                                                              \
+    X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)
 
 /* The caller has made the device current, and asked supports() before the others. */
