@@ -14,7 +14,8 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
-    X(REFINE, refine)
+    X(REFINE, refine)                                                                              \
+    X(REPORT, report)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {
