@@ -2,8 +2,8 @@
  *
  * Device memory comes from a pool of our own (cudaMemPoolCreate), which keeps what is given back,
  * up to a threshold, for the next that asks: neither asks the driver, and neither waits for the
- * device, as cudaMalloc and cudaFree do. The pool is ordered by a stream on which nothing else runs,
- * and each acquire waits for it, so that a block may be used on any stream at once. What is
+ * device, as cudaMalloc and cudaFree do. The pool is ordered by a stream on which nothing else
+ * runs, and each acquire waits for it, so that a block may be used on any stream at once. What is
  * released is idle by contract, but for memory that was given out of the library (`shared`):
  * before that the device is waited for.
  *

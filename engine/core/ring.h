@@ -27,8 +27,8 @@ peri_status peri_ring_acquire(peri_device *device, peri_ring **out);
 /* Waits for what is under way. NULL is allowed. */
 void peri_ring_release(peri_ring *ring);
 
-/* Copies `rows` rows of `row_bytes`, at most PERI_RING_ROW_BYTES_MAX, from host memory to the device. Returns when the host rows were
- * read; what is there can be used after peri_ring_wait. */
+/* Copies `rows` rows of `row_bytes`, at most PERI_RING_ROW_BYTES_MAX, from host memory to the
+ * device. Returns when the host rows were read; what is there can be used after peri_ring_wait. */
 peri_status peri_ring_upload(peri_ring *ring, void *to, size_t to_stride, const void *from,
                              size_t from_stride, size_t rows, size_t row_bytes,
                              const peri_ring_way *way);

@@ -179,8 +179,8 @@ PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
  * context limits. */
 PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
 
-/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine does so by itself when memory runs
- * short, before it says PERI_E_MEMORY. */
+/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
+ * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
 PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
 
 /* ---- dtypes and metrics ------------------------------------------------------------------- */
@@ -406,6 +406,12 @@ typedef struct peri_param_table {
  * "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
 
+/* The kinds by number, from 0; NULL past the last: of indexes, of quantizers, and all that have
+ * tables. */
+PERI_API const char *peri_kind_name(size_t number);
+PERI_API const char *peri_quantizer_kind_name(size_t number);
+PERI_API const char *peri_params_name(size_t number);
+
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
  * n, dim, bytes (of one element) and the resolved parameters, before what every kind adds: 8 n
  * with ids, 4 n under cosine where rows are kept, n once rows were removed. NULL: none. */
@@ -530,7 +536,13 @@ typedef struct peri_hits_info {
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
+<<<<<<< HEAD
     size_t missing;     /* results that are PERI_ID_NONE; 0 for results that stay on a device */
+=======
+    size_t missing;     /* results that are PERI_ID_NONE */
+    size_t redone;      /* queries that an exact search did twice: its first pass, with less
+                           precision, proved nothing. 0 where there is no such pass */
+>>>>>>> main
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded

@@ -9,8 +9,10 @@
 #include "parity_clusters.h"
 #include "parity_code_scan.h"
 #include "parity_codes.h"
+#include "parity_knn.h"
 #include "parity_lists.h"
 #include "parity_pq.h"
+#include "parity_select.h"
 
 /* ---- convert, lengths, gather ------------------------------------------------------------- */
 
@@ -199,57 +201,6 @@ static void check_scatter(pair *t, peri_dtype dtype, size_t rows, size_t cols, s
     free(to);
     free(wanted);
     free(found);
-}
-
-/* ---- knn ---------------------------------------------------------------------------------- */
-
-static peri_status knn_at(place *p, const knn_case *c, int64_t *ids, float *distances) {
-    size_t count = c->queries.rows * c->k;
-    peri_op_knn op = { .kind = PERI_OP_KNN, .metric = c->metric, .k = c->k };
-    op.queries = place_put_view(p, &c->queries);
-    op.rows = place_put_view(p, &c->rows);
-    if (c->metric == PERI_COSINE)
-        op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
-    op.filter = filters_put(p, &c->filters, c->queries.rows);
-    op.ids = place_room(p, count * sizeof *ids);
-    op.distances = place_room(p, count * sizeof *distances);
-    peri_status status = place_run(p, &op);
-    if (status != PERI_OK) return status;
-    place_fetch(p, ids, op.ids, count * sizeof *ids);
-    place_fetch(p, distances, op.distances, count * sizeof *distances);
-    return PERI_OK;
-}
-
-static void compare_knn(pair *t, const knn_case *c) {
-    size_t count = c->queries.rows * c->k;
-    int64_t *wanted = test_new(count, sizeof *wanted), *found = test_new(count, sizeof *found);
-    float *wanted_values = test_new(count, sizeof *wanted_values);
-    float *found_values = test_new(count, sizeof *found_values);
-    place_must(knn_at(&t->ref, c, wanted, wanted_values), "ref knn");
-    if (went(t, PERI_OP_KNN, "knn", knn_at(&t->tested, c, found, found_values)))
-        compare_hits("knn", c, wanted, wanted_values, found, found_values);
-    clear(t);
-    free(wanted);
-    free(found);
-    free(wanted_values);
-    free(found_values);
-}
-
-static void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size_t queries, size_t rows,
-                      size_t cols, size_t k, uint32_t filter_count, bool coarse) {
-    knn_case c = { .metric = metric, .k = k, .what = coarse ? "coarse" : "random" };
-    peri_dtype query_dtype = peri_query_dtype(dtype);
-    c.queries = coarse ? coarse_matrix(query_dtype, queries, cols, 21)
-                       : test_matrix(query_dtype, queries, cols, queries % 2, 21);
-    c.rows = coarse ? coarse_matrix(dtype, rows, cols, 22)
-                    : test_matrix(dtype, rows, cols, cols % 3, 22);
-    c.lengths = test_lengths(&c.rows);
-    c.filters = filters_make(filter_count, rows, queries);
-    compare_knn(t, &c);
-    filters_free(&c.filters);
-    free(c.queries.data);
-    free(c.rows.data);
-    free(c.lengths);
 }
 
 /* ---- refine ------------------------------------------------------------------------------- */
@@ -716,7 +667,12 @@ int main(void) {
     place_open(&t.ref, test_device(t.context, PERI_PLACE_REF));
     place_open(&t.tested, device);
     sweep_rows(&t);
+    sweep_select(&t);
+    sweep_merge(&t);
+    sweep_pairwise(&t);
     sweep_knn(&t);
+    if (!t.small) sweep_knn_coarse(&t);
+    sweep_knn_doubt(&t);
     sweep_lists(&t);
     sweep_pq(&t);
     sweep_code_scan(&t);

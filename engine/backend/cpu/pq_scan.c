@@ -6,6 +6,7 @@
  * behind the list's end may be written by who extends the index. */
 #include "backend/cpu/pq_scan.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -58,7 +59,7 @@ typedef struct waiting {
 typedef struct asked {
     size_t query; /* of the batch */
     const uint64_t *bits;
-    peri_topk *top;
+    peri_list_keep *keep;
     float dot;      /* D of the contract */
     float *T;       /* [pq_dim, words] */
     uint8_t *small; /* [pq_dim, 16] */
@@ -149,15 +150,15 @@ static float value_of(const pq_job *job, const asked *a, float sum) {
  * so an entry whose value is at most `bound` has
  *     sum of u <= (bound + offset - low_sum + slack) * scale + a little
  * where offset is what stands between value and the sum of U (D, or D - 1), and slack covers the
- * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite make
- * no bound: scale 0 lets everything through. */
+ * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite, or
+ * whose sums may not be, make no bound: scale 0 lets everything through. */
 static bounds shrink_table(const pq_job *job, const part *p, const float *T, uint8_t *small) {
     size_t pq_dim = job->shape.pq_dim;
     peri_pq_span span;
     job->kernels->spans(T, pq_dim, job->shape.squared, p->lows, &span);
     float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim);
     float scale = most / span.widest;
-    if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
+    if (!isfinite(scale) || !(span.largest < FLT_MAX / 2)) scale = 0;
     job->kernels->shrink(T, pq_dim, job->shape.squared, p->lows, scale, small);
     if (pq_dim % 4 != 0)
         memset(small + pq_dim * PERI_PQ_FAST_WORDS, 0,
@@ -240,11 +241,10 @@ static void offer_waiting(const pq_job *job, asked *a) {
     sum_four(job, a->T, a->list, sums);
     for (size_t i = 0; i < a->count; i++) {
         float value = value_of(job, a, sums[i]);
-        if (!(value > peri_topk_bound(a->top)))
-            peri_topk_offer(a->top, value, (int64_t)a->list[i].slot);
+        peri_list_keep_offer(a->keep, value, a->list[i].slot);
     }
     a->count = 0;
-    float bound = peri_topk_bound(a->top);
+    float bound = a->keep->bound;
     if (bound < a->bound) set_limit(job, a, bound);
 }
 
@@ -302,7 +302,7 @@ static void plain_group(const pq_job *job, asked *a, const uint8_t *codes, const
     for (; mask != 0; mask &= mask - 1) {
         size_t r = (size_t)__builtin_ctz(mask);
         float value = value_of(job, a, sums[r]);
-        if (!(value > peri_topk_bound(a->top))) peri_topk_offer(a->top, value, (int64_t)slots[r]);
+        peri_list_keep_offer(a->keep, value, slots[r]);
     }
 }
 
@@ -312,14 +312,14 @@ static asked ask(const pq_job *job, const part *p, const peri_list_task *task, s
                  size_t within, const float *words) {
     asked a = { .query = peri_list_member(task, i) };
     a.bits = peri_list_filter(&job->work, a.query);
-    a.top = peri_list_heap(&job->work, task->worker, a.query);
+    a.keep = peri_list_kept(&job->work, task->worker, a.query);
     size_t size = job->shape.pq_dim * job->shape.words;
     a.T = job->fixed ? job->fixed_T + a.query * size : p->T + within * size;
     a.small = p->small + within * job->table_bytes;
     fill_table(job, p, task->list, words, &a);
     if (!job->fast) return a;
     take_bounds(job, p, &a);
-    set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), peri_topk_bound(a.top)));
+    set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), a.keep->bound));
     return a;
 }
 
@@ -353,7 +353,7 @@ static void pq_scan_task(const void *ud, const peri_list_task *task) {
         scan_entries(job, &p, task, list, count);
         for (size_t q = 0; q < count; q++) {
             if (job->fast) offer_waiting(job, &list[q]);
-            peri_list_share_bound(&job->work, list[q].query, list[q].top);
+            peri_list_share_bound(&job->work, list[q].query, list[q].keep);
             peri_list_count(&job->work, task->worker, list[q].query, list[q].passed);
         }
     }
