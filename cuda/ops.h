@@ -16,7 +16,8 @@
     X(KNN, knn)                                                                                    \
     X(ASSIGN, assign)                                                                              \
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
-    X(REFINE, refine)
+    X(REFINE, refine)                                                                              \
+    X(REPORT, report)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

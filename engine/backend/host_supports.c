@@ -327,6 +327,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
     case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
     case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);
+    case PERI_OP_REPORT: return true;
     case PERI_OP_COUNT: break;
     }
     return refuse(why, "operation %d is not known", op->kind);

@@ -62,6 +62,7 @@ struct peri_device {
     uint32_t shares_host; /* 1: host pointers are device pointers */
     uint64_t generation;  /* of the process when opened: differs after a fork */
     void *lanes;          /* the engine's pool of streams with scratch; not the backend's */
+    void *parked;         /* lanes that were left with work under way */
     void *rings;          /* the engine's pool of page-locked blocks */
 };
 
@@ -97,7 +98,8 @@ struct peri_stream {
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
-    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
+    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */             \
+    X(REPORT, report)               /* values as a metric reports them */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
@@ -623,6 +625,15 @@ typedef struct peri_op_pq_encode {
     uint32_t pq_bits; /* 1..8 */
     uint8_t *codes;   /* [n, ceil(pq_dim * pq_bits / 8)] */
 } peri_op_pq_encode;
+
+/* values[i] becomes what the metric reports of it, in place: inner product -v; euclidean the root
+ * of v, 0 when v is not above 0; others v. */
+typedef struct peri_op_report {
+    peri_op_kind kind;
+    peri_metric metric;
+    float *values; /* [count] */
+    size_t count;
+} peri_op_report;
 
 /* ---- the table ---------------------------------------------------------------------------- */
 

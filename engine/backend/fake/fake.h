@@ -197,6 +197,8 @@ peri_fake_task peri_fake_task_of(peri_fake_task_kind kind);
 peri_status peri_fake_enqueue(peri_fake_stream *stream, const peri_fake_task *task);
 /* Ends the queue's thread and waits for it. */
 void peri_fake_queue_end(peri_fake_device *device);
+/* Waits until no task is left. */
+void peri_fake_queue_rest(peri_fake_device *device);
 /* Whether a task that has not run names an address in the range. */
 bool peri_fake_queue_names(peri_fake_device *device, const void *data, size_t bytes);
 

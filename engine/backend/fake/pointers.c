@@ -290,6 +290,10 @@ static void of_pq_encode(pointers *p, const peri_op_pq_encode *op) {
     add(p, "codes", op->codes, op->rows.rows, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
 }
 
+static void of_report(pointers *p, const peri_op_report *op) {
+    add(p, "values", op->values, op->count, 1, sizeof *op->values);
+}
+
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {
     pointers p = { "", 0, { { NULL, NULL, 0 } } };
     switch (op->kind) {
