@@ -117,10 +117,10 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
         for (uint32_t i = 0; i < p->filter_count; i++)
             PERI_TRY(peri_lane_upload(lane, p->bits[i], words, sizeof **bits, &bits[i]));
     }
-    p->placed = (peri_filter_view){ .count = p->filter_count, .words = words };
-    PERI_TRY(peri_lane_upload(lane, bits, p->filter_count, sizeof *bits, &p->placed.bits));
-    return peri_lane_upload(lane, p->passing, p->filter_count, sizeof *p->passing,
-                            &p->placed.passing);
+    p->placed = (peri_filter_view){ .count = p->filter_count,
+                                    .words = words,
+                                    .passing = p->passing };
+    return peri_lane_upload(lane, bits, p->filter_count, sizeof *bits, &p->placed.bits);
 }
 
 /* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
