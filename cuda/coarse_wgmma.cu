@@ -652,7 +652,7 @@ peri_status find_encode(const peri_device *device, encode_fn *out) {
 /* Boxes of 128 rows by 128 bytes of [rows, columns], swizzled; zeros outside. */
 peri_status make_map(const peri_device *device, peri_coarse_type type, const void *data,
                      size_t rows, size_t columns, size_t stride, CUtensorMap *map) {
-    encode_fn encode;
+    encode_fn encode = nullptr;
     peri_status status = find_encode(device, &encode);
     if (status != PERI_OK) return status;
     size_t element = peri_coarse_type_bytes(type);
