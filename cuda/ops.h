@@ -14,14 +14,10 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
-<<<<<<< HEAD
-    X(REFINE, refine)                                                                              \
-    X(REPORT, report)
-=======
     X(ASSIGN, assign)                                                                              \
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
-    X(REFINE, refine)
->>>>>>> main
+    X(REFINE, refine)                                                                              \
+    X(REPORT, report)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

@@ -536,13 +536,9 @@ typedef struct peri_hits_info {
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
-<<<<<<< HEAD
     size_t missing;     /* results that are PERI_ID_NONE; 0 for results that stay on a device */
-=======
-    size_t missing;     /* results that are PERI_ID_NONE */
     size_t redone;      /* queries that an exact search did twice: its first pass, with less
                            precision, proved nothing. 0 where there is no such pass */
->>>>>>> main
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded

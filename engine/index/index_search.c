@@ -249,7 +249,7 @@ static peri_status run_there(peri_search *search, plan *p) {
     PERI_TRY(place_which(search, p, &p->groups[0], &op.filter));
     op.ids = search->placed_ids;
     op.distances = search->placed_distances;
-    PERI_TRY(run_op(index, search, &p->groups[0], op, NULL));
+    PERI_TRY(run_op(index, search, &p->groups[0], op, NULL, NULL));
     const peri_op_report report = { PERI_OP_REPORT, index->metric, op.distances,
                                     search->queries.rows * search->k };
     PERI_TRY(peri_lane_run(search->lane, (const peri_op *)&report));
