@@ -14,6 +14,7 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
+    X(OTHERS, others)                                                                              \
     X(REFINE, refine)
 
 /* The caller has made the device current, and asked supports() before the others. */
