@@ -15,7 +15,10 @@
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
     X(OTHERS, others)                                                                              \
-    X(REFINE, refine)
+    X(ASSIGN, assign)                                                                              \
+    X(CLUSTER_SUMS, cluster_sums)                                                                  \
+    X(REFINE, refine)                                                                              \
+    X(REPORT, report)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

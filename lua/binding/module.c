@@ -253,13 +253,11 @@ void lperi_pushhook(lua_State *L, const char *name) {
 /* ---- the module ---------------------------------------------------------------------------- */
 
 /* module[kind] = { build, defaults } */
-static void add_kind(lua_State *L, const char *kind, bool builds) {
+static void add_kind(lua_State *L, const char *kind) {
     lua_newtable(L);
-    if (builds) {
-        lua_pushstring(L, kind);
-        lua_pushcclosure(L, lperi_build, 1);
-        lua_setfield(L, -2, "build");
-    }
+    lua_pushstring(L, kind);
+    lua_pushcclosure(L, lperi_build, 1);
+    lua_setfield(L, -2, "build");
     lua_pushstring(L, kind);
     lua_pushcclosure(L, lperi_defaults, 1);
     lua_setfield(L, -2, "defaults");
@@ -278,6 +276,19 @@ static void add_quantizer(lua_State *L, const char *kind) {
     lua_pushstring(L, kind);
     luaL_setfuncs(L, entries, 1);
     lua_setfield(L, -2, kind);
+}
+
+/* Each kind by its name, and `kinds`: the names of those of indexes, in order. */
+static void add_kinds(lua_State *L) {
+    const char *name;
+    for (size_t i = 0; (name = peri_kind_name(i)) != NULL; i++) add_kind(L, name);
+    for (size_t i = 0; (name = peri_quantizer_kind_name(i)) != NULL; i++) add_quantizer(L, name);
+    lua_newtable(L);
+    for (size_t i = 0; (name = peri_kind_name(i)) != NULL; i++) {
+        lua_pushstring(L, name);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "kinds");
 }
 
 /* libraries() -> a list of { name, file } and of { name, reason }: what is loaded when needed */
@@ -333,19 +344,7 @@ int luaopen_perigee_core(lua_State *L) {
     lperi_openquantizer(L);
     luaL_newlib(L, filters);
     lua_setfield(L, -2, "filter");
-    add_kind(L, "flat", true);
-    add_kind(L, "ivf_flat", true);
-    add_kind(L, "ivf_pq", true);
-    add_kind(L, "ivf_sq", true);
-    add_kind(L, "ivf_rabitq", true);
-    add_kind(L, "cagra", true);
-    add_kind(L, "hnsw", true);
-    add_kind(L, "vamana", true);
-    add_quantizer(L, "pq");
-    add_quantizer(L, "opq");
-    add_quantizer(L, "sq");
-    add_quantizer(L, "binary");
-    add_quantizer(L, "rabitq");
+    add_kinds(L);
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);

@@ -340,9 +340,8 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = {
-  "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra", "hnsw", "vamana", "refined",
-}
+local SEARCHED <const> = { table.unpack(core.kinds) }
+SEARCHED[#SEARCHED + 1] = "refined"
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }
