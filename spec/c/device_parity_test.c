@@ -107,6 +107,7 @@ int main(void) {
     sweep_knn(&t);
     if (!t.small) sweep_knn_coarse(&t);
     sweep_knn_doubt(&t);
+    sweep_others(&t);
     sweep_lists(&t);
     sweep_pq(&t);
     sweep_code_scan(&t);
