@@ -100,9 +100,8 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
         return peri_cuda_refuse(why, "centroids of %s, f32 is taken",
                                 peri_cuda_name(op->centroids.dtype));
     queries.dtype = PERI_F32; /* what they stand for */
-    return peri_cuda_rows_taken(&op->rows, why) && peri_cuda_search_taken(op->metric, &queries,
-                                                                          &op->centroids,
-                                                                          op->lengths, why);
+    return peri_cuda_rows_taken(&op->rows, why) &&
+           peri_cuda_search_taken(op->metric, &queries, &op->centroids, op->lengths, why);
 }
 
 size_t scratch(const peri_device *device, const peri_op *any) {

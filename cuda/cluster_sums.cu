@@ -103,15 +103,13 @@ struct sums {
     const uint32_t *order;
     const size_t *starts;
     double *kept;
-    float *means;     /* where a mean goes, at `mean_stride` floats: the centroids, or scratch */
+    float *means; /* where a mean goes, at `mean_stride` floats: the centroids, or scratch */
     size_t mean_stride;
     size_t items, spans;
     bool wide; /* rows can be read 4 elements at a time */
 };
 
-template <typename T> struct alignas(COLUMNS * sizeof(T)) quad {
-    T x[COLUMNS];
-};
+template <typename T> struct alignas(COLUMNS * sizeof(T)) quad { T x[COLUMNS]; };
 
 /* Columns of a lane from a row, as f64; those past the last are 0. */
 template <typename T>
@@ -138,8 +136,8 @@ __device__ void add(double (&sum)[COLUMNS], const quad<T> &row, bool divided, fl
 /* S(c) on a lane's columns to the mean. */
 __device__ void write_mean(const sums &s, size_t c, uint32_t column, uint32_t left,
                            const double (&sum)[COLUMNS]) {
-    const float *centroid =
-        peri_row<float>(s.op.centroids.data, s.op.centroids.stride_bytes, c) + column;
+    const float *centroid = peri_row<float>(s.op.centroids.data, s.op.centroids.stride_bytes, c) +
+                            column;
     float *mean = s.means + c * s.mean_stride + column;
     double n = (double)s.op.counts[c], w = s.op.weights == nullptr ? 0.0 : s.op.weights[c];
 #pragma unroll
@@ -255,8 +253,7 @@ __global__ void __launch_bounds__(THREADS) write_units(sums s) {
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     auto op = (const peri_op_cluster_sums *)any;
     if (op->rows.rows > PERI_SLOTS_MAX || op->centroids.rows > PERI_SLOTS_MAX)
-        return peri_cuda_refuse(why, "not on cuda: more than %u rows or centroids",
-                                PERI_SLOTS_MAX);
+        return peri_cuda_refuse(why, "not on cuda: more than %u rows or centroids", PERI_SLOTS_MAX);
     if (op->centroids.dtype != PERI_F32 || op->centroids.cols != op->rows.cols)
         return peri_cuda_refuse(why, "centroids: %zu columns of %s on rows of %zu",
                                 op->centroids.cols, peri_cuda_name(op->centroids.dtype),
@@ -284,8 +281,7 @@ void launch_sums(const sums &s, cudaStream_t handle) {
     size_t spans = (s.op.rows.cols + PERI_WARP - 1) / PERI_WARP;
     if (s.op.rows.rows > GROUP)
         add_groups<<<peri_blocks(s.op.centroids.rows * spans, WARPS), THREADS, 0, handle>>>(s);
-    if (s.op.unit)
-        write_units<<<peri_blocks(s.op.centroids.rows, WARPS), THREADS, 0, handle>>>(s);
+    if (s.op.unit) write_units<<<peri_blocks(s.op.centroids.rows, WARPS), THREADS, 0, handle>>>(s);
 }
 
 peri_status sort(peri_stream *stream, const peri_op_cluster_sums *op, const plan &p,
