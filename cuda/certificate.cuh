@@ -37,6 +37,7 @@
 #define PERI_CUDA_CERTIFICATE_CUH
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "perigee.h"
@@ -50,20 +51,20 @@
 #define PERI_DOUBT_U 0x1p-24
 
 /* Of the longest row that has a term. */
-struct peri_doubt_rows {
+typedef struct peri_doubt_rows {
     double norm;     /* |Y| */
     double residual; /* |dX| */
     double length;   /* |x| as it came */
     double scale;    /* s */
-};
+} peri_doubt_rows;
 
-struct peri_doubt_query {
+typedef struct peri_doubt_query {
     double norm;       /* |P| */
     double residual;   /* |dQ| */
     double length;     /* |q| as it came */
     double centre_dot; /* <q, c>; inner product and cosine */
     double scale;      /* t */
-};
+} peri_doubt_query;
 
 /* Steps of one lane of a canonical sum. */
 PERI_BOTH static inline double peri_doubt_lanes(uint32_t dim) {

@@ -127,7 +127,8 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     p.total = shares_filter(op) && op->filter.passing != nullptr ? op->filter.passing[0]
                                                                  : op->rows.rows;
     p.coarse = op->queries.rows >= COARSE_QUERIES_MIN && p.total >= COARSE_ROWS_MIN &&
-               wanted <= PERI_COARSE_WANTED_MAX;
+               wanted <= PERI_COARSE_WANTED_MAX && op->metric != PERI_L1 &&
+               op->metric != PERI_HAMMING;
     if (!p.coarse) {
         p.rest_bytes = p.bytes = peri_knn_direct_scratch(device, op);
         return p;

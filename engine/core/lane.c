@@ -43,8 +43,8 @@ static peri_status arena_grow(peri_lane *lane, arena *a, size_t bytes) {
     if (a == &lane->host) {
         PERI_TRY(peri_memory_acquire(lane->device->context, bytes, 1, &data));
     } else {
-        PERI_TRY(lane->device->driver->mem_acquire(lane->device, bytes, PERI_MEMORY_DEVICE,
-                                                   PERI_USE_SCRATCH, &mem));
+        PERI_TRY(
+            peri_device_acquire(lane->device, bytes, PERI_MEMORY_DEVICE, PERI_USE_SCRATCH, &mem));
         data = mem->data;
     }
     a->blocks[a->count].data = data;
@@ -154,15 +154,21 @@ void peri_lane_close(peri_lane *lane) {
     lane_free(lane);
 }
 
-void peri_lanes_close(peri_device *device) {
+bool peri_lanes_trim(peri_device *device) {
+    pthread_mutex_lock(&device->context->lock);
     peri_lane *lane = device->lanes;
+    bool some = lane != NULL;
     device->lanes = NULL;
+    pthread_mutex_unlock(&device->context->lock);
     while (lane != NULL) {
         peri_lane *following = lane->following;
         lane_free(lane);
         lane = following;
     }
+    return some;
 }
+
+void peri_lanes_close(peri_device *device) { (void)peri_lanes_trim(device); }
 
 peri_stream *peri_lane_stream(peri_lane *lane) { return lane->stream; }
 peri_device *peri_lane_device(peri_lane *lane) { return lane->device; }

@@ -52,6 +52,13 @@ peri_status peri_lane_wait(peri_lane *lane, const peri_control *control);
 /* Workers and progress of the next runs (backends that run on the pool). */
 void peri_lane_follow(peri_lane *lane, const peri_control *control, size_t threads);
 
+/* Frees the lanes that nobody uses: what they keep for the next search. Whether there were any. */
+bool peri_lanes_trim(peri_device *device);
+
+/* Memory of a device: when it is short, once more after idle lanes were freed. */
+peri_status peri_device_acquire(peri_device *device, size_t bytes, peri_memory_kind kind,
+                                peri_memory_use use, peri_mem **out);
+
 /* Frees the pool of a device that is being closed. */
 void peri_lanes_close(peri_device *device);
 

@@ -10,6 +10,7 @@
 #include "core/lane.h"
 #include "core/memory.h"
 #include "core/numa.h"
+#include "core/ring.h"
 #include "core/threads.h"
 
 struct peri_matrix {
@@ -84,8 +85,8 @@ peri_status peri_matrix_acquire(peri_context *context, size_t rows, size_t cols,
     PERI_TRY(peri_context_device(context, place, &device));
     PERI_TRY(matrix_new(context, (peri_view){ NULL, rows, cols, row_bytes, dtype, place }, out));
     if (bytes == 0) return PERI_OK;
-    peri_status status = device->driver->mem_acquire(device, bytes, PERI_MEMORY_DEVICE,
-                                                     PERI_USE_ROWS, &(*out)->mem);
+    peri_status status = peri_device_acquire(device, bytes, PERI_MEMORY_DEVICE, PERI_USE_ROWS,
+                                             &(*out)->mem);
     if (status != PERI_OK) {
         peri_matrix_release(*out);
         *out = NULL;
@@ -136,6 +137,29 @@ done:
 
 /* ---- copying ------------------------------------------------------------------------------ */
 
+/* Much pageable host memory goes through a ring; `done` says whether it did. */
+static peri_status copy_by_ring(peri_device *device, const peri_view *to, const peri_view *from,
+                                bool *done) {
+    const peri_ring_way way = { .threads = 0 };
+    size_t row_bytes = from->cols * peri_dtype_bytes(from->dtype);
+    bool up = on_host(from->place), down = on_host(to->place);
+    peri_ring *ring = NULL;
+    *done = false;
+    if ((!up && !down) || from->rows * row_bytes < PERI_RING_BYTES_MIN ||
+        row_bytes > PERI_RING_ROW_BYTES_MAX)
+        return PERI_OK;
+    PERI_TRY(peri_ring_acquire(device, &ring));
+    if (ring == NULL) return PERI_OK;
+    peri_status status = up ? peri_ring_upload(ring, to->data, to->stride_bytes, from->data,
+                                               from->stride_bytes, from->rows, row_bytes, &way)
+                            : peri_ring_download(ring, to->data, to->stride_bytes, from->data,
+                                                 from->stride_bytes, from->rows, row_bytes, &way);
+    peri_status waited = peri_ring_wait(ring);
+    peri_ring_release(ring);
+    *done = true;
+    return status == PERI_OK ? waited : status;
+}
+
 /* Rows between two memories, at most one of them off the host, or both on devices of one driver. */
 static peri_status copy_rows(peri_context *context, const peri_view *to, const peri_view *from) {
     size_t row_bytes = from->cols * peri_dtype_bytes(from->dtype);
@@ -148,9 +172,12 @@ static peri_status copy_rows(peri_context *context, const peri_view *to, const p
     peri_device *to_device = NULL, *from_device = NULL;
     peri_lane *lane = NULL;
     peri_status status;
+    bool done;
     if (!on_host(to->place)) PERI_GO(peri_context_device(context, to->place, &to_device));
     if (!on_host(from->place)) PERI_GO(peri_context_device(context, from->place, &from_device));
     peri_device *device = to_device != NULL ? to_device : from_device;
+    PERI_GO(copy_by_ring(device, to, from, &done));
+    if (done) goto done;
     PERI_GO(peri_lane_acquire(device, &lane));
     PERI_GO(device->driver->copy(peri_lane_stream(lane), to->data, to->stride_bytes, to_device,
                                  from->data, from->stride_bytes, from_device, from->rows,

@@ -143,14 +143,29 @@ PERI_API peri_status peri_place_parse(const char *text, peri_place *out);
 /* Writes the place's word, at most `size` bytes with the final NUL, and returns `text`. */
 PERI_API const char *peri_place_format(peri_place place, char *text, size_t size);
 
+/* What memory of a device is for: it is counted by use. X(NAME, word). */
+#define PERI_USE_MAP(X)                                                                            \
+    X(ROWS, "rows")       /* matrices: rows, graphs, codes */                                      \
+    X(SCRATCH, "scratch") /* of searches and builds; kept between them, see peri_device_trim */    \
+    X(STAGING, "staging") /* chunks of rows on their way through */                                \
+    X(OTHER, "other")
+
+typedef enum peri_memory_use {
+#define PERI_USE_ENUM(name, word) PERI_USE_##name,
+    PERI_USE_MAP(PERI_USE_ENUM)
+#undef PERI_USE_ENUM
+        PERI_USE_COUNT
+} peri_memory_use;
+
 typedef struct peri_device_info {
     char name[128];     /* "cpu (avx512)", "NVIDIA H200" */
     char detail[256];   /* limits in words: instruction sets, compute capability, driver */
     size_t bytes_total; /* memory; 0 = unknown */
     size_t bytes_free;
-    uint32_t units;       /* threads or multiprocessors */
-    uint32_t shares_host; /* 1: its memory is the host's, nothing is copied */
-    uint64_t peers;       /* bit i: device i of the same driver is reached directly */
+    uint32_t units;                    /* threads or multiprocessors */
+    uint32_t shares_host;              /* 1: its memory is the host's, nothing is copied */
+    uint64_t peers;                    /* bit i: device i of the same driver is reached directly */
+    size_t bytes_held[PERI_USE_COUNT]; /* of the device's own memory, by this context */
 } peri_device_info;
 
 /* Counts the devices of a kind; 0 with PERI_OK and a reason in peri_error_detail() when its
@@ -158,6 +173,15 @@ typedef struct peri_device_info {
 PERI_API peri_status peri_device_count(peri_context *context, peri_place_kind kind, uint32_t *out);
 PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
                                       peri_device_info *out);
+
+/* At most this many bytes of the device's own memory for this context from now on; 0 = all it has.
+ * What is held already stays. PERI_E_UNSUPPORTED: the place uses the host's memory, which a
+ * context limits. */
+PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
+
+/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
+ * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
+PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
 
 /* ---- dtypes and metrics ------------------------------------------------------------------- */
 
@@ -460,6 +484,8 @@ typedef struct peri_hits_info {
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
     size_t missing;     /* results that are PERI_ID_NONE */
+    size_t redone;      /* queries that an exact search did twice: its first pass, with less
+                           precision, proved nothing. 0 where there is no such pass */
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded

@@ -23,6 +23,7 @@
 #define LEVELS 5 /* lists up to 16 times as wide */
 #define CLASSES (LEVELS + 1)
 #define CLASS_EXACT 0u
+#define REDONE_QUERIES_MIN 32u /* below, one more copy from a device is felt */
 
 typedef struct group {
     const uint32_t *members; /* query numbers; NULL = all, in order */
@@ -31,6 +32,7 @@ typedef struct group {
     int64_t *ids; /* [count, k] host */
     float *distances;
     uint32_t *visited; /* [count] host; NULL when every passing row is looked at */
+    uint32_t *redone;  /* host; NULL when it is not asked for */
 } group;
 
 typedef struct plan {
@@ -129,7 +131,7 @@ static peri_status place_which(peri_search *search, const plan *p, const group *
 }
 
 static peri_status run_op(const peri_index *index, peri_search *search, const group *g,
-                          peri_op_graph_search op, uint32_t *visited) {
+                          peri_op_graph_search op, uint32_t *visited, uint32_t *redone) {
     if (index->kind->scan != NULL) {
         peri_scan scan = { search->options,         op.queries, op.filter,    search->k,
                            g->class == CLASS_EXACT, op.ids,     op.distances, visited };
@@ -144,7 +146,8 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
                             .filter = op.filter,
                             .k = search->k,
                             .ids = op.ids,
-                            .distances = op.distances };
+                            .distances = op.distances,
+                            .redone = redone };
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
@@ -159,7 +162,7 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
     peri_lane *lane = search->lane;
     size_t items = g->count * search->k;
     peri_op_graph_search op = p->walk;
-    uint32_t *visited = NULL;
+    uint32_t *visited = NULL, *redone = NULL;
     if (g->members == NULL) {
         g->ids = search->ids;
         g->distances = search->distances;
@@ -175,9 +178,15 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
         PERI_TRY(peri_lane_take_host(lane, g->count, sizeof *g->visited, &g->visited));
         PERI_TRY(peri_lane_out(lane, g->visited, g->count, sizeof *g->visited, &visited));
     }
-    PERI_TRY(run_op(index, search, g, op, visited));
+    if (g->class == CLASS_EXACT && index->kind->scan == NULL && g->count >= REDONE_QUERIES_MIN) {
+        PERI_TRY(peri_lane_take_host(lane, 1, sizeof *g->redone, &g->redone));
+        PERI_TRY(peri_lane_out(lane, g->redone, 1, sizeof *g->redone, &redone));
+    }
+    PERI_TRY(run_op(index, search, g, op, visited, redone));
     PERI_TRY(peri_lane_fetch(lane, g->ids, op.ids, items, sizeof *g->ids));
     PERI_TRY(peri_lane_fetch(lane, g->distances, op.distances, items, sizeof *g->distances));
+    if (g->redone != NULL)
+        PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 1, sizeof *g->redone));
     if (g->visited == NULL) return PERI_OK;
     return peri_lane_fetch(lane, g->visited, visited, g->count, sizeof *g->visited);
 }
@@ -273,8 +282,10 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
     bool exact = repaired > 0, walked = false;
     double visited = 0, passing = 0;
     size_t queries = search->queries.rows;
+    search->info.redone = 0;
     for (size_t i = 0; i < p->group_count; i++) {
         const group *g = &p->groups[i];
+        if (g->redone != NULL) search->info.redone += *g->redone;
         exact = exact || g->class == CLASS_EXACT;
         walked = walked || g->class != CLASS_EXACT;
         for (size_t j = 0; j < g->count; j++) {

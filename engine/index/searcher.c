@@ -112,6 +112,48 @@ static peri_status run_search(peri_searcher *self, peri_search *search) {
     return status;
 }
 
+/* Of two parts of a batch; a part that was answered in another way makes it both ways. */
+static const char *join_paths(const char *a, const char *b) {
+    if (strcmp(a, b) == 0) return a;
+    return strstr(a, "lists") != NULL ? "lists+all lists" : "graph+exact";
+}
+
+static void join_info(peri_hits_info *info, const peri_hits_info *rest, double share) {
+    info->path = join_paths(info->path, rest->path);
+    info->visited = info->visited * share + rest->visited * (1 - share);
+    info->selectivity = info->selectivity * share + rest->selectivity * (1 - share);
+}
+
+/* Queries [first, first + count) of a search, as a search. */
+static peri_search part_of(const peri_search *search, size_t first, size_t count) {
+    peri_search part = *search;
+    part.queries.data = (char *)search->queries.data + first * search->queries.stride_bytes;
+    part.queries.rows = count;
+    part.ids += first * search->k;
+    part.distances += first * search->k;
+    if (search->filter_count > 1) {
+        part.filters += first;
+        part.filter_count = count;
+    }
+    part.lane = NULL;
+    part.state = NULL;
+    return part;
+}
+
+/* A batch whose scratch does not fit is answered in halves: an answer does not depend on the rest
+ * of its batch. */
+static peri_status search_parts(peri_searcher *self, peri_search *search) {
+    size_t rows = search->queries.rows, half = rows / 2;
+    peri_status status = run_search(self, search);
+    if (status != PERI_E_MEMORY || half == 0) return status;
+    peri_search left = part_of(search, 0, half), right = part_of(search, half, rows - half);
+    PERI_TRY(search_parts(self, &left));
+    PERI_TRY(search_parts(self, &right));
+    search->info = left.info;
+    join_info(&search->info, &right.info, (double)half / (double)rows);
+    return PERI_OK;
+}
+
 /* The device may have been opened before a fork: ask again by place. */
 static peri_status check_device(const peri_searcher *self) {
     peri_device *device;
@@ -133,7 +175,7 @@ peri_status peri_searcher_search(peri_searcher *self, const peri_request *reques
                            .ids = hits->ids,
                            .distances = hits->distances,
                            .info = { "exact", self->device->place, 0, 1, 0 } };
-    if (rows > 0) PERI_TRY(run_search(self, &search));
+    if (rows > 0) PERI_TRY(search_parts(self, &search));
     search.info.missing = 0;
     for (size_t i = 0; i < rows * request->k; i++)
         search.info.missing += hits->ids[i] == PERI_ID_NONE;
