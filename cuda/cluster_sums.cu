@@ -26,7 +26,8 @@ constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned COLUMNS = 4; /* of a lane */
 constexpr unsigned SPAN = COLUMNS * PERI_WARP;
-constexpr unsigned AHEAD = 8; /* rows, or sums, in flight */
+constexpr unsigned AHEAD = 8;       /* rows in flight */
+constexpr unsigned SUMS_AHEAD = 32; /* sums of groups in flight: few warps read them */
 constexpr unsigned GROUP = PERI_SUMS_GROUP;
 
 /* Where things lie in the scratch; the same for scratch() and run(). */
@@ -219,13 +220,13 @@ __global__ void __launch_bounds__(THREADS) add_groups(sums s) {
         if (groups < 2 || column >= cols) continue;
         const double *kept = s.kept + s.starts[c] / (GROUP / 2) * cols + column;
         double sum[COLUMNS] = {};
-        for (size_t g = 0; g < groups; g += AHEAD) {
-            double values[AHEAD];
+        for (size_t g = 0; g < groups; g += SUMS_AHEAD) {
+            double values[SUMS_AHEAD];
 #pragma unroll
-            for (unsigned a = 0; a < AHEAD; a++)
+            for (unsigned a = 0; a < SUMS_AHEAD; a++)
                 values[a] = kept[(g + a < groups ? g + a : groups - 1) * cols];
 #pragma unroll
-            for (unsigned a = 0; a < AHEAD; a++)
+            for (unsigned a = 0; a < SUMS_AHEAD; a++)
                 if (g + a < groups) sum[0] = __dadd_rn(sum[0], values[a]);
         }
         write_mean(s, c, (uint32_t)column, 1, sum);
