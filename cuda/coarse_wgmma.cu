@@ -65,6 +65,8 @@ struct shared_state {
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
+
 /* What a block does of one tile of queries: row tiles [begin, stop), segments likewise. */
 struct run {
     uint32_t tile, begin, stop, list, segment, segment_stop;
@@ -546,6 +548,8 @@ __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     peri_copy_prefetch(&p.rows);
 }
 
+#endif
+
 template <peri_coarse_type TYPE, bool SAMPLE>
 __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constant__ pass p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -648,7 +652,7 @@ peri_status find_encode(const peri_device *device, encode_fn *out) {
 /* Boxes of 128 rows by 128 bytes of [rows, columns], swizzled; zeros outside. */
 peri_status make_map(const peri_device *device, peri_coarse_type type, const void *data,
                      size_t rows, size_t columns, size_t stride, CUtensorMap *map) {
-    encode_fn encode;
+    encode_fn encode = nullptr;
     peri_status status = find_encode(device, &encode);
     if (status != PERI_OK) return status;
     size_t element = peri_coarse_type_bytes(type);
