@@ -65,6 +65,8 @@ struct shared_state {
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
+
 /* What a block does of one tile of queries: row tiles [begin, stop), segments likewise. */
 struct run {
     uint32_t tile, begin, stop, list, segment, segment_stop;
