@@ -41,6 +41,8 @@ constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024;
 constexpr uint32_t BATCHES = TILE_ROWS / 32;  /* of 32 rows: 8 of each thread */
 constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
 constexpr uint32_t GROUPS_MAX = 1024;
+constexpr uint32_t HITS = 16;      /* places of a warp to look at a thread's sums */
+constexpr uint32_t HIT_WORDS = 36; /* 32 sums, two words about them, and a shift of banks */
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
 
@@ -58,9 +60,12 @@ struct shared_state {
     uint64_t terms_full[TERM_STAGES], terms_empty[TERM_STAGES];
     uint64_t queries_full, queries_empty;
     float terms[TERM_STAGES][TILE_ROWS];
+    uint2 hits[8][HITS][HIT_WORDS / 2];
     uint64_t bounds[TILE_QUERIES];
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
 
 /* What a block does of one tile of queries: row tiles [begin, stop), segments likewise. */
 struct run {
@@ -109,6 +114,8 @@ struct ring {
 template <peri_coarse_type TYPE> struct sums_of { using type = float; };
 template <> struct sums_of<PERI_COARSE_S8> { using type = int32_t; };
 template <> struct sums_of<PERI_COARSE_U8> { using type = int32_t; };
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
 
 template <peri_coarse_type TYPE, bool FIRST, typename T>
 __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
@@ -239,53 +246,107 @@ struct seat {
     __device__ uint32_t query(uint32_t i) const { return first + i / 2 * 64 + i % 2 * 8; }
 };
 
-/* The values of 8 rows (two at each of four places) for the thread's four queries. */
+/* The least value of each of the thread's queries among 8 of its rows: two at each of four
+ * places. `terms` begin at the thread's column. */
 template <typename T>
-__device__ __forceinline__ void batch_values(const T (&d)[2][64], uint32_t batch,
-                                             const float *terms, float scale, float (&v)[4][8]) {
+__device__ __forceinline__ void batch_least(const T (&d)[2][64], uint32_t batch, const float *terms,
+                                            float scale, float (&least)[4]) {
+    float v[4][4];
 #pragma unroll
     for (uint32_t j = 0; j < 4; j++) {
         float2 term = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) {
             uint32_t i = (batch * 4 + j) * 4 + q % 2 * 2;
-            v[q][2 * j] = __fmaf_rn(scale, (float)d[q / 2][i], term.x);
-            v[q][2 * j + 1] = __fmaf_rn(scale, (float)d[q / 2][i + 1], term.y);
+            v[q][j] = fminf(__fmaf_rn(scale, (float)d[q / 2][i], term.x),
+                            __fmaf_rn(scale, (float)d[q / 2][i + 1], term.y));
         }
+    }
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++)
+        least[q] = fminf(fminf(v[q][0], v[q][1]), fminf(v[q][2], v[q][3]));
+}
+
+__device__ __forceinline__ uint2 words_of(const float *d) {
+    return make_uint2(__float_as_uint(d[0]), __float_as_uint(d[1]));
+}
+__device__ __forceinline__ uint2 words_of(const int32_t *d) {
+    return make_uint2((uint32_t)d[0], (uint32_t)d[1]);
+}
+__device__ __forceinline__ float sum_of(uint32_t word, const float *) {
+    return __uint_as_float(word);
+}
+__device__ __forceinline__ float sum_of(uint32_t word, const int32_t *) {
+    return __int2float_rn((int32_t)word);
+}
+
+/* Four hits at a time by the whole warp, a lane a row: what is at or under the limit is appended. */
+template <typename T>
+__device__ __forceinline__ void append_hits(const pass &p, shared_state &s, const seat &me,
+                                            uint64_t *entries, const float *terms, uint32_t row,
+                                            uint32_t count) {
+    const uint32_t(*hits)[HIT_WORDS] = reinterpret_cast<const uint32_t(*)[HIT_WORDS]>(
+        s.hits[threadIdx.x / PERI_WARP - 4]);
+    const uint32_t place = me.lane / 2 * 8 + me.lane % 2;
+    for (uint32_t hit = 0; hit < count; hit += 4) {
+        float v[4];
+        uint32_t at[4], about[4];
+        bool passes[4];
+#pragma unroll
+        for (uint32_t u = 0; u < 4; u++) {
+            const uint32_t *words = hits[hit + u < count ? hit + u : hit];
+            about[u] = words[32];
+            v[u] = __fmaf_rn(p.scale, sum_of(words[me.lane], static_cast<const T *>(nullptr)),
+                             terms[place + (about[u] >> 16)]);
+            passes[u] = hit + u < count && !(v[u] > __uint_as_float(words[33]));
+        }
+#pragma unroll
+        for (uint32_t u = 0; u < 4; u++)
+            if (passes[u]) at[u] = atomicAdd(&s.counts[about[u] & 0xFFFF], 1u);
+#pragma unroll
+        for (uint32_t u = 0; u < 4; u++)
+            if (passes[u])
+                entries[(size_t)(about[u] & 0xFFFF) * p.lists.capacity + at[u]] =
+                    (uint64_t)peri_value_bits(v[u]) << 32 | (row + place + (about[u] >> 16));
     }
 }
 
-__device__ __forceinline__ float least_of(const float (&v)[8]) {
-    return fminf(fminf(fminf(v[0], v[1]), fminf(v[2], v[3])),
-                 fminf(fminf(v[4], v[5]), fminf(v[6], v[7])));
-}
-
-/* Appends what may be at or under the limits. At most 128 a query and tile, so that a list which
- * was not past its trigger has room. */
+/* Appends what may be at or under the limits. A hit is a thread's 32 rows of one query, one of
+ * which is: few, so all lanes look at each together. At most 128 entries a query and tile, so that
+ * a list which was not past its trigger has room. */
 template <typename T>
 __device__ __forceinline__ void offer(const T (&d)[2][64], const pass &p, shared_state &s,
                                       const seat &me, uint64_t *entries, const float *terms,
                                       const float (&limits)[4], uint32_t row) {
+    float least[4];
+    batch_least(d, 0, terms + me.column, p.scale, least);
 #pragma unroll
-    for (uint32_t batch = 0; batch < BATCHES; batch++) {
-        float v[4][8];
-        bool some[4];
-        batch_values(d, batch, terms, p.scale, v);
+    for (uint32_t batch = 1; batch < BATCHES; batch++) {
+        float other[4];
+        batch_least(d, batch, terms + me.column, p.scale, other);
 #pragma unroll
-        for (uint32_t q = 0; q < 4; q++) some[q] = !(least_of(v[q]) > limits[q]);
-        if (!(some[0] || some[1] || some[2] || some[3])) continue;
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+    }
+    uint32_t place[4], count = 0;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) {
+        bool hit = !(least[q] > limits[q]);
+        unsigned mask = __ballot_sync(PERI_ALL_LANES, hit);
+        place[q] = hit ? count + __popc(mask & ((1u << me.lane) - 1)) : UINT32_MAX;
+        count += __popc(mask);
+    }
+    for (uint32_t done = 0; done < count; done += HITS) {
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) {
-            if (!some[q]) continue;
-            uint64_t *list = entries + (size_t)me.query(q) * p.lists.capacity;
+            if (place[q] - done >= HITS) continue;
+            uint2 *to = s.hits[threadIdx.x / PERI_WARP - 4][place[q] - done];
 #pragma unroll
-            for (uint32_t i = 0; i < 8; i++) {
-                if (v[q][i] > limits[q]) continue;
-                uint32_t at = atomicAdd(&s.counts[me.query(q)], 1u);
-                list[at] = (uint64_t)peri_value_bits(v[q][i]) << 32 |
-                           (row + batch * 32 + i / 2 * 8 + i % 2);
-            }
+            for (uint32_t j = 0; j < 16; j++) to[j] = words_of(d[q / 2] + j * 4 + q % 2 * 2);
+            to[16] = make_uint2(me.query(q) | me.column << 16, __float_as_uint(limits[q]));
         }
+        __syncwarp();
+        append_hits<T>(p, s, me, entries, terms, row, min(count - done, HITS));
+        __syncwarp();
     }
 }
 
@@ -294,10 +355,10 @@ __device__ __forceinline__ void lower_minima(const T (&d)[2][64], const float *t
                                              float (&minima)[4][BATCHES]) {
 #pragma unroll
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
-        float v[4][8];
-        batch_values(d, batch, terms, scale, v);
+        float least[4];
+        batch_least(d, batch, terms, scale, least);
 #pragma unroll
-        for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least_of(v[q]));
+        for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least[q]);
     }
 }
 
@@ -450,11 +511,11 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         for (uint32_t tile = r.begin; tile < r.stop; tile++) {
             multiply_tile<TYPE>(p, s, at, me, &stage, d);
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
-            const float *terms = s.terms[slot.at] + me.column;
+            const float *terms = s.terms[slot.at];
             if (SAMPLE)
-                lower_minima(d, terms, p.scale, minima);
+                lower_minima(d, terms + me.column, p.scale, minima);
             else
-                offer(d, p, s, me, entries, terms, limits, tile * TILE_ROWS + me.column);
+                offer(d, p, s, me, entries, terms, limits, tile * TILE_ROWS);
             __syncwarp();
             if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
             slot.step(TERM_STAGES);
@@ -489,6 +550,8 @@ __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     peri_copy_prefetch(&p.rows);
 }
 
+#endif
+
 template <peri_coarse_type TYPE, bool SAMPLE>
 __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constant__ pass p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -515,6 +578,7 @@ struct shape {
     uint32_t blocks, chunk; /* queries of a launch */
     uint32_t trigger, most, capacity;
     uint32_t row_step, samples, groups; /* row_step 0: no sample */
+    uint32_t groups_most; /* of any number of rows: so scratch never shrinks with it */
     size_t entries, counts, bounds, minima, bytes;
 };
 
@@ -528,15 +592,16 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     if (least < 32 * wanted) least = 32 * wanted;
     if (least < 1024) least = 1024;
     size_t step = coarse->row_count / least;
-    if (step < 4 || coarse->filter.count != 0) return;
-    s->row_step = (uint32_t)step;
-    s->samples = (uint32_t)ceil_div(coarse->row_count, step);
-    size_t tiles = ceil_div(s->samples, TILE_ROWS);
     size_t query_tiles = ceil_div(coarse->query_count, TILE_QUERIES);
     size_t segments = ceil_div(4 * wanted, TILE_GROUPS);
     size_t busy = ceil_div(2 * (size_t)s->blocks, query_tiles);
     if (segments < busy) segments = busy;
     if (segments > GROUPS_MAX / TILE_GROUPS) segments = GROUPS_MAX / TILE_GROUPS;
+    s->groups_most = (uint32_t)(segments * TILE_GROUPS);
+    if (step < 4 || coarse->filter.count != 0) return;
+    s->row_step = (uint32_t)step;
+    s->samples = (uint32_t)ceil_div(coarse->row_count, step);
+    size_t tiles = ceil_div(s->samples, TILE_ROWS);
     if (segments > tiles) segments = tiles;
     s->groups = (uint32_t)(segments * TILE_GROUPS);
 }
@@ -554,10 +619,8 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     size_t tiles = ceil_div(coarse->query_count, TILE_QUERIES);
     size_t most = ENTRIES_BYTES_MAX / tile_bytes;
     most = most > s.blocks ? most - s.blocks : 0;
-    if (s.groups != 0) {
-        size_t other = MINIMA_BYTES_MAX / ((size_t)TILE_QUERIES * s.groups * sizeof(float));
-        if (other < most) most = other;
-    }
+    size_t other = MINIMA_BYTES_MAX / ((size_t)TILE_QUERIES * s.groups_most * sizeof(float));
+    if (other < most) most = other;
     most = most / s.blocks * s.blocks; /* whole rounds */
     if (most == 0) most = s.blocks;
     if (tiles > most) tiles = most;
@@ -566,7 +629,7 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     s.entries = lists * tile_bytes;
     s.counts = round_up(lists * TILE_QUERIES * 2 * sizeof(uint32_t), 256);
     s.bounds = round_up((size_t)s.chunk * sizeof(uint64_t), 256);
-    s.minima = round_up((size_t)s.chunk * s.groups * sizeof(float), 256);
+    s.minima = round_up((size_t)s.chunk * s.groups_most * sizeof(float), 256);
     s.bytes = s.entries + s.counts + s.bounds + s.minima;
     return s;
 }
@@ -591,7 +654,7 @@ peri_status find_encode(const peri_device *device, encode_fn *out) {
 /* Boxes of 128 rows by 128 bytes of [rows, columns], swizzled; zeros outside. */
 peri_status make_map(const peri_device *device, peri_coarse_type type, const void *data,
                      size_t rows, size_t columns, size_t stride, CUtensorMap *map) {
-    encode_fn encode;
+    encode_fn encode = nullptr;
     peri_status status = find_encode(device, &encode);
     if (status != PERI_OK) return status;
     size_t element = peri_coarse_type_bytes(type);

@@ -49,8 +49,8 @@ struct plan {
     uint32_t wanted, depth;
     size_t query_chunk, row_chunk;
     /* offsets in scratch, bytes */
-    size_t stats, centre, names, names_room, rows, terms, queries, about, keys, failed, which, left,
-        zeros, rest;
+    size_t stats, centre, names, names_room, rows, terms, queries, about, keys, which, left, zeros,
+        rest;
     size_t rest_bytes; /* of the coarse pass, or of direct */
     size_t bytes;
 };
@@ -111,7 +111,6 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->queries = take(&at, q * p->depth * sizeof(__half));
     p->about = take(&at, q * sizeof(peri_prepared_query));
     p->keys = take(&at, q * p->wanted * sizeof(uint64_t));
-    p->failed = take(&at, q);
     p->which = take(&at, q * sizeof(uint32_t));
     p->left = take(&at, sizeof(uint32_t));
     p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
@@ -245,7 +244,6 @@ peri_status search_part(const search &s, const peri_op_knn &part, bool prepared)
     r.about = s.at<peri_prepared_query>(p.about);
     r.stats = s.prepare.stats;
     r.whole = !s.prepare.centred && (part.rows.dtype == PERI_I8 || part.rows.dtype == PERI_U8);
-    r.failed = s.at<uint8_t>(p.failed);
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
     KNN_TRY(peri_rescore_run(s.stream, &r));

@@ -14,6 +14,7 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
+    X(OTHERS, others)                                                                              \
     X(ASSIGN, assign)                                                                              \
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)                                                                              \

@@ -1,205 +1,205 @@
--- Where things lie: matrices on devices and in page-locked memory, tensors of others, answers that
--- stay at a place, limits of memory.
+-- The same answer wherever it is computed: flat search, ground truth, distances of all pairs, kNN
+-- graphs and k-means at a place give the CPU's bits, on every set that ships and every one that
+-- lies beside the checkout.
 
 local pg = require "perigee"
 local support = require "spec.support"
 
--- A place of its own memory: the default one of this run, or a pretended device.
-local place = support.place:find "^cuda" and support.place or "fake:0"
-local pinned = place == "cuda:0" and "pinned" or "pinned:" .. place
+local k <const> = 10
 
-local function held()
-  for _, device in ipairs(pg.devices()) do
-    if device.place == place then
-      local bytes = 0
-      for _, count in pairs(device.bytes_held) do
-        bytes = bytes + count
-      end
-      return bytes, device
-    end
+-- Where to compare: the place the specs run at, and a pretend device when that is the CPU.
+local place = support.place == "cpu" and "fake:0" or support.place
+
+local SETS <const> = {
+  { name = "packages", small = true },
+  { name = "sift", small = true },
+  { name = "sift-ngt5k", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "bigann10k", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "sift-debian-photos", ending = "bvecs", metric = "sqeuclidean" },
+  { name = "debian-packages-96", ending = "fvecs", metric = "inner_product" },
+}
+
+local function open(set)
+  if set.small then
+    return support.small(set.name)
   end
+  local function file(name)
+    return assert(pg.load(support.shared(set.name .. "/" .. name)))
+  end
+  return { metric = set.metric, rows = file("base." .. set.ending),
+    queries = file("query." .. set.ending) }
 end
 
--- What others left is collected, and what idle searches keep given back.
-local function rest()
-  collectgarbage()
-  collectgarbage()
-  assert(pg.trim(place))
+-- At most so many of the first rows.
+local function some(rows, most)
+  return rows:slice(0, math.min(most, #rows))
 end
 
-describe("pg.limit", function()
-  after_each(function() assert(pg.limit(place, 0)) end)
+local function there(matrix)
+  return assert(matrix:to(place))
+end
 
-  it("is kept to, and what was refused leaves nothing behind", function()
-    rest()
-    local before = held()
-    assert(pg.limit(place, before + 100000))
-    local m <close> = assert(pg.matrix(100, 100, "u8"):to(place))
-    local none, message, code = pg.matrix(1000, 100, "u8"):to(place)
-    assert.is_nil(none)
-    assert.equal("memory", code)
-    assert.matches("100000 bytes needed, 90000 bytes free", message)
-    assert.equal(before + 10000, (held()))
-    assert.equal(10000, m:info().bytes)
-  end)
+-- Bits, wherever the two are.
+local function assert_same(wanted, found, what)
+  assert.is_true(assert(wanted:to "cpu"):equals(assert(found:to "cpu")), what)
+end
 
-  it("makes batches smaller, not answers other", function()
-    local rows = support.clustered(2000, 16, 5, 1)
-    local queries = rows:slice(0, 500)
-    local wanted = assert(assert(pg.flat.build(rows)):search(queries, 10))
-    local index <close> = assert(pg.flat.build(rows, { place = place }))
-    rest()
-    assert(pg.limit(place, held() + 60000)) -- queries and answers are 92000 bytes
-    local hits = assert(index:search(queries, 10))
-    assert.is_true(hits.neighbors:equals(wanted.neighbors))
-    assert.is_true(hits.distances:equals(wanted.distances))
-  end)
-
-  it("is for memory that is the device's own", function()
-    local none, _, code = pg.limit("cpu", 1000)
-    assert.is_nil(none)
-    assert.equal("unsupported", code)
-    assert.error_matches(function() pg.limit("moon", 1) end, "moon")
-    assert.error_matches(function() pg.limit(place, -1) end, "bytes: %-1 given")
-    none, _, code = pg.limit(place:gsub("%d+$", "77"), 1)
-    assert.is_nil(none)
-    assert.equal("device", code)
-  end)
-end)
-
-describe("pinned memory", function()
-  it("is the host's, filled and read as any other", function()
-    local m = assert(pg.matrix(3, 2, "f32", pinned))
-    assert.equal("cpu", m.place)
-    assert.is_true(m:info().pinned)
-    assert.same({ 0, 0 }, m:row(2))
-    local rows = pg.matrix { { 1, 2 }, { 3, 4 } }
-    assert.is_false(rows:info().pinned)
-    local kept = assert(rows:to(pinned))
-    assert.is_true(kept:info().pinned)
-    assert.is_true(kept:equals(rows))
-    assert.is_true(kept:slice(1):info().pinned)
-    local there = assert(kept:to(place))
-    assert.equal(place, there.place)
-    assert.is_true(assert(there:to(pinned)):equals(rows))
-  end)
-
-  it("names the device that it is for", function()
-    assert.error_matches(function() pg.matrix(1, 1, "f32", "pinned:moon") end, "moon")
-    assert.is_false(pg.matrix(1, 1, "f32", "pinned:cpu"):info().pinned)
-  end)
-end)
-
-describe("pg.from_dlpack", function()
-  local rows = pg.matrix({ { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } }, "f32")
-
-  it("takes what to_dlpack gives, with no copy and past the end of the matrix", function()
-    for _, at in ipairs { "cpu", place } do
-      for _, versioned in ipairs { false, true } do
-        local options = { versioned = versioned }
-        local m = assert(rows:slice(1):to(at))
-        local tensor = m:to_dlpack(options)
-        assert.equal("userdata", type(tensor))
-        m:close()
-        collectgarbage()
-        local back <close> = assert(pg.from_dlpack(tensor, options))
-        assert.equal(at, back.place)
-        assert.same({ 7, 8, 9 }, back:row(1))
-        assert.equal(2, back.rows)
-      end
+-- Rows as they are, halved, and of a byte where they are not; each with what to call it.
+local function forms(rows)
+  local list = { { rows.dtype, rows } }
+  for _, dtype in ipairs { "f32", "f16" } do
+    if rows.dtype ~= dtype then
+      list[#list + 1] = { dtype, assert(rows:as(dtype)) }
     end
-  end)
-
-  it("waits for a stream when it is told one", function()
-    local tensor = rows:to(place):to_dlpack()
-    local m <close> = assert(pg.from_dlpack(tensor, { stream = 0 }))
-    assert.is_true(m:to("cpu", { stream = 0 }):equals(rows))
-  end)
-
-  it("refuses what is no address", function()
-    for _, value in ipairs { "x", 0, 1.5, {}, io.stdout } do
-      assert.error_matches(function() pg.from_dlpack(value) end, "DLManagedTensor")
-    end
-    assert.error_matches(function() pg.from_dlpack(1, { version = 1 }) end, "versioned")
-    assert.error_matches(function() rows:to(place, { stream = "s" }) end, "address of a stream")
-  end)
-end)
-
-describe("Searcher:search", function()
-  local rows = support.clustered(500, 8, 5, 2)
-  local queries = rows:slice(0, 20)
-  local wanted = assert(assert(pg.flat.build(rows, { metric = "euclidean" })):search(queries, 5))
-  local index = assert(pg.flat.build(rows, { metric = "euclidean", place = place }))
-
-  local function same(hits)
-    return hits.neighbors:equals(wanted.neighbors) and hits.distances:equals(wanted.distances)
   end
+  return list
+end
 
-  it("takes queries on either side and leaves the answer on either side", function()
-    local there = assert(queries:to(place))
-    for _, q in ipairs { queries, there } do
-      for _, at in ipairs { "cpu", place } do
-        for _, stream in ipairs { false, 0 } do
-          local hits = assert(index:search(q, 5, { place = at, stream = stream or nil }))
-          assert.equal(at, hits.neighbors.place)
-          assert.equal(at, hits.distances.place)
-          assert(queries:to(place, { stream = 0 }))
-          assert.is_true(same(hits))
+local function search(rows, queries, metric, where)
+  local index <close> = assert(pg.flat.build(rows, { metric = metric, place = where }))
+  return assert(index:search(queries, k))
+end
+
+for _, set in ipairs(SETS) do
+  describe(set.name, function()
+    it("is searched by flat as on the CPU", function()
+      local all = open(set)
+      for _, metric in ipairs { all.metric, "euclidean", "cosine" } do
+        for _, form in ipairs(forms(some(all.rows, set.small and 1000 or 100000))) do
+          local dtype, rows = form[1], form[2]
+          local queries = rows.dtype == all.queries.dtype and all.queries
+            or assert(all.queries:as "f32")
+          if metric == all.metric or set.small then
+            local wanted = search(rows, queries, metric, "cpu")
+            local found = search(rows, queries, metric, place)
+            assert_same(wanted.neighbors, found.neighbors, metric .. " " .. dtype)
+            assert_same(wanted.distances, found.distances, metric .. " " .. dtype)
+          end
         end
       end
+    end)
+
+    it("has the same ground truth", function()
+      local all = open(set)
+      local queries = some(all.queries, 50)
+      for _, filter in ipairs { false, pg.filter.range(100, 700) } do
+        local options = { metric = all.metric, filter = filter or nil }
+        local wanted = assert(pg.ground_truth(all.rows, queries, k, options))
+        options.place = place
+        local found = assert(pg.ground_truth(all.rows, queries, k, options))
+        assert_same(wanted.neighbors, found.neighbors)
+        assert_same(wanted.distances, found.distances)
+      end
+    end)
+
+    it("has the same distances of pairs", function()
+      local all = open(set)
+      local a, b = some(all.queries, 40), some(all.rows, 700)
+      for _, metric in ipairs { "sqeuclidean", "euclidean", "inner_product", "cosine" } do
+        local wanted = assert(pg.pairwise(a, b, { metric = metric }))
+        assert_same(wanted, assert(pg.pairwise(there(a), there(b), { metric = metric })), metric)
+      end
+    end)
+
+    it("has the same kNN graph", function()
+      local all = open(set)
+      local rows = some(all.rows, 3000)
+      local options = { metric = all.metric, build_algo = "exact" }
+      local neighbors, distances = pg.knn_graph(rows, k, options)
+      options.place = place
+      local other, values = pg.knn_graph(there(rows), k, options)
+      assert_same(neighbors, assert(other, values))
+      assert_same(distances, values)
+    end)
+
+    it("has the same clusters", function()
+      local all = open(set)
+      local rows = some(all.rows, 4000)
+      for _, form in ipairs(forms(rows)) do
+        for _, options in ipairs {
+          { n_clusters = 150, n_iters = 4 },
+          { n_clusters = 200, n_iters = 2, metric = "cosine", init = "random" },
+          { n_clusters = 30, n_iters = 3, balanced = true },
+          { n_clusters = 20, n_iters = 3, batch_rows = 300 },
+        } do
+          local wanted <close> = assert(pg.kmeans(form[2], options))
+          local found <close> = assert(pg.kmeans(there(form[2]), options))
+          local what = ("%s, %d clusters"):format(form[1], options.n_clusters)
+          assert.equal(place, found.centroids.place)
+          assert_same(wanted.centroids, found.centroids, what)
+          assert_same(wanted.labels, found.labels, what)
+          assert_same(wanted.distances, found.distances, what)
+          assert.equal(wanted.inertia, found.inertia, what)
+          assert.equal(wanted.repaired, found.repaired, what)
+        end
+      end
+    end)
+  end)
+end
+
+describe("rows at a place", function()
+  -- A matrix of ones with some elements changed: { row, column, value }...
+  local function ones(rows, cols, changes)
+    local list = {}
+    for r = 1, rows do
+      list[r] = {}
+      for c = 1, cols do
+        list[r][c] = 1
+      end
+    end
+    for _, change in ipairs(changes) do
+      list[change[1] + 1][change[2] + 1] = change[3]
+    end
+    return assert(pg.matrix(list))
+  end
+
+  -- What k-means says of them, here and there.
+  local function messages(rows, options)
+    local _, here, code = pg.kmeans(rows, options)
+    local _, other, word = pg.kmeans(there(rows), options)
+    assert.equal(code, word)
+    return here, other
+  end
+
+  it("are checked where they are, and the first bad one is named", function()
+    local infinity = 1 / 0
+    for _, changes in ipairs {
+      { { 70, 3, 0 / 0 }, { 80, 0, infinity } }, { { 99, 6, -infinity } },
+      { { 5, 0, 1e30 }, { 6, 2, infinity } },
+    } do
+      local here, other = messages(ones(100, 7, changes), { n_clusters = 3 })
+      assert.is_string(here)
+      assert.equal(here, other)
     end
   end)
 
-  it("fills the matrices that it is given", function()
-    for _, at in ipairs { "cpu", place } do
-      local neighbors = pg.matrix(20, 5, "i64", at)
-      local out = { neighbors = neighbors, distances = pg.matrix(20, 5, "f32", at) }
-      local hits = assert(index:search(queries, 5, { out = out }))
-      assert.equal(neighbors, hits.neighbors)
-      assert.is_true(same { neighbors = neighbors, distances = out.distances })
-      assert(index:search(queries:slice(10, 20), 5, { out = {
-        neighbors = neighbors:slice(0, 10), distances = out.distances:slice(0, 10),
-      } }))
-      assert.same(wanted.neighbors:row(10), neighbors:row(0))
-      assert.same(wanted.neighbors:row(12), neighbors:row(12))
+  it("may be so long that their squares overflow", function()
+    for _, step in ipairs { 100, 1 } do -- a few rows of these, or all
+      local changes = {}
+      for r = 3, 399, step do
+        changes[#changes + 1] = { r, 0, 1e25 }
+      end
+      local rows <close> = ones(400, 4, changes)
+      local here <close> = assert(pg.kmeans(rows, { n_clusters = 3 }))
+      local other <close> = assert(pg.kmeans(there(rows), { n_clusters = 3 }))
+      assert_same(here.labels, other.labels)
+      changes[#changes + 1] = { 250, 2, 0 / 0 } -- found among them
+      local text, same = messages(ones(400, 4, changes), { n_clusters = 3 })
+      assert.is_string(text)
+      assert.equal(text, same)
     end
   end)
 
-  it("refills hits where they are", function()
-    local hits = assert(index:search(queries, 5, { place = place }))
-    local distances = hits.distances
-    assert(index:search(rows:slice(20, 40), 5, { out = hits }))
-    assert(index:search(queries, 5, { out = hits }))
-    assert.equal(distances, hits.distances)
-    assert.equal(place, distances.place)
-    assert.is_true(same(hits))
-  end)
-
-  it("says what does not fit", function()
-    local i64, f32 = pg.matrix(20, 5, "i64"), pg.matrix(20, 5, "f32")
-    local function out(value)
-      return function() index:search(queries, 5, { out = value }) end
+  it("must have a direction for cosine", function()
+    local zeros = {}
+    for c = 0, 4 do
+      zeros[#zeros + 1] = { 41, c, 0 }
     end
-    assert.error_matches(out { neighbors = f32, distances = f32 }, "'neighbors' of f32")
-    assert.error_matches(out { neighbors = i64 }, "field 'distances' is a nil")
-    assert.error_matches(out { neighbors = i64, distances = pg.matrix(20, 4) }, "20 x 4 given")
-    assert.error_matches(out { neighbors = i64, distances = f32:to(place) }, "at one place")
-    assert.error_matches(function() index:search(queries, 5, { place = "ref" == place and "cpu"
-      or "fake:1" }) end, "hits: on fake:1 given")
-    local hits = assert(index:search(queries, 5, { place = place }))
-    assert.error_matches(function() hits:each(0) end, "hits on " .. place .. " given")
-    assert.is_true(same(hits:to "cpu"))
-    assert.equal(wanted.neighbors:row(3)[1], hits:to("cpu"):each(3)())
-    assert.matches("rank", pg.show(assert(index:search(queries:slice(0, 1), 5, { place = place }))))
-    assert.error_matches(function() index:range_search(queries:to(place), 1) end, "on the host")
-    local one = assert(queries:slice(0, 1):to(place))
-    assert.error_matches(function() index:score(one, { 1 }) end, "on the host")
-  end)
-
-  it("leaves a stream alone where there are none", function()
-    local host <close> = assert(pg.flat.build(rows))
-    local none, _, code = host:search(queries, 5, { stream = 0 })
-    assert.is_nil(none)
-    assert.equal("unsupported", code)
+    local rows = ones(60, 5, zeros)
+    for _, dtype in ipairs { "f32", "f16", "u8" } do
+      local here, other = messages(assert(rows:as(dtype)), { n_clusters = 3, metric = "cosine" })
+      assert.is_string(here)
+      assert.equal(here, other)
+    end
   end)
 end)

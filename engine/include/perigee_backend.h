@@ -85,6 +85,7 @@ struct peri_stream {
     X(MERGE, merge)                 /* the best of several sorted lists */                         \
     X(PAIRWISE, pairwise)           /* every query to every row */                                 \
     X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(OTHERS, others)               /* answers of rows about themselves, without themselves */     \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
@@ -221,6 +222,17 @@ typedef struct peri_op_knn {
     float *distances; /* [q, k] */
     uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
+
+/* Lists of neighbours from the answers to rows that were searched among themselves: list i is ids[i]
+ * without slot first + i when that is among its first `degree`, and ends at `degree` entries.
+ * PERI_SLOT_NONE for what is missing. */
+typedef struct peri_op_others {
+    peri_op_kind kind;
+    const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */
+    size_t count, degree;
+    size_t first;
+    uint32_t *slots; /* [count, degree] out */
+} peri_op_others;
 
 /* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
  * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may

@@ -176,6 +176,11 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add(p, "redone", op->redone, 1, 1, sizeof *op->redone);
 }
 
+static void of_others(pointers *p, const peri_op_others *op) {
+    add(p, "ids", op->ids, op->count, op->degree + 1, sizeof *op->ids);
+    add(p, "slots", op->slots, op->count, op->degree, sizeof *op->slots);
+}
+
 static void of_assign(pointers *p, const peri_op_assign *op) {
     add_view(p, "rows", &op->rows);
     add_view(p, "centroids", &op->centroids);
