@@ -42,7 +42,7 @@ struct pass {
     CUtensorMap rows, centroids;
     const float *terms; /* [c rounded up to a tile], +infinity behind the last */
     uint64_t *keys;
-    uint32_t count, tiles, slices; /* rows; tiles of centroids; slices of depth */
+    uint32_t count, tiles; /* rows; tiles of centroids */
     float scale;
 };
 
@@ -71,6 +71,7 @@ __device__ void copy_terms(uint32_t to, const float *from, uint32_t barrier) {
                  : "memory");
 }
 
+template <uint32_t SLICES>
 __device__ void copy_operands(const pass &p, shared_state &s, uint32_t rows_at, uint32_t stages) {
     ring stage = { 0, 0 };
     uint32_t rows_parity = 1;
@@ -78,8 +79,8 @@ __device__ void copy_operands(const pass &p, shared_state &s, uint32_t rows_at, 
         uint32_t full = peri_shared(&s.rows_full);
         peri_barrier_wait(peri_shared(&s.rows_empty), rows_parity);
         rows_parity ^= 1;
-        peri_barrier_expect(full, p.slices * 2 * BOX);
-        for (uint32_t slice = 0; slice < p.slices; slice++)
+        peri_barrier_expect(full, SLICES * 2 * BOX);
+        for (uint32_t slice = 0; slice < SLICES; slice++)
             for (uint32_t half = 0; half < 2; half++)
                 peri_copy_box(rows_at + (slice * 2 + half) * BOX, &p.rows, full,
                               (int32_t)(slice * SLICE / 2), (int32_t)(row + half * TILE));
@@ -87,8 +88,8 @@ __device__ void copy_operands(const pass &p, shared_state &s, uint32_t rows_at, 
             uint32_t to = stages + stage.at * STAGE_BYTES;
             full = peri_shared(&s.full[stage.at]);
             peri_barrier_wait(peri_shared(&s.empty[stage.at]), stage.parity ^ 1);
-            peri_barrier_expect(full, p.slices * BOX + TILE * 4);
-            for (uint32_t slice = 0; slice < p.slices; slice++)
+            peri_barrier_expect(full, SLICES * BOX + TILE * 4);
+            for (uint32_t slice = 0; slice < SLICES; slice++)
                 peri_copy_box(to + slice * BOX, &p.centroids, full, (int32_t)(slice * SLICE / 2),
                               (int32_t)(tile * TILE));
             copy_terms(to + SLICES_MAX * BOX, p.terms + tile * TILE, full);
@@ -238,6 +239,7 @@ __device__ __forceinline__ void put_keys(const pass &p, uint32_t row, least3 bes
         p.keys[(size_t)row * PERI_ASSIGN_NEAREST + k] = peri_key(best.v[k], best.i[k]);
 }
 
+template <uint32_t SLICES>
 __device__ __forceinline__ void compute(const pass &p, shared_state &s, const uint8_t *shared,
                                         uint32_t rows_at, uint32_t stages) {
     const uint32_t group = threadIdx.x / 128 - 1, lane = threadIdx.x % PERI_WARP;
@@ -261,8 +263,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const ui
             peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
             peri_wgmma_fence();
             multiply_slice<true>(d, rows_at + group * BOX, centroids);
-            if (p.slices == 2)
-                multiply_slice<false>(d, rows_at + (2 + group) * BOX, centroids + BOX);
+            if (SLICES == 2) multiply_slice<false>(d, rows_at + (2 + group) * BOX, centroids + BOX);
             peri_wgmma_commit();
             peri_named_arrive(2 - group, 256);
             peri_wgmma_wait<0>();
@@ -300,6 +301,7 @@ __device__ void begin_barriers(const pass &p, shared_state &s) {
 
 #endif
 
+template <uint32_t SLICES>
 __global__ void __launch_bounds__(THREADS, 1) nearest_kernel(const __grid_constant__ pass p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ uint8_t dynamic[];
@@ -310,10 +312,10 @@ __global__ void __launch_bounds__(THREADS, 1) nearest_kernel(const __grid_consta
     __syncthreads();
     if (threadIdx.x < 128) {
         peri_registers_less<40>();
-        if (threadIdx.x == 0) copy_operands(p, s, base, stages);
+        if (threadIdx.x == 0) copy_operands<SLICES>(p, s, base, stages);
     } else {
         peri_registers_more<232>();
-        compute(p, s, dynamic + (base - peri_shared(dynamic)), base, stages);
+        compute<SLICES>(p, s, dynamic + (base - peri_shared(dynamic)), base, stages);
     }
 #endif
 }
@@ -346,6 +348,17 @@ peri_status find_encode(const peri_device *device, encode_fn *out) {
     return device->host->fail(PERI_E_DEVICE, "the driver has no cuTensorMapEncodeTiled");
 }
 
+template <uint32_t SLICES> peri_status launch(peri_stream *stream, const pass &p) {
+    const auto kernel = nearest_kernel<SLICES>;
+    const uint32_t tiles = (p.count + ROWS - 1) / ROWS;
+    const uint32_t most = (uint32_t)peri_cuda_of(stream->device)->multiprocessors;
+    const uint32_t blocks = tiles < most ? tiles : most;
+    CU_TRY(stream->device, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                (int)SHARED_BYTES));
+    kernel<<<blocks, THREADS, SHARED_BYTES, peri_cuda_handle(stream)>>>(p);
+    return peri_cuda_launched(stream);
+}
+
 } /* namespace */
 
 bool peri_assign_nearest_takes(const peri_device *device, uint32_t depth) {
@@ -364,16 +377,10 @@ peri_status peri_assign_nearest(peri_stream *stream, const peri_assign_coarse_jo
     p.keys = job->keys;
     p.count = (uint32_t)count;
     p.tiles = (uint32_t)((job->op.centroids.rows + TILE - 1) / TILE);
-    p.slices = job->depth * (uint32_t)sizeof(__half) / SLICE;
     p.scale = job->centre != nullptr ? -2.0f : -1.0f;
     PERI_TRY(find_encode(device, &encode));
     PERI_TRY(make_map(device, encode, job->rows, count, job->depth, &p.rows));
     PERI_TRY(
         make_map(device, encode, job->centroids, job->op.centroids.rows, job->depth, &p.centroids));
-    CU_TRY(device, cudaFuncSetAttribute(nearest_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        (int)SHARED_BYTES));
-    size_t blocks = (count + ROWS - 1) / ROWS, most = peri_cuda_of(device)->multiprocessors;
-    nearest_kernel<<<(unsigned)(blocks < most ? blocks : most), THREADS, SHARED_BYTES,
-                     peri_cuda_handle(stream)>>>(p);
-    return peri_cuda_launched(stream);
+    return job->depth * sizeof(__half) == SLICE ? launch<1>(stream, p) : launch<2>(stream, p);
 }
