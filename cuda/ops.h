@@ -14,7 +14,9 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
-    X(REFINE, refine)
+    X(REFINE, refine)                                                                              \
+    X(LIST_SCAN, list_scan)                                                                        \
+    X(RANGE_SCAN, range_scan)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {
