@@ -18,7 +18,9 @@
     X(ASSIGN, assign)                                                                              \
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)                                                                              \
-    X(REPORT, report)
+    X(REPORT, report)                                                                              \
+    X(LIST_SCAN, list_scan)                                                                        \
+    X(RANGE_SCAN, range_scan)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {
