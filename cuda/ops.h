@@ -13,8 +13,13 @@
     X(CONVERT, convert)                                                                            \
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
+    X(SCATTER, scatter)                                                                            \
+    X(SELECT_K, select_k)                                                                          \
+    X(MERGE, merge)                                                                                \
+    X(PAIRWISE, pairwise)                                                                          \
     X(KNN, knn)                                                                                    \
-    X(REFINE, refine)
+    X(REFINE, refine)                                                                              \
+    X(ROTATE, rotate)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

@@ -1,0 +1,407 @@
+/* select_k: the least values of every row.
+ *
+ * values [n, columns] f32 | ids [n, columns] i64 or none | best_ids, best_values [n, k]
+ * Values: a block takes a row, or one of `splits` segments of it, in tiles of THREADS * 16 values:
+ * four loads of 16 bytes a thread, one comparison with the bound, one barrier. What is below the
+ * bound goes into a pool (select_pool.cuh: 16 KiB for k <= 512, else 64 KiB). The bound of a row's
+ * first tile is found among its registers, so that a tile never goes through the pool whole.
+ * Segments leave k keys each in scratch, and blocks select among those until one is left a row.
+ * Bound by memory: n * columns * 4 bytes, each read once. Rows that fall from their first column
+ * to the last fill the pool in every tile and take a few times as long. */
+#include <cuda_pipeline.h>
+
+#include "device.cuh"
+#include "ops.h"
+#include "select_pool.cuh"
+
+namespace {
+
+constexpr size_t SMALL_K_MAX = 512;        /* of the pool of 16 KiB */
+constexpr size_t BLOCK_VALUES = 65536;     /* wanted of a block, while there are enough */
+constexpr size_t SPLIT_COLUMNS_MIN = 8192; /* below, selecting again costs more than it gains */
+constexpr size_t SPLIT_ANSWERS = 16;       /* a segment has this many times k columns */
+constexpr size_t WAVES_MAX = 8;            /* blocks of one launch, over those that fit at once */
+constexpr size_t SCRATCH_MAX = (size_t)256 << 20;
+constexpr size_t FAN_KEYS = 8192; /* of lists that a block selects among, about */
+constexpr size_t FAN_MIN = 8;     /* lists */
+constexpr size_t BLOCKS_MAX = (size_t)1 << 30;
+
+size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
+size_t least(size_t a, size_t b) { return a < b ? a : b; }
+size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* ---- kernels ------------------------------------------------------------------------------ */
+
+struct job {
+    const char *values;
+    size_t stride, columns, rows;
+    size_t split_columns; /* a multiple of 4 */
+    size_t splits;        /* segments of a row */
+    const int64_t *ids;
+    int64_t *best_ids;
+    float *best_values;
+    const uint64_t *keys_in; /* [rows, lists, k] */
+    size_t lists, fan;       /* `fan` lists a block, `splits` blocks a row */
+    uint64_t *keys_out;      /* [rows, splits, k], where there are several */
+    unsigned k;
+    unsigned slack; /* keys that stay in the pool beyond k */
+};
+
+__device__ uint64_t key_of(float value, size_t column) {
+    return peri_key(value != value ? __int_as_float(0x7F800000) : value, (uint32_t)column);
+}
+
+/* A task's k best, sorted: into the answer, or into scratch. */
+template <typename Pool> __device__ void finish(const Pool &pool, const job &j, size_t task) {
+    const unsigned k = j.k;
+    if (j.splits > 1) {
+        pool.flush(k, k + 32);
+        uint64_t *out = j.keys_out + task * k;
+        pool.answer(k, [&](unsigned rank, uint64_t key) { out[rank] = key; });
+        return;
+    }
+    pool.flush(k, k + 32);
+    pool.answer(k, [&](unsigned rank, uint64_t key) {
+        bool none = key == PERI_KEY_NONE;
+        size_t column = peri_key_slot(key);
+        int64_t id = none ? PERI_ID_NONE : (int64_t)column;
+        if (!none && j.ids != nullptr) id = j.ids[task * j.columns + column];
+        j.best_ids[task * k + rank] = id;
+        j.best_values[task * k + rank] = none ? __int_as_float(0x7F800000) : peri_key_value(key);
+    });
+}
+
+/* Columns begin..stop of a row, counted from the last boundary of 16 bytes before the row. */
+struct segment {
+    const float *base;
+    size_t begin, stop;
+    uint32_t shift; /* what a column is counted too high */
+};
+
+__device__ segment find_segment(const job &j, size_t task) {
+    const size_t row = task / j.splits, split = task % j.splits;
+    const char *bytes = j.values + row * j.stride;
+    segment s;
+    s.shift = (uint32_t)((size_t)bytes % 16 / 4);
+    s.base = reinterpret_cast<const float *>(bytes) - s.shift;
+    s.begin = split * j.split_columns;
+    s.stop = split + 1 == j.splits ? s.shift + j.columns : s.begin + j.split_columns;
+    if (split == 0) s.begin = s.shift;
+    return s;
+}
+
+/* How a block of THREADS works: VECTORS loads of 16 bytes a thread make a tile, STAGES tiles are
+ * in shared memory or on their way there, where each thread reads only what it loaded itself. */
+template <unsigned THREADS_, unsigned KEYS, unsigned VECTORS_, unsigned STAGES_> struct shape {
+    static constexpr unsigned THREADS = THREADS_, VECTORS = VECTORS_, STAGES = STAGES_;
+    static constexpr unsigned TILE = THREADS * VECTORS * 4;                    /* values */
+    static constexpr unsigned SHARED = THREADS * KEYS * 8 + STAGES * TILE * 4; /* bytes */
+    using pool = peri_pool<THREADS, KEYS>;
+
+    /* Where value i of a thread is in its tile. */
+    __device__ static unsigned place_of(unsigned i) {
+        return (threadIdx.x + i / 4 * THREADS) * 4 + i % 4;
+    }
+};
+
+/* Asks for a tile; what is past the end of the segment isn't read. */
+template <typename Shape> __device__ void ask(const segment &s, size_t at, float *stage) {
+#pragma unroll
+    for (unsigned v = 0; v < Shape::VECTORS; v++) {
+        const unsigned place = Shape::place_of(4 * v);
+        const size_t from = at + place, left = from < s.stop ? s.stop - from : 0;
+        const unsigned bytes = left < 4 ? (unsigned)left * 4 : 16;
+        __pipeline_memcpy_async(stage + place, s.base + (left == 0 ? 0 : from), 16, 16 - bytes);
+    }
+    __pipeline_commit();
+}
+
+/* Bit i: value i of the thread is of the segment. */
+template <typename Shape> __device__ unsigned valid_values(const segment &s, size_t at) {
+    unsigned valid = 0;
+    if (at >= s.begin && at + Shape::TILE <= s.stop) return (1u << 4 * Shape::VECTORS) - 1;
+#pragma unroll
+    for (unsigned i = 0; i < 4 * Shape::VECTORS; i++) {
+        const size_t from = at + Shape::place_of(i);
+        valid |= (unsigned)(from >= s.begin && from < s.stop) << i;
+    }
+    return valid;
+}
+
+template <typename Shape>
+__device__ unsigned values_below(const float *stage, float bound, unsigned valid) {
+    unsigned pending = 0;
+#pragma unroll
+    for (unsigned v = 0; v < Shape::VECTORS; v++) {
+        const float4 four = *reinterpret_cast<const float4 *>(stage + Shape::place_of(4 * v));
+        if (!(fminf(fminf(four.x, four.y), fminf(four.z, four.w)) < bound)) continue;
+        pending |= (unsigned)(four.x < bound) << 4 * v | (unsigned)(four.y < bound) << (4 * v + 1) |
+                   (unsigned)(four.z < bound) << (4 * v + 2) |
+                   (unsigned)(four.w < bound) << (4 * v + 3);
+    }
+    return pending & valid;
+}
+
+/* Pushes what is pending, with one addition to the pool's count; what finds the pool full stays
+ * pending. */
+template <typename Shape>
+__device__ unsigned push_values(const typename Shape::pool &pool, const float *stage,
+                                unsigned pending, uint32_t column) {
+    if (pending == 0) return 0;
+    unsigned at = pool.take((unsigned)__popc(pending));
+    while (pending != 0 && at < Shape::pool::CAPACITY) {
+        const unsigned place = Shape::place_of((unsigned)__ffs((int)pending) - 1);
+        pool.keys[at++] = key_of(stage[place], column + place);
+        pending &= pending - 1;
+    }
+    return pending;
+}
+
+/* What of the pending values is below a bound that a flush found. */
+template <typename Shape>
+__device__ unsigned still_pending(const float *stage, unsigned pending, uint32_t column,
+                                  uint64_t bound) {
+    unsigned left = 0;
+    for (; pending != 0; pending &= pending - 1) {
+        const unsigned i = (unsigned)__ffs((int)pending) - 1, place = Shape::place_of(i);
+        if (key_of(stage[place], column + place) < bound) left |= 1u << i;
+    }
+    return left;
+}
+
+/* Which values of a first tile enter. The k-th least of the least value of each thread, or of each
+ * load, is not below the k-th least of all and hardly above it. */
+template <typename Shape>
+__device__ unsigned first_pending(const typename Shape::pool &pool, const float *stage,
+                                  unsigned valid, unsigned total, unsigned k) {
+    constexpr unsigned VECTORS = Shape::VECTORS, THREADS = Shape::THREADS;
+    unsigned orders[4 * VECTORS], least[VECTORS], whole[1] = { ~0u }, pending = 0, bound;
+#pragma unroll
+    for (unsigned i = 0; i < 4 * VECTORS; i++)
+        orders[i] = valid >> i & 1u ? (unsigned)(key_of(stage[Shape::place_of(i)], 0) >> 32) : ~0u;
+#pragma unroll
+    for (unsigned v = 0; v < VECTORS; v++) {
+        least[v] = min(min(orders[4 * v], orders[4 * v + 1]),
+                       min(orders[4 * v + 2], orders[4 * v + 3]));
+        whole[0] = min(whole[0], least[v]);
+    }
+    const unsigned enough = k + k / 8 + 4;
+    if (total == Shape::TILE && k <= THREADS / 4 * 3)
+        bound = pool.bound_of(whole, THREADS, k, enough);
+    else if (total == Shape::TILE && k <= THREADS * VECTORS / 4 * 3)
+        bound = pool.bound_of(least, THREADS * VECTORS, k, enough);
+    else
+        bound = pool.bound_of(orders, total, k, enough);
+#pragma unroll
+    for (unsigned i = 0; i < 4 * VECTORS; i++) pending |= (unsigned)(orders[i] <= bound) << i;
+    if (threadIdx.x == 0) pool.state->bound = (uint64_t)bound << 32 | 0xFFFFFFFFu;
+    return pending & valid;
+}
+
+/* Every value of a segment is offered; the pool holds the k least of them, and some more. */
+template <typename Shape>
+__device__ void scan(const typename Shape::pool &pool, const job &j, const segment &s,
+                     float *stages) {
+    const size_t first = s.begin / 4 * 4;
+    float bound = 0.0f;
+    bool bounded = false;
+    unsigned now = 0, next = Shape::STAGES - 1; /* of the stages */
+    for (unsigned i = 0; i + 1 < Shape::STAGES; i++)
+        ask<Shape>(s, first + (size_t)i * Shape::TILE, stages + i * Shape::TILE);
+    for (size_t at = first; at < s.stop; at += Shape::TILE) {
+        ask<Shape>(s, at + (Shape::STAGES - 1) * (size_t)Shape::TILE, stages + next * Shape::TILE);
+        __pipeline_wait_prior(Shape::STAGES - 1);
+        const float *stage = stages + now * Shape::TILE;
+        const uint32_t column = (uint32_t)at - s.shift;
+        unsigned pending = valid_values<Shape>(s, at);
+        if (bounded) {
+            pending = values_below<Shape>(stage, bound, pending);
+        } else if (at == first) {
+            const size_t stop = at + Shape::TILE < s.stop ? at + Shape::TILE : s.stop;
+            const unsigned total = (unsigned)(stop - s.begin);
+            if (total > j.k + j.slack)
+                pending = first_pending<Shape>(pool, stage, pending, total, j.k);
+        }
+        pending = push_values<Shape>(pool, stage, pending, column);
+        while (__syncthreads_or((int)pending) != 0) {
+            pool.flush(j.k, j.k + j.slack);
+            pending = still_pending<Shape>(stage, pending, column, pool.state->bound);
+            pending = push_values<Shape>(pool, stage, pending, column);
+        }
+        const uint64_t key = pool.state->bound;
+        bounded = key != PERI_KEY_NONE;
+        bound = peri_key_value(key);
+        next = now;
+        now = now + 1 == Shape::STAGES ? 0 : now + 1;
+    }
+    __pipeline_wait_prior(0);
+}
+
+#ifndef SELECT_MINB
+#define SELECT_MINB(T) (T == 256 ? 4 : 2)
+#endif
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::THREADS, SELECT_MINB(Shape::THREADS))
+    select_values(job j) {
+    extern __shared__ uint64_t shared_keys[];
+    __shared__ peri_pool_state state;
+    const typename Shape::pool pool = { shared_keys, &state };
+    float *stages = reinterpret_cast<float *>(shared_keys + Shape::pool::CAPACITY);
+    for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
+        pool.begin();
+        __syncthreads();
+        scan<Shape>(pool, j, find_segment(j, task), stages);
+        finish(pool, j, task);
+        __syncthreads();
+    }
+}
+
+template <typename Pool> __global__ void __launch_bounds__(Pool::SIZE) select_keys(job j) {
+    constexpr unsigned THREADS = Pool::SIZE, KEYS = Pool::CAPACITY / THREADS;
+    extern __shared__ uint64_t shared_keys[];
+    __shared__ peri_pool_state state;
+    const Pool pool = { shared_keys, &state };
+    for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
+        const size_t row = task / j.splits, list = task % j.splits * j.fan;
+        const size_t lists = list + j.fan < j.lists ? j.fan : j.lists - list;
+        const uint64_t *keys = j.keys_in + (row * j.lists + list) * j.k;
+        pool.begin();
+        __syncthreads();
+        for (size_t at = 0; at < lists * j.k; at += THREADS * KEYS) {
+            uint64_t mine[KEYS], bound = pool.state->bound;
+            unsigned pending = 0;
+#pragma unroll
+            for (unsigned i = 0; i < KEYS; i++) {
+                size_t from = at + i * THREADS + threadIdx.x;
+                mine[i] = from < lists * j.k ? keys[from] : PERI_KEY_NONE;
+            }
+#pragma unroll
+            for (unsigned i = 0; i < KEYS; i++)
+                pending |= (unsigned)(mine[i] < bound && !pool.push(mine[i])) << i;
+            while (__syncthreads_or((int)pending) != 0) {
+                pool.flush(j.k, j.k + j.slack);
+                bound = pool.state->bound;
+#pragma unroll
+                for (unsigned i = 0; i < KEYS; i++)
+                    if ((pending >> i & 1u) != 0 && (mine[i] >= bound || pool.push(mine[i])))
+                        pending &= ~(1u << i);
+            }
+        }
+        finish(pool, j, task);
+        __syncthreads();
+    }
+}
+
+/* ---- the operation ------------------------------------------------------------------------ */
+
+/* How an operation is cut; the same for scratch() and run(). */
+struct plan {
+    unsigned capacity; /* of the pool */
+    size_t splits, split_columns, fan;
+    size_t lists_bytes[2]; /* of the segments' keys, and of those that are left of them */
+};
+
+#ifndef SMALLV
+#define SMALLV 4
+#define SMALLS 3
+#endif
+using small_shape = shape<256, 8, SMALLV, SMALLS>; /* 64 KiB of shared memory */
+using large_shape = shape<512, 16, 2, 2>;          /* 96 KiB */
+
+plan make_plan(const peri_device *device, const peri_op_select_k *op) {
+    const bool small = op->k <= SMALL_K_MAX;
+    const size_t rows = op->values.rows, columns = op->values.cols;
+    plan p = {};
+    p.capacity = small ? small_shape::pool::CAPACITY : large_shape::pool::CAPACITY;
+    size_t wave = (size_t)peri_cuda_of(device)->multiprocessors * (small ? 3 : 2);
+    size_t blocks = most(wave, least(rows * columns / BLOCK_VALUES, wave * WAVES_MAX));
+    size_t splits = ceil_div(blocks, rows);
+    splits = least(splits, columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k));
+    splits = most(least(splits, SCRATCH_MAX / (rows * op->k * sizeof(uint64_t))), 1);
+    p.split_columns = ceil_div(ceil_div(columns + 3, splits), 4) * 4;
+    p.splits = most(ceil_div(columns + 3, p.split_columns), 1);
+    p.fan = most(FAN_MIN, FAN_KEYS / op->k);
+    if (p.splits == 1) return p;
+    p.lists_bytes[0] = rows * p.splits * op->k * sizeof(uint64_t);
+    p.lists_bytes[1] = rows * ceil_div(p.splits, p.fan) * op->k * sizeof(uint64_t);
+    return p;
+}
+
+template <typename Kernel> cudaError_t allow(Kernel kernel, unsigned bytes) {
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+
+template <typename Shape>
+peri_status launch(peri_stream *stream, const plan &p, job j, char *scratch) {
+    cudaStream_t handle = peri_cuda_handle(stream);
+    constexpr unsigned bytes = Shape::pool::CAPACITY * sizeof(uint64_t);
+    CU_TRY(stream->device, allow(select_values<Shape>, Shape::SHARED));
+    CU_TRY(stream->device, allow(select_keys<typename Shape::pool>, bytes));
+    uint64_t *lists[2] = { reinterpret_cast<uint64_t *>(scratch),
+                           reinterpret_cast<uint64_t *>(scratch + p.lists_bytes[0]) };
+    j.keys_out = lists[0];
+    unsigned blocks = (unsigned)least(j.rows * j.splits, BLOCKS_MAX);
+    select_values<Shape><<<blocks, Shape::THREADS, Shape::SHARED, handle>>>(j);
+    peri_status status = peri_cuda_launched(stream);
+    for (unsigned from = 0; status == PERI_OK && j.splits > 1; from = 1 - from) {
+        j.lists = j.splits;
+        j.splits = ceil_div(j.lists, j.fan);
+        j.keys_in = lists[from];
+        j.keys_out = lists[1 - from];
+        blocks = (unsigned)least(j.rows * j.splits, BLOCKS_MAX);
+        select_keys<typename Shape::pool><<<blocks, Shape::THREADS, bytes, handle>>>(j);
+        status = peri_cuda_launched(stream);
+    }
+    return status;
+}
+
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.dtype != PERI_F32)
+        return peri_cuda_refuse(why, "values of %s are not selected, only f32",
+                                peri_cuda_name(op->values.dtype));
+    if (op->k == 0 || op->k > PERI_SELECT_K_MAX)
+        return peri_cuda_refuse(why, "k: %zu given, 1..%u are taken", op->k, PERI_SELECT_K_MAX);
+    if (op->values.cols > PERI_SLOTS_MAX)
+        return peri_cuda_refuse(why, "%zu columns given, at most %u are taken", op->values.cols,
+                                PERI_SLOTS_MAX);
+    return peri_cuda_aligned(&op->values, why);
+}
+
+size_t scratch(const peri_device *device, const peri_op *any) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.rows == 0) return 0;
+    plan p = make_plan(device, op);
+    return p.lists_bytes[0] + p.lists_bytes[1];
+}
+
+peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t bytes) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.rows == 0) return PERI_OK;
+    plan p = make_plan(stream->device, op);
+    if (bytes < p.lists_bytes[0] + p.lists_bytes[1])
+        return stream->device->host->fail(PERI_E_ARGUMENT,
+                                          "select_k: %zu bytes of scratch, %zu needed", bytes,
+                                          p.lists_bytes[0] + p.lists_bytes[1]);
+    job j = {};
+    j.values = static_cast<const char *>(op->values.data);
+    j.stride = op->values.stride_bytes;
+    j.columns = op->values.cols;
+    j.rows = op->values.rows;
+    j.split_columns = p.split_columns;
+    j.splits = p.splits;
+    j.ids = op->ids;
+    j.best_ids = op->best_ids;
+    j.best_values = op->best_values;
+    j.fan = p.fan;
+    j.k = (unsigned)op->k;
+    j.slack = (p.capacity - j.k) / 8;
+    if (op->k <= SMALL_K_MAX)
+        return launch<small_shape>(stream, p, j, static_cast<char *>(scratch));
+    return launch<large_shape>(stream, p, j, static_cast<char *>(scratch));
+}
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_select_k_op = { supports, scratch, run };
