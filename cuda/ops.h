@@ -19,7 +19,8 @@
     X(PAIRWISE, pairwise)                                                                          \
     X(KNN, knn)                                                                                    \
     X(REFINE, refine)                                                                              \
-    X(ROTATE, rotate)
+    X(ROTATE, rotate)                                                                              \
+    X(PQ_ENCODE, pq_encode)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

@@ -6,6 +6,7 @@
  * bound goes into a pool (select_pool.cuh: 16 KiB for k <= 512, else 64 KiB). The bound of a row's
  * first tile is found among its registers, so that a tile never goes through the pool whole.
  * Segments leave k keys each in scratch, and blocks select among those until one is left a row.
+ * Rows of up to 1024 columns are a warp's each, in registers.
  * Bound by memory: n * columns * 4 bytes, each read once. Rows that fall from their first column
  * to the last fill the pool in every tile and take a few times as long. */
 #include <cuda_pipeline.h>
@@ -51,24 +52,25 @@ __device__ uint64_t key_of(float value, size_t column) {
     return peri_key(value != value ? __int_as_float(0x7F800000) : value, (uint32_t)column);
 }
 
+/* One entry of the answer of a row. */
+__device__ void write_best(const job &j, size_t row, unsigned rank, uint64_t key) {
+    const bool none = key == PERI_KEY_NONE;
+    const size_t column = peri_key_slot(key), at = row * j.k + rank;
+    int64_t id = none ? PERI_ID_NONE : (int64_t)column;
+    if (!none && j.ids != nullptr) id = j.ids[row * j.columns + column];
+    j.best_ids[at] = id;
+    j.best_values[at] = none ? __int_as_float(0x7F800000) : peri_key_value(key);
+}
+
 /* A task's k best, sorted: into the answer, or into scratch. */
 template <typename Pool> __device__ void finish(const Pool &pool, const job &j, size_t task) {
-    const unsigned k = j.k;
-    if (j.splits > 1) {
-        pool.flush(k, k + 32);
-        uint64_t *out = j.keys_out + task * k;
-        pool.answer(k, [&](unsigned rank, uint64_t key) { out[rank] = key; });
+    pool.flush(j.k, j.k + 32);
+    if (j.splits == 1) {
+        pool.answer(j.k, [&](unsigned rank, uint64_t key) { write_best(j, task, rank, key); });
         return;
     }
-    pool.flush(k, k + 32);
-    pool.answer(k, [&](unsigned rank, uint64_t key) {
-        bool none = key == PERI_KEY_NONE;
-        size_t column = peri_key_slot(key);
-        int64_t id = none ? PERI_ID_NONE : (int64_t)column;
-        if (!none && j.ids != nullptr) id = j.ids[task * j.columns + column];
-        j.best_ids[task * k + rank] = id;
-        j.best_values[task * k + rank] = none ? __int_as_float(0x7F800000) : peri_key_value(key);
-    });
+    uint64_t *out = j.keys_out + task * j.k;
+    pool.answer(j.k, [&](unsigned rank, uint64_t key) { out[rank] = key; });
 }
 
 /* Columns begin..stop of a row, counted from the last boundary of 16 bytes before the row. */
@@ -293,6 +295,85 @@ template <typename Pool> __global__ void __launch_bounds__(Pool::SIZE) select_ke
     }
 }
 
+/* ---- short rows --------------------------------------------------------------------------- */
+
+constexpr unsigned SHORT_THREADS = 256, SHORT_WARPS = SHORT_THREADS / PERI_WARP;
+constexpr unsigned SHORT_K_MAX = 128, SHORT_ROOM = SHORT_K_MAX + SHORT_K_MAX / 4 + 8;
+constexpr size_t SHORT_COLUMNS_MAX = 1024;
+
+/* As peri_pool::bound_of(), of a warp. *below = how many are below it where ties let more than
+ * `most` not exceed it, else ~0. */
+template <unsigned N>
+__device__ unsigned warp_bound(const unsigned (&numbers)[N], unsigned total, unsigned least,
+                               unsigned most, unsigned *below) {
+    unsigned low = ~0u, high = 0, under = 0;
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) {
+        low = min(low, numbers[i]);
+        if (numbers[i] != ~0u) high = max(high, numbers[i]);
+    }
+    low = __reduce_min_sync(PERI_ALL_LANES, low);
+    high = __reduce_max_sync(PERI_ALL_LANES, high);
+    while (total > most && low < high) {
+        unsigned middle = low + (high - low) / 2, here = 0;
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) here += numbers[i] <= middle;
+        here = __reduce_add_sync(PERI_ALL_LANES, here);
+        if (here >= least) {
+            high = middle;
+            total = here;
+        } else {
+            low = middle + 1;
+            under = here;
+        }
+    }
+    *below = total > most ? under : ~0u;
+    return high;
+}
+
+/* A warp a row of up to 32 * N columns, which stay in its registers: lane l has columns l, l + 32,
+ * and so on. */
+template <unsigned N> __global__ void __launch_bounds__(SHORT_THREADS) select_short(job j) {
+    __shared__ uint64_t rooms[SHORT_WARPS][SHORT_ROOM];
+    const unsigned lane = threadIdx.x % PERI_WARP, before = (1u << lane) - 1;
+    const unsigned columns = (unsigned)j.columns, most = j.k + j.k / 4 + 8;
+    uint64_t *keys = rooms[threadIdx.x / PERI_WARP];
+    size_t row = (size_t)blockIdx.x * SHORT_WARPS + threadIdx.x / PERI_WARP;
+    for (; row < j.rows; row += (size_t)gridDim.x * SHORT_WARPS) {
+        const float *values = peri_row<float>(j.values, j.stride, row);
+        unsigned orders[N], count = 0, ties = 0, below;
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) {
+            const unsigned column = i * PERI_WARP + lane;
+            orders[i] = column < columns ? (unsigned)(key_of(values[column], 0) >> 32) : ~0u;
+        }
+        const unsigned bound = warp_bound(orders, columns, j.k, most, &below);
+        const unsigned spare = below == ~0u ? ~0u : j.k - below; /* ties that enter */
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) {
+            const bool tie = orders[i] == bound;
+            const unsigned tied = __ballot_sync(PERI_ALL_LANES, tie);
+            const bool kept = tie ? ties + (unsigned)__popc(tied & before) < spare
+                                  : orders[i] < bound;
+            const unsigned lanes = __ballot_sync(PERI_ALL_LANES, kept);
+            if (kept)
+                keys[count + (unsigned)__popc(lanes & before)] = (uint64_t)orders[i] << 32 |
+                                                                 (i * PERI_WARP + lane);
+            ties += (unsigned)__popc(tied);
+            count += (unsigned)__popc(lanes);
+        }
+        __syncwarp();
+        for (unsigned e = lane; e < count; e += PERI_WARP) {
+            unsigned rank = 0;
+            for (unsigned f = 0; f < count; f++) rank += keys[f] < keys[e];
+            if (rank < j.k) write_best(j, row, rank, keys[e]);
+        }
+        for (unsigned e = count + lane; e < j.k; e += PERI_WARP)
+            write_best(j, row, e, PERI_KEY_NONE);
+        __syncwarp(); /* the keys are read before the next row's are written */
+    }
+}
+
 /* ---- the operation ------------------------------------------------------------------------ */
 
 /* How an operation is cut; the same for scratch() and run(). */
@@ -356,6 +437,20 @@ peri_status launch(peri_stream *stream, const plan &p, job j, char *scratch) {
     return status;
 }
 
+bool is_short(const peri_op_select_k *op) {
+    return op->values.cols <= SHORT_COLUMNS_MAX && op->k <= SHORT_K_MAX;
+}
+
+peri_status launch_short(peri_stream *stream, const job &j) {
+    cudaStream_t handle = peri_cuda_handle(stream);
+    const unsigned blocks = (unsigned)least(ceil_div(j.rows, SHORT_WARPS), BLOCKS_MAX);
+    if (j.columns <= 8 * PERI_WARP)
+        select_short<8><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    else
+        select_short<SHORT_COLUMNS_MAX / PERI_WARP><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    return peri_cuda_launched(stream);
+}
+
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     auto op = (const peri_op_select_k *)any;
     if (op->values.dtype != PERI_F32)
@@ -371,7 +466,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
 
 size_t scratch(const peri_device *device, const peri_op *any) {
     auto op = (const peri_op_select_k *)any;
-    if (op->values.rows == 0) return 0;
+    if (op->values.rows == 0 || is_short(op)) return 0;
     plan p = make_plan(device, op);
     return p.lists_bytes[0] + p.lists_bytes[1];
 }
@@ -379,7 +474,7 @@ size_t scratch(const peri_device *device, const peri_op *any) {
 peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t bytes) {
     auto op = (const peri_op_select_k *)any;
     if (op->values.rows == 0) return PERI_OK;
-    plan p = make_plan(stream->device, op);
+    plan p = is_short(op) ? plan{} : make_plan(stream->device, op);
     if (bytes < p.lists_bytes[0] + p.lists_bytes[1])
         return stream->device->host->fail(PERI_E_ARGUMENT,
                                           "select_k: %zu bytes of scratch, %zu needed", bytes,
@@ -397,6 +492,7 @@ peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t b
     j.fan = p.fan;
     j.k = (unsigned)op->k;
     j.slack = (p.capacity - j.k) / 8;
+    if (is_short(op)) return launch_short(stream, j);
     if (op->k <= SMALL_K_MAX)
         return launch<small_shape>(stream, p, j, static_cast<char *>(scratch));
     return launch<large_shape>(stream, p, j, static_cast<char *>(scratch));
