@@ -4,7 +4,8 @@
  * A block takes one query and up to FAN lists of it. The rank of an entry among all of them is its
  * place in its own list and, by binary search, how many entries of each other list come before it;
  * ranks are distinct, so that every entry knows its place in the answer and nothing is sorted.
- * With more lists, groups of FAN leave lists of k in scratch until one is left. With `unique` the
+ * What is beyond entry ceil(k / lists) of every list can't be among the k, and is left out before
+ * any search. With more lists, groups of FAN leave lists of k in scratch until one is left. With `unique` the
  * order goes to scratch first, and entries that equal the one before them are left out.
  * Entries are staged in shared memory while they fit, 12 bytes each. Bound by latency: a few
  * entries a query; bytes are queries * parts * part_k * 12. */
@@ -14,10 +15,11 @@
 
 namespace {
 
-constexpr unsigned THREADS = 128;
+constexpr unsigned THREADS = 128; /* of a block, or a warp where there are few entries */
 constexpr unsigned WARPS = THREADS / PERI_WARP;
-constexpr size_t FAN = 16;          /* lists a block */
-constexpr size_t STAGED_MAX = 2048; /* entries in shared memory */
+constexpr size_t FEW = 256;         /* entries that are one warp's */
+constexpr unsigned FAN = 16;        /* lists a block */
+constexpr size_t STAGED_MAX = 3072; /* entries in shared memory */
 constexpr size_t SCRATCH_MAX = (size_t)256 << 20;
 constexpr size_t BLOCKS_MAX = (size_t)1 << 30;
 
@@ -28,16 +30,23 @@ size_t least(size_t a, size_t b) { return a < b ? a : b; }
 struct level {
     size_t stride, queries; /* queries of the arrays, and of this launch */
     size_t first;           /* the first of them */
-    size_t parts, part_k;
+    size_t parts;
+    unsigned part_k;
     const int64_t *ids; /* [parts, stride, part_k] */
     const float *distances;
     const int64_t *bases; /* [parts] or NULL */
-    size_t groups, k;
+    size_t groups;
+    unsigned k;
     size_t out_stride, out_first;
     int64_t *out_ids; /* [groups, out_stride, k] */
     float *out_distances;
     uint32_t *order; /* [groups, queries, FAN * part_k] with `unique`, else NULL */
 };
+
+/* Lists of a block, at most. */
+__host__ __device__ unsigned lists_of(const level &l) {
+    return l.parts < FAN ? (unsigned)l.parts : FAN;
+}
 
 /* What orders an entry: the distance as a number of the same order, a missing one last. */
 struct entry {
@@ -57,26 +66,26 @@ struct group {
     const uint32_t *orders; /* staged, or NULL */
     const int64_t *ids;
 
-    __device__ size_t at(unsigned p, size_t i) const {
+    __device__ size_t at(unsigned p, unsigned i) const {
         return ((part + p) * l.stride + l.first + query) * l.part_k + i;
     }
-    __device__ entry read(unsigned p, size_t i) const {
+    __device__ entry read(unsigned p, unsigned i) const {
         entry e = { ~0u, l.ids[at(p, i)] };
         if (e.id == PERI_ID_NONE) return e;
         e.order = (uint32_t)(peri_key(l.distances[at(p, i)], 0) >> 32);
         if (l.bases != nullptr) e.id += l.bases[part + p];
         return e;
     }
-    __device__ entry get(unsigned p, size_t i) const {
+    __device__ entry get(unsigned p, unsigned i) const {
         if (orders == nullptr) return read(p, i);
         return { orders[p * l.part_k + i], ids[p * l.part_k + i] };
     }
     /* Entries of list p before `e`, and with `equal` those that equal it. */
-    __device__ size_t count_before(unsigned p, const entry &e, bool equal) const {
-        size_t low = 0, high = l.part_k;
+    __device__ unsigned count_before(unsigned p, const entry &e, bool equal) const {
+        unsigned low = 0, high = l.part_k;
         while (low < high) {
-            size_t middle = (low + high) / 2;
-            entry other = get(p, middle);
+            const unsigned middle = (low + high) / 2;
+            const entry other = get(p, middle);
             if (before(other, e) || (equal && !before(e, other)))
                 low = middle + 1;
             else
@@ -84,26 +93,37 @@ struct group {
         }
         return low;
     }
-    __device__ size_t rank(unsigned p, size_t i) const {
-        const entry e = get(p, i);
-        size_t found = i;
+    __device__ unsigned rank(unsigned p, unsigned i, const entry &e) const {
+        unsigned found = i;
         for (unsigned other = 0; other < parts; other++)
             if (other != p) found += count_before(other, e, other < p);
         return found;
     }
+    /* The last that can be among the k: k entries at least are not beyond it. By all lanes. */
+    __device__ entry last(unsigned k) const {
+        const unsigned lane = threadIdx.x % PERI_WARP, i = (k + parts - 1) / parts - 1;
+        entry e = { 0, INT64_MIN };
+        if (lane < parts) e = i < l.part_k ? get(lane, i) : entry{ ~0u, INT64_MAX };
+        for (unsigned offset = 16; offset > 0; offset /= 2) {
+            const entry other = { __shfl_xor_sync(PERI_ALL_LANES, e.order, offset),
+                                  __shfl_xor_sync(PERI_ALL_LANES, e.id, offset) };
+            if (before(e, other)) e = other;
+        }
+        return e;
+    }
 };
 
-__device__ void write(const group &g, int64_t *ids, float *distances, size_t rank, size_t from) {
-    unsigned p = (unsigned)(from / g.l.part_k);
-    size_t i = from % g.l.part_k;
-    entry e = g.get(p, i);
-    bool none = e.order == ~0u;
+__device__ void write(const group &g, int64_t *ids, float *distances, unsigned rank,
+                      unsigned from) {
+    const unsigned p = from / g.l.part_k, i = from % g.l.part_k;
+    const entry e = g.get(p, i);
+    const bool none = e.order == ~0u;
     ids[rank] = none ? PERI_ID_NONE : e.id;
     distances[rank] = none ? __int_as_float(0x7F800000) : g.l.distances[g.at(p, i)];
 }
 
-__device__ void write_none(int64_t *ids, float *distances, size_t rank, size_t k) {
-    for (; rank < k; rank += THREADS) {
+__device__ void write_none(int64_t *ids, float *distances, unsigned from, unsigned k) {
+    for (unsigned rank = from + threadIdx.x; rank < k; rank += blockDim.x) {
         ids[rank] = PERI_ID_NONE;
         distances[rank] = __int_as_float(0x7F800000);
     }
@@ -111,65 +131,71 @@ __device__ void write_none(int64_t *ids, float *distances, size_t rank, size_t k
 
 /* In their order, those that differ from the one before; missing ones are one entry, the last. */
 __device__ void write_unique(const group &g, int64_t *ids, float *distances, const uint32_t *order,
-                             size_t total) {
+                             unsigned total) {
     __shared__ unsigned counts[WARPS];
     const unsigned warp = threadIdx.x / PERI_WARP, lane = threadIdx.x % PERI_WARP;
-    size_t done = 0;
-    for (size_t at = 0; at < total && done < g.l.k; at += THREADS) {
-        const size_t mine = at + threadIdx.x;
+    unsigned done = 0;
+    for (unsigned at = 0; at < total && done < g.l.k; at += blockDim.x) {
+        const unsigned mine = at + threadIdx.x;
         bool fresh = mine < total;
         if (fresh && mine > 0) {
-            const uint32_t now = order[mine], last = order[mine - 1];
-            const entry a = g.get((unsigned)(last / g.l.part_k), last % g.l.part_k);
-            const entry b = g.get((unsigned)(now / g.l.part_k), now % g.l.part_k);
-            fresh = before(a, b);
+            const unsigned now = order[mine], last = order[mine - 1];
+            fresh = before(g.get(last / g.l.part_k, last % g.l.part_k),
+                           g.get(now / g.l.part_k, now % g.l.part_k));
         }
         const unsigned lanes = __ballot_sync(PERI_ALL_LANES, fresh);
         if (lane == 0) counts[warp] = (unsigned)__popc(lanes);
         __syncthreads();
-        size_t rank = done + (unsigned)__popc(lanes & ((1u << lane) - 1));
-        for (unsigned w = 0; w < WARPS; w++) {
+        unsigned rank = done + (unsigned)__popc(lanes & ((1u << lane) - 1));
+        for (unsigned w = 0; w < blockDim.x / PERI_WARP; w++) {
             if (w < warp) rank += counts[w];
             done += counts[w];
         }
         __syncthreads(); /* counts are read before the next round writes them */
         if (fresh && rank < g.l.k) write(g, ids, distances, rank, order[mine]);
     }
-    write_none(ids, distances, done + threadIdx.x, g.l.k);
+    write_none(ids, distances, done, g.l.k);
+}
+
+__device__ void write_merged(const group &g, int64_t *ids, float *distances, unsigned total) {
+    const entry last = g.last(g.l.k);
+    for (unsigned i = threadIdx.x; i < total; i += blockDim.x) {
+        const unsigned p = i / g.l.part_k, at = i % g.l.part_k;
+        const entry e = g.get(p, at);
+        if (at >= g.l.k || before(last, e)) continue;
+        const unsigned rank = g.rank(p, at, e);
+        if (rank < g.l.k) write(g, ids, distances, rank, i);
+    }
+    write_none(ids, distances, total, g.l.k);
 }
 
 __global__ void __launch_bounds__(THREADS) merge_lists(level l, bool staged) {
     extern __shared__ int64_t shared_ids[];
-    uint32_t *shared_orders = reinterpret_cast<uint32_t *>(shared_ids + FAN * l.part_k);
+    uint32_t *shared_orders = reinterpret_cast<uint32_t *>(shared_ids + lists_of(l) * l.part_k);
     for (size_t task = blockIdx.x; task < l.queries * l.groups; task += gridDim.x) {
         const size_t query = task % l.queries, index = task / l.queries;
         const size_t left = l.parts - index * FAN;
         group g = { l, query, index * FAN, (unsigned)(left < FAN ? left : FAN), nullptr, nullptr };
-        const size_t total = g.parts * l.part_k;
-        for (size_t i = threadIdx.x; staged && i < total; i += THREADS) {
-            entry e = g.read((unsigned)(i / l.part_k), i % l.part_k);
+        const unsigned total = g.parts * l.part_k;
+        for (unsigned i = threadIdx.x; staged && i < total; i += blockDim.x) {
+            const entry e = g.read(i / l.part_k, i % l.part_k);
             shared_orders[i] = e.order;
             shared_ids[i] = e.id;
         }
         __syncthreads();
         if (staged) g.orders = shared_orders, g.ids = shared_ids;
         const size_t out = (index * l.out_stride + l.out_first + query) * l.k;
-        int64_t *ids = l.out_ids + out;
-        float *distances = l.out_distances + out;
-        uint32_t *order = l.order == nullptr ? nullptr : l.order + task * FAN * l.part_k;
-        for (size_t i = threadIdx.x; i < total; i += THREADS) {
-            if (order == nullptr && i % l.part_k >= l.k) continue;
-            size_t rank = g.rank((unsigned)(i / l.part_k), i % l.part_k);
-            if (order != nullptr)
-                order[rank] = (uint32_t)i;
-            else if (rank < l.k)
-                write(g, ids, distances, rank, i);
+        if (l.order == nullptr) {
+            write_merged(g, l.out_ids + out, l.out_distances + out, total);
+        } else {
+            uint32_t *order = l.order + task * FAN * l.part_k;
+            for (unsigned i = threadIdx.x; i < total; i += blockDim.x) {
+                const unsigned p = i / l.part_k, at = i % l.part_k;
+                order[g.rank(p, at, g.get(p, at))] = i;
+            }
+            __syncthreads();
+            write_unique(g, l.out_ids + out, l.out_distances + out, order, total);
         }
-        __syncthreads();
-        if (order != nullptr)
-            write_unique(g, ids, distances, order, total);
-        else
-            write_none(ids, distances, total + threadIdx.x, l.k);
         __syncthreads(); /* what is staged is read before the next task's is */
     }
 }
@@ -224,18 +250,19 @@ places cut(const plan &p, void *scratch) {
 }
 
 peri_status launch(peri_stream *stream, const level &l) {
-    const size_t entries = FAN * l.part_k;
+    const size_t entries = (size_t)lists_of(l) * l.part_k;
     const bool staged = entries <= STAGED_MAX;
+    const unsigned threads = entries <= FEW ? PERI_WARP : THREADS;
     const size_t bytes = staged ? entries * (sizeof(int64_t) + sizeof(uint32_t)) : 0;
     const unsigned blocks = (unsigned)least(l.queries * l.groups, BLOCKS_MAX);
-    merge_lists<<<blocks, THREADS, bytes, peri_cuda_handle(stream)>>>(l, staged);
+    merge_lists<<<blocks, threads, bytes, peri_cuda_handle(stream)>>>(l, staged);
     return peri_cuda_launched(stream);
 }
 
 peri_status run_chunk(peri_stream *stream, const peri_op_merge *op, const places &at, level l) {
     for (unsigned turn = 0;; turn = 1 - turn) {
         l.groups = ceil_div(l.parts, FAN);
-        l.k = l.groups == 1 ? op->k : least(op->k, FAN * l.part_k);
+        l.k = (unsigned)(l.groups == 1 ? op->k : least(op->k, (size_t)FAN * l.part_k));
         l.out_stride = l.groups == 1 ? op->queries : l.queries;
         l.out_first = l.groups == 1 ? l.out_first : 0;
         l.out_ids = l.groups == 1 ? op->best_ids : at.ids[turn];
@@ -283,7 +310,7 @@ peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t b
         l.first = l.out_first = first;
         l.queries = least(p.chunk, op->queries - first);
         l.parts = op->parts;
-        l.part_k = op->part_k;
+        l.part_k = (unsigned)op->part_k;
         l.ids = op->ids;
         l.distances = op->distances;
         l.bases = op->bases;

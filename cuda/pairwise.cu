@@ -5,11 +5,14 @@
  * sum l of each pair in a register, as the canonical order wants, so that 16 loads from shared
  * memory serve 64 steps. At the end the 64 sums fold in halves: a lane sends half of its sums to
  * the lane 16 away and adds what it gets to the other half, then 8 away, and so on: 62 exchanges
- * in place of 320, and each addition is one of the butterfly's. Columns are staged 128 at a time,
- * f16 widened; of i8 and u8 four columns are one step, in integers, whose order is free.
+ * in place of 320, and each addition is one of the butterfly's. Columns are staged 64 at a
+ * time, the next ones while these are worked with, f16 widened; of i8 and u8 four columns are one
+ * step, in integers, whose order is free.
  * Shared memory 24 KiB; registers 64 for the sums. Work q * n * d * 2 flop at the rate of FP32, and
  * a fold that is as much as 60 columns; L2 reads (16 + 32) / (16 * 32) * q * n * d * bytes. */
 #include "pairwise.cuh"
+
+#include <cuda_pipeline.h>
 
 #include "device.cuh"
 #include "distance.cuh"
@@ -23,7 +26,7 @@ constexpr unsigned SIDE = 8; /* queries and rows of a warp */
 constexpr unsigned PAIRS = SIDE * SIDE;
 constexpr unsigned QUERIES = 2 * SIDE; /* of a block */
 constexpr unsigned ROWS = 4 * SIDE;
-constexpr unsigned WORDS = 128; /* columns that are staged; words of 4 for i8 and u8 */
+constexpr unsigned WORDS = 64; /* columns that are staged at a time; words of 4 for i8 and u8 */
 
 enum form { DOT, SQUARED, L1, HAMMING };
 
@@ -57,29 +60,6 @@ template <typename T, form FORM> __device__ int step(int sum, uint32_t q, uint32
     return (int)__dp4a(apart, FORM == L1 ? 0x01010101u : apart, (unsigned)sum);
 }
 
-/* ---- staging ------------------------------------------------------------------------------ */
-
-/* Words first.. of a row into 128 places; what is past its end is 0. */
-template <typename T>
-__device__ void stage(const T *row, uint32_t dim, uint32_t first, bool aligned,
-                      typename word_of<T>::type *to) {
-    constexpr unsigned elements = word_of<T>::elements;
-    for (unsigned i = threadIdx.x % PERI_WARP; i < WORDS; i += PERI_WARP) {
-        const uint32_t at = (first + i) * elements;
-        if constexpr (elements == 1) {
-            to[i] = at < dim ? peri_widen(row[at]) : 0.0f;
-        } else {
-            uint32_t word = 0;
-            if (aligned && at + 4 <= dim)
-                word = *reinterpret_cast<const uint32_t *>(row + at);
-            else
-                for (unsigned b = 0; b < 4 && at + b < dim; b++)
-                    word |= (uint32_t)(uint8_t)row[at + b] << 8 * b;
-            to[i] = word;
-        }
-    }
-}
-
 struct table {
     const void *queries, *rows;
     size_t query_stride, row_stride, query_count, row_count;
@@ -91,9 +71,45 @@ struct table {
     bool raw; /* the sums themselves are asked for */
 };
 
+/* ---- staging ------------------------------------------------------------------------------ */
+
+constexpr unsigned PIECE = 4;                /* words that a thread brings of a row: 16 bytes */
+constexpr unsigned PIECES = WORDS / PIECE;   /* threads a row */
+constexpr unsigned APART = THREADS / PIECES; /* rows at a time */
+
+/* The element of f16 that is word `at`, or four of i8 and u8; 0 past the end. */
 template <typename T>
-__device__ const T *clamped(const void *data, size_t stride, size_t row, size_t count) {
-    return peri_row<T>(data, stride, row < count ? row : count - 1);
+__device__ typename word_of<T>::type load_word(const T *row, uint32_t dim, uint32_t at) {
+    if constexpr (word_of<T>::elements == 1) {
+        return at < dim ? peri_widen(row[at]) : 0.0f;
+    } else {
+        uint32_t word = 0;
+        for (uint32_t b = 0, j = at * 4; b < 4 && j < dim; b++, j++)
+            word |= (uint32_t)(uint8_t)row[j] << 8 * b;
+        return word;
+    }
+}
+
+/* Asks for words first.. of some rows; f16 and rows that are not aligned are loaded at once. Where
+ * the row is at an end of 16 bytes the copy writes zeros behind it. */
+template <typename T, unsigned COUNT>
+__device__ void stage(const void *rows, size_t stride, size_t row, size_t last, uint32_t dim,
+                      uint32_t first, typename word_of<T>::type (*to)[WORDS]) {
+    const unsigned piece = threadIdx.x % PIECES * PIECE;
+#pragma unroll
+    for (unsigned i = threadIdx.x / PIECES; i < COUNT; i += APART) {
+        const T *from = peri_row<T>(rows, stride, row + i < last ? row + i : last);
+        if (sizeof(T) != sizeof(__half) && (size_t)from % 16 == 0) {
+            const uint32_t at = (first + piece) * word_of<T>::elements;
+            const uint32_t left = at < dim ? (dim - at) * (uint32_t)sizeof(T) : 0;
+            const uint32_t bytes = left < 16 ? left : 16;
+            __pipeline_memcpy_async(&to[i][piece], from + (left == 0 ? 0 : at), 16, 16 - bytes);
+            continue;
+        }
+#pragma unroll
+        for (unsigned w = 0; w < PIECE; w++)
+            to[i][piece + w] = load_word(from, dim, first + piece + w);
+    }
 }
 
 /* ---- kernel ------------------------------------------------------------------------------- */
@@ -143,7 +159,7 @@ template <typename T, form FORM> __global__ void __launch_bounds__(THREADS, 2) p
     using Query = typename peri_row_types<T>::query;
     using S = typename peri_row_types<T>::sum;
     using W = typename word_of<T>::type;
-    __shared__ W queries[QUERIES][WORDS], rows[ROWS][WORDS];
+    __shared__ __align__(16) W queries[2][QUERIES][WORDS], rows[2][ROWS][WORDS];
     __shared__ float query_lengths[QUERIES];
     const unsigned warp = threadIdx.x / PERI_WARP, lane = threadIdx.x % PERI_WARP;
     const unsigned warp_query = warp / 4 * SIDE, warp_row = warp % 4 * SIDE;
@@ -151,27 +167,30 @@ template <typename T, form FORM> __global__ void __launch_bounds__(THREADS, 2) p
     const size_t first_query = blockIdx.x / row_tiles * QUERIES;
     const size_t first_row = blockIdx.x % row_tiles * ROWS;
     const uint32_t words = (t.dim + word_of<T>::elements - 1) / word_of<T>::elements;
-    const bool query_aligned = ((size_t)t.queries | t.query_stride) % 4 == 0;
-    const bool row_aligned = ((size_t)t.rows | t.row_stride) % 4 == 0;
     for (unsigned i = warp; i < QUERIES && t.lengths != nullptr; i += WARPS) {
-        const Query *query = clamped<Query>(t.queries, t.query_stride, first_query + i,
-                                            t.query_count);
-        float length = peri_warp_length(query, t.dim);
+        const size_t query = first_query + i < t.query_count ? first_query + i : first_query;
+        float length = peri_warp_length(peri_row<Query>(t.queries, t.query_stride, query), t.dim);
         if (lane == 0) query_lengths[i] = length;
     }
+    stage<Query, QUERIES>(t.queries, t.query_stride, first_query, t.query_count - 1, t.dim, 0,
+                          queries[0]);
+    stage<T, ROWS>(t.rows, t.row_stride, first_row, t.row_count - 1, t.dim, 0, rows[0]);
+    __pipeline_commit();
     S sums[PAIRS] = {};
-    for (uint32_t first = 0; first < words; first += WORDS) {
-        for (unsigned i = warp; i < QUERIES; i += WARPS)
-            stage<Query>(clamped<Query>(t.queries, t.query_stride, first_query + i, t.query_count),
-                         t.dim, first, query_aligned, queries[i]);
-        for (unsigned i = warp; i < ROWS; i += WARPS)
-            stage<T>(clamped<T>(t.rows, t.row_stride, first_row + i, t.row_count), t.dim, first,
-                     row_aligned, rows[i]);
-        __syncthreads();
+    unsigned turn = 0;
+    for (uint32_t first = 0; first < words; first += WORDS, turn ^= 1) {
+        __pipeline_wait_prior(0);
+        __syncthreads(); /* all that is staged is there; the other half is done with */
+        if (first + WORDS < words) {
+            stage<Query, QUERIES>(t.queries, t.query_stride, first_query, t.query_count - 1, t.dim,
+                                  first + WORDS, queries[turn ^ 1]);
+            stage<T, ROWS>(t.rows, t.row_stride, first_row, t.row_count - 1, t.dim, first + WORDS,
+                           rows[turn ^ 1]);
+            __pipeline_commit();
+        }
         const unsigned count = words - first < WORDS ? words - first : WORDS;
         for (unsigned at = lane; at < count; at += PERI_WARP)
-            step_pairs<T, FORM>(sums, queries + warp_query, rows + warp_row, at);
-        __syncthreads();
+            step_pairs<T, FORM>(sums, queries[turn] + warp_query, rows[turn] + warp_row, at);
     }
     fold_half<32>(sums, 16);
     fold_half<16>(sums, 8);

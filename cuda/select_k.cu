@@ -1,14 +1,16 @@
 /* select_k: the least values of every row.
  *
  * values [n, columns] f32 | ids [n, columns] i64 or none | best_ids, best_values [n, k]
- * Values: a block takes a row, or one of `splits` segments of it, in tiles of THREADS * 16 values:
- * four loads of 16 bytes a thread, one comparison with the bound, one barrier. What is below the
- * bound goes into a pool (select_pool.cuh: 16 KiB for k <= 512, else 64 KiB). The bound of a row's
- * first tile is found among its registers, so that a tile never goes through the pool whole.
- * Segments leave k keys each in scratch, and blocks select among those until one is left a row.
- * Rows of up to 1024 columns are a warp's each, in registers.
- * Bound by memory: n * columns * 4 bytes, each read once. Rows that fall from their first column
- * to the last fill the pool in every tile and take a few times as long. */
+ * A task is a row, or one of `splits` segments of it; a block takes tasks in turn, in tiles of 4096
+ * values that are copied to shared memory ahead of their use, from one task to the next too: 16
+ * values a thread, one comparison each with the bound, one barrier. What is below the bound goes
+ * into a pool (select_pool.cuh). The bound of a first tile is found among the least values of its
+ * threads, so that a tile never goes through the pool whole. Segments leave k keys each in scratch,
+ * and blocks select among those until one list is left a row. Rows of up to 1024 columns are a
+ * warp's each, in registers.
+ * Shared memory 48 KiB for k <= 512, 96 KiB above; 64 registers. Bound by memory: n * columns * 4
+ * bytes, each read once. Rows that fall from their first column to the last fill the pool in every
+ * tile and take a few times as long. */
 #include <cuda_pipeline.h>
 
 #include "device.cuh"
@@ -18,10 +20,10 @@
 namespace {
 
 constexpr size_t SMALL_K_MAX = 512;        /* of the pool of 16 KiB */
-constexpr size_t BLOCK_VALUES = 65536;     /* wanted of a block, while there are enough */
+constexpr size_t TASK_VALUES = 131072;     /* of a segment, while there are enough */
 constexpr size_t SPLIT_COLUMNS_MIN = 8192; /* below, selecting again costs more than it gains */
 constexpr size_t SPLIT_ANSWERS = 16;       /* a segment has this many times k columns */
-constexpr size_t WAVES_MAX = 8;            /* blocks of one launch, over those that fit at once */
+constexpr size_t TURNS_MAX = 8;            /* segments of one block, about */
 constexpr size_t SCRATCH_MAX = (size_t)256 << 20;
 constexpr size_t FAN_KEYS = 8192; /* of lists that a block selects among, about */
 constexpr size_t FAN_MIN = 8;     /* lists */
@@ -94,8 +96,10 @@ __device__ segment find_segment(const job &j, size_t task) {
 
 /* How a block of THREADS works: VECTORS loads of 16 bytes a thread make a tile, STAGES tiles are
  * in shared memory or on their way there, where each thread reads only what it loaded itself. */
-template <unsigned THREADS_, unsigned KEYS, unsigned VECTORS_, unsigned STAGES_> struct shape {
+template <unsigned THREADS_, unsigned KEYS, unsigned VECTORS_, unsigned STAGES_, unsigned BLOCKS_>
+struct shape {
     static constexpr unsigned THREADS = THREADS_, VECTORS = VECTORS_, STAGES = STAGES_;
+    static constexpr unsigned BLOCKS = BLOCKS_; /* on a multiprocessor at once, where it has room */
     static constexpr unsigned TILE = THREADS * VECTORS * 4;                    /* values */
     static constexpr unsigned SHARED = THREADS * KEYS * 8 + STAGES * TILE * 4; /* bytes */
     using pool = peri_pool<THREADS, KEYS>;
@@ -115,7 +119,6 @@ template <typename Shape> __device__ void ask(const segment &s, size_t at, float
         const unsigned bytes = left < 4 ? (unsigned)left * 4 : 16;
         __pipeline_memcpy_async(stage + place, s.base + (left == 0 ? 0 : from), 16, 16 - bytes);
     }
-    __pipeline_commit();
 }
 
 /* Bit i: value i of the thread is of the segment. */
@@ -179,10 +182,14 @@ __device__ unsigned first_pending(const typename Shape::pool &pool, const float 
     constexpr unsigned VECTORS = Shape::VECTORS, THREADS = Shape::THREADS;
     unsigned orders[4 * VECTORS], least[VECTORS], whole[1] = { ~0u }, pending = 0, bound;
 #pragma unroll
-    for (unsigned i = 0; i < 4 * VECTORS; i++)
-        orders[i] = valid >> i & 1u ? (unsigned)(key_of(stage[Shape::place_of(i)], 0) >> 32) : ~0u;
-#pragma unroll
     for (unsigned v = 0; v < VECTORS; v++) {
+        const float4 four = *reinterpret_cast<const float4 *>(stage + Shape::place_of(4 * v));
+        const float values[4] = { four.x, four.y, four.z, four.w };
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            const unsigned order = (unsigned)(key_of(values[i], 0) >> 32);
+            orders[4 * v + i] = valid >> (4 * v + i) & 1u ? order : ~0u;
+        }
         least[v] = min(min(orders[4 * v], orders[4 * v + 1]),
                        min(orders[4 * v + 2], orders[4 * v + 3]));
         whole[0] = min(whole[0], least[v]);
@@ -200,27 +207,55 @@ __device__ unsigned first_pending(const typename Shape::pool &pool, const float 
     return pending & valid;
 }
 
+/* The tiles of a block's tasks, one after the other, as they are asked for: ahead of those that are
+ * looked at, also from one task to the next. */
+template <typename Shape> struct asker {
+    const job &j;
+    float *stages;
+    size_t task, at;
+    unsigned turn;
+    segment s;
+
+    __device__ asker(const job &asked, float *shared) : j(asked), stages(shared) {
+        task = blockIdx.x;
+        turn = 0;
+        s = find_segment(j, task);
+        at = s.begin / 4 * 4;
+    }
+    __device__ void ask_next() {
+        if (task < j.rows * j.splits) {
+            ask<Shape>(s, at, stages + turn * Shape::TILE);
+            at += Shape::TILE;
+            if (at >= s.stop) {
+                task += gridDim.x;
+                if (task < j.rows * j.splits) s = find_segment(j, task);
+                at = s.begin / 4 * 4;
+            }
+        }
+        __pipeline_commit();
+        turn = turn + 1 == Shape::STAGES ? 0 : turn + 1;
+    }
+};
+
 /* Every value of a segment is offered; the pool holds the k least of them, and some more. */
 template <typename Shape>
 __device__ void scan(const typename Shape::pool &pool, const job &j, const segment &s,
-                     float *stages) {
+                     asker<Shape> *ahead, unsigned *turn) {
     const size_t first = s.begin / 4 * 4;
     float bound = 0.0f;
     bool bounded = false;
-    unsigned now = 0, next = Shape::STAGES - 1; /* of the stages */
-    for (unsigned i = 0; i + 1 < Shape::STAGES; i++)
-        ask<Shape>(s, first + (size_t)i * Shape::TILE, stages + i * Shape::TILE);
-    for (size_t at = first; at < s.stop; at += Shape::TILE) {
-        ask<Shape>(s, at + (Shape::STAGES - 1) * (size_t)Shape::TILE, stages + next * Shape::TILE);
-        __pipeline_wait_prior(Shape::STAGES - 1);
-        const float *stage = stages + now * Shape::TILE;
+    size_t at = first;
+    do {
+        const float *stage = ahead->stages + *turn * Shape::TILE;
         const uint32_t column = (uint32_t)at - s.shift;
+        ahead->ask_next();
+        __pipeline_wait_prior(Shape::STAGES - 1);
         unsigned pending = valid_values<Shape>(s, at);
         if (bounded) {
             pending = values_below<Shape>(stage, bound, pending);
         } else if (at == first) {
             const size_t stop = at + Shape::TILE < s.stop ? at + Shape::TILE : s.stop;
-            const unsigned total = (unsigned)(stop - s.begin);
+            const unsigned total = stop > s.begin ? (unsigned)(stop - s.begin) : 0;
             if (total > j.k + j.slack)
                 pending = first_pending<Shape>(pool, stage, pending, total, j.k);
         }
@@ -233,27 +268,23 @@ __device__ void scan(const typename Shape::pool &pool, const job &j, const segme
         const uint64_t key = pool.state->bound;
         bounded = key != PERI_KEY_NONE;
         bound = peri_key_value(key);
-        next = now;
-        now = now + 1 == Shape::STAGES ? 0 : now + 1;
-    }
-    __pipeline_wait_prior(0);
+        *turn = *turn + 1 == Shape::STAGES ? 0 : *turn + 1;
+        at += Shape::TILE;
+    } while (at < s.stop);
 }
 
-#ifndef SELECT_MINB
-#define SELECT_MINB(T) (T == 256 ? 4 : 2)
-#endif
-
 template <typename Shape>
-__global__ void __launch_bounds__(Shape::THREADS, SELECT_MINB(Shape::THREADS))
-    select_values(job j) {
+__global__ void __launch_bounds__(Shape::THREADS, Shape::BLOCKS) select_values(job j) {
     extern __shared__ uint64_t shared_keys[];
     __shared__ peri_pool_state state;
     const typename Shape::pool pool = { shared_keys, &state };
-    float *stages = reinterpret_cast<float *>(shared_keys + Shape::pool::CAPACITY);
+    asker<Shape> ahead(j, reinterpret_cast<float *>(shared_keys + Shape::pool::CAPACITY));
+    unsigned turn = 0;
+    for (unsigned i = 0; i + 1 < Shape::STAGES; i++) ahead.ask_next();
     for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
         pool.begin();
         __syncthreads();
-        scan<Shape>(pool, j, find_segment(j, task), stages);
+        scan<Shape>(pool, j, find_segment(j, task), &ahead, &turn);
         finish(pool, j, task);
         __syncthreads();
     }
@@ -379,27 +410,40 @@ template <unsigned N> __global__ void __launch_bounds__(SHORT_THREADS) select_sh
 /* How an operation is cut; the same for scratch() and run(). */
 struct plan {
     unsigned capacity; /* of the pool */
+    size_t wave;       /* blocks that run at once */
     size_t splits, split_columns, fan;
     size_t lists_bytes[2]; /* of the segments' keys, and of those that are left of them */
 };
 
-#ifndef SMALLV
-#define SMALLV 4
-#define SMALLS 3
-#endif
-using small_shape = shape<256, 8, SMALLV, SMALLS>; /* 64 KiB of shared memory */
-using large_shape = shape<512, 16, 2, 2>;          /* 96 KiB */
+using small_shape = shape<256, 8, 4, 2, 4>;  /* 48 KiB of shared memory */
+using large_shape = shape<512, 16, 2, 2, 2>; /* 96 KiB */
+
+/* Segments of a row, `least_splits` or some more: as many as let the blocks end together. */
+size_t balanced(size_t rows, size_t least_splits, size_t most_splits, size_t wave) {
+    size_t best = least_splits, best_idle = SIZE_MAX;
+    for (size_t splits = least_splits; splits <= least(most_splits, 2 * least_splits); splits++) {
+        const size_t tasks = rows * splits, turns = ceil_div(tasks, wave);
+        const size_t idle = (turns * wave - tasks) * 1000 / tasks; /* in thousandths */
+        if (idle >= best_idle) continue;
+        best = splits;
+        best_idle = idle;
+    }
+    return best;
+}
 
 plan make_plan(const peri_device *device, const peri_op_select_k *op) {
     const bool small = op->k <= SMALL_K_MAX;
     const size_t rows = op->values.rows, columns = op->values.cols;
     plan p = {};
     p.capacity = small ? small_shape::pool::CAPACITY : large_shape::pool::CAPACITY;
-    size_t wave = (size_t)peri_cuda_of(device)->multiprocessors * (small ? 3 : 2);
-    size_t blocks = most(wave, least(rows * columns / BLOCK_VALUES, wave * WAVES_MAX));
-    size_t splits = ceil_div(blocks, rows);
-    splits = least(splits, columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k));
-    splits = most(least(splits, SCRATCH_MAX / (rows * op->k * sizeof(uint64_t))), 1);
+    p.wave = (size_t)peri_cuda_of(device)->multiprocessors *
+             (small ? small_shape::BLOCKS : large_shape::BLOCKS);
+    size_t tasks = least(rows * columns / TASK_VALUES, p.wave * TURNS_MAX);
+    if (tasks < 4 * p.wave) tasks = p.wave;
+    size_t most_splits = columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k);
+    most_splits = least(most_splits, SCRATCH_MAX / (rows * op->k * sizeof(uint64_t)));
+    size_t splits = most(least(ceil_div(tasks, rows), most_splits), 1);
+    if (splits > 1 && rows > 1) splits = balanced(rows, splits, most_splits, p.wave);
     p.split_columns = ceil_div(ceil_div(columns + 3, splits), 4) * 4;
     p.splits = most(ceil_div(columns + 3, p.split_columns), 1);
     p.fan = most(FAN_MIN, FAN_KEYS / op->k);
@@ -422,7 +466,7 @@ peri_status launch(peri_stream *stream, const plan &p, job j, char *scratch) {
     uint64_t *lists[2] = { reinterpret_cast<uint64_t *>(scratch),
                            reinterpret_cast<uint64_t *>(scratch + p.lists_bytes[0]) };
     j.keys_out = lists[0];
-    unsigned blocks = (unsigned)least(j.rows * j.splits, BLOCKS_MAX);
+    unsigned blocks = (unsigned)least(j.rows * j.splits, p.wave);
     select_values<Shape><<<blocks, Shape::THREADS, Shape::SHARED, handle>>>(j);
     peri_status status = peri_cuda_launched(stream);
     for (unsigned from = 0; status == PERI_OK && j.splits > 1; from = 1 - from) {
@@ -444,7 +488,9 @@ bool is_short(const peri_op_select_k *op) {
 peri_status launch_short(peri_stream *stream, const job &j) {
     cudaStream_t handle = peri_cuda_handle(stream);
     const unsigned blocks = (unsigned)least(ceil_div(j.rows, SHORT_WARPS), BLOCKS_MAX);
-    if (j.columns <= 8 * PERI_WARP)
+    if (j.columns <= 2 * PERI_WARP)
+        select_short<2><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    else if (j.columns <= 8 * PERI_WARP)
         select_short<8><<<blocks, SHORT_THREADS, 0, handle>>>(j);
     else
         select_short<SHORT_COLUMNS_MAX / PERI_WARP><<<blocks, SHORT_THREADS, 0, handle>>>(j);
