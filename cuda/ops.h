@@ -18,7 +18,11 @@
     X(MERGE, merge)                                                                                \
     X(PAIRWISE, pairwise)                                                                          \
     X(KNN, knn)                                                                                    \
+    X(OTHERS, others)                                                                              \
+    X(ASSIGN, assign)                                                                              \
+    X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)                                                                              \
+    X(REPORT, report)                                                                              \
     X(ROTATE, rotate)                                                                              \
     X(PQ_ENCODE, pq_encode)
 

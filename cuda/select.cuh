@@ -116,7 +116,7 @@ static inline unsigned peri_select_capacity(size_t k, unsigned least) {
 
 /* Writes the selected as ids and distances, padded; all threads, after the last flush. A zero
  * distance is computed again, since a key does not tell -0 from +0. */
-template <typename T, bool DOT>
+template <typename T, int SUM>
 __device__ inline void peri_select_write(const peri_select *s, const void *query, const void *rows,
                                          size_t row_stride, const float *lengths, uint32_t dim,
                                          peri_metric metric, int64_t *ids, float *distances) {
@@ -129,7 +129,7 @@ __device__ inline void peri_select_write(const peri_select *s, const void *query
         if (!none && value == 0.0f) {
             uint32_t slot = peri_key_slot(key);
             bool cosine = metric == PERI_COSINE;
-            float sum = peri_warp_sum<DOT>(q, peri_row<T>(rows, row_stride, slot), dim);
+            float sum = peri_warp_sum<SUM>(q, peri_row<T>(rows, row_stride, slot), dim);
             float length = cosine ? peri_warp_length(q, dim) : 0.0f;
             value = peri_inside(metric, sum, length, cosine ? lengths[slot] : 0.0f);
         }

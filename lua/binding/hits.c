@@ -86,7 +86,7 @@ static int push_matrix(lua_State *L, peri_matrix *matrix, int value) {
 
 static int push_info(lua_State *L, const lperi_hits *box) {
     char place[LPERI_PLACE_SIZE];
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     lua_pushstring(L, box->info.path);
     lua_setfield(L, -2, "path");
     lua_pushstring(L, peri_place_format(box->info.place, place, sizeof place));
@@ -95,6 +95,8 @@ static int push_info(lua_State *L, const lperi_hits *box) {
     lua_setfield(L, -2, "visited");
     lua_pushnumber(L, box->info.selectivity);
     lua_setfield(L, -2, "selectivity");
+    lua_pushinteger(L, (lua_Integer)box->info.redone);
+    lua_setfield(L, -2, "redone");
     lua_pushinteger(L, (lua_Integer)box->info.missing);
     lua_setfield(L, -2, "missing");
     return 1;

@@ -1,11 +1,12 @@
 /* pq_scan.c: nearest entries of inverted lists by product-quantized codes: tables, limits of the
  * fast scan, and the entries that go on to the heaps.
  *
- * A task takes its queries four at a time: tables of each for the list, then the groups of codes
- * one after the other, each for all four. The last group of a list is copied first: what lies
- * behind the list's end may be written by who extends the index. */
+ * A task takes its queries four at a time: tables of each for the list, then the groups of codes, a
+ * few at a time, each for all four. The last group of a list is copied first: what lies behind the
+ * list's end may be written by who extends the index. */
 #include "backend/cpu/pq_scan.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -20,7 +21,8 @@
 #include "core/memory.h"
 
 #define TASK_QUERIES 16u
-#define TOGETHER 4u                      /* entries whose values are summed at once */
+#define DENSE 8u /* entries of a group: from here on the values of all 32 cost less (taste) */
+#define NO_LIMIT UINT32_MAX
 #define FIXED_BYTES (UINT64_C(16) << 20) /* of tables that are made once a batch */
 #define TASK_BYTES 262144u /* of codes, which stay in L2 while the queries of a task pass */
 
@@ -37,6 +39,7 @@ typedef struct pq_job {
     peri_sums_fn dot;
     peri_pq_shape shape;
     bool fast;
+    uint32_t most;      /* the largest number of a small table: sums fit 16 bits */
     bool fixed;         /* tables of the fast scan do not depend on the list: made once a batch */
     size_t together;    /* queries whose tables are there at once */
     size_t table_bytes; /* of the small tables of a query */
@@ -48,29 +51,25 @@ typedef struct pq_job {
     size_t part_bytes;
 } pq_job;
 
-/* An entry that the fast scan lets through. */
-typedef struct waiting {
-    const uint8_t *codes; /* its first byte; the others are a group apart */
-    uint32_t slot;
-} waiting;
-
 /* A query on a list. */
 typedef struct asked {
     size_t query; /* of the batch */
     const uint64_t *bits;
-    peri_topk *top;
+    peri_list_keep *keep;
     float dot;      /* D of the contract */
+    float largest;  /* of T, or negative: not known */
     float *T;       /* [pq_dim, words] */
-    uint8_t *small; /* [pq_dim, 16] */
+    uint8_t *small; /* table_bytes */
     double low_sum; /* of sign * T at least */
     double slack;   /* of rounding: sums of f32 against the sums of their numbers */
     double scale;   /* of the small tables */
     float bound;    /* what `limit` is for */
     bool closed;    /* no entry can be near enough */
-    uint16_t limit;
+    uint32_t limit;
     size_t passed;
-    waiting list[TOGETHER];
-    size_t count; /* of those that wait */
+    size_t count; /* entries that the fast scan let through and that wait for their values */
+    const uint8_t *codes[PERI_PQ_PICKED]; /* their first bytes; the others are a group apart */
+    uint32_t slots[PERI_PQ_PICKED];
 } asked;
 
 /* What a worker has. */
@@ -127,10 +126,11 @@ static void fill_table(const pq_job *job, const part *p, size_t list, const floa
     size_t dim = op->queries.cols;
     const float *centroid = op->centroids == NULL ? NULL : op->centroids + list * dim;
     a->dot = 0;
+    a->largest = -1;
     if (centroid != NULL && !job->shape.squared)
         job->dot(x, centroid, dim * sizeof *x, NULL, 1, (uint32_t)dim, &a->dot);
     if (job->fixed) return;
-    job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
+    a->largest = job->kernels->tables(&job->shape, x, centroid, p->t, words, a->T);
 }
 
 /* From S to the value. */
@@ -149,19 +149,17 @@ static float value_of(const pq_job *job, const asked *a, float sum) {
  * so an entry whose value is at most `bound` has
  *     sum of u <= (bound + offset - low_sum + slack) * scale + a little
  * where offset is what stands between value and the sum of U (D, or D - 1), and slack covers the
- * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite make
- * no bound: scale 0 lets everything through. */
-static bounds shrink_table(const pq_job *job, const part *p, const float *T, uint8_t *small) {
-    size_t pq_dim = job->shape.pq_dim;
-    peri_pq_span span;
-    job->kernels->spans(T, pq_dim, job->shape.squared, p->lows, &span);
-    float most = (float)peri_min_size(PERI_PQ_FAST_MOST, 65535 / pq_dim);
-    float scale = most / span.widest;
-    if (!isfinite(scale) || !isfinite(span.largest)) scale = 0;
+ * rounding of T's sum to f32, step by step, and of the last steps. Numbers that are not finite, or
+ * whose sums may not be, make no bound: scale 0 lets everything through. */
+static bounds shrink_table(const pq_job *job, const part *p, const float *T, float largest,
+                           uint8_t *small) {
+    size_t pq_dim = job->shape.pq_dim, last = job->table_bytes - PERI_PQ_FAST_TABLE;
+    peri_pq_span span = { largest, 0, (double)pq_dim * largest };
+    if (largest < 0) job->kernels->spans(T, pq_dim, job->shape.squared, p->lows, &span);
+    float scale = (float)job->most / span.widest;
+    if (!isfinite(scale) || !(span.largest < FLT_MAX / 2)) scale = 0;
+    if (pq_dim % 8 != 0) memset(small + last, 0, PERI_PQ_FAST_TABLE);
     job->kernels->shrink(T, pq_dim, job->shape.squared, p->lows, scale, small);
-    if (pq_dim % 4 != 0)
-        memset(small + pq_dim * PERI_PQ_FAST_WORDS, 0,
-               job->table_bytes - pq_dim * PERI_PQ_FAST_WORDS);
     return (bounds){ scale, span.low_sum, span.largest };
 }
 
@@ -171,9 +169,9 @@ static void prepare_query(const void *ud, size_t query, size_t worker) {
     part p;
     float *T = job->fixed_T + query * job->shape.pq_dim * job->shape.words;
     lay_out(job, job->parts + worker * job->part_bytes, &p);
-    job->kernels->tables(&job->shape, peri_view_row(&job->op->queries, job->work.first + query),
-                         NULL, p.t, job->words, T);
-    job->fixed_bounds[query] = shrink_table(job, &p, T,
+    const float *x = peri_view_row(&job->op->queries, job->work.first + query);
+    float largest = job->kernels->tables(&job->shape, x, NULL, p.t, job->words, T);
+    job->fixed_bounds[query] = shrink_table(job, &p, T, largest,
                                             job->fixed_small + query * job->table_bytes);
 }
 
@@ -181,9 +179,9 @@ static void take_bounds(const pq_job *job, const part *p, asked *a) {
     bounds b;
     if (job->fixed) {
         b = job->fixed_bounds[a->query];
-        memcpy(a->small, job->fixed_small + a->query * job->table_bytes, job->table_bytes);
+        a->small = job->fixed_small + a->query * job->table_bytes;
     } else {
-        b = shrink_table(job, p, a->T, a->small);
+        b = shrink_table(job, p, a->T, a->largest, a->small);
     }
     a->scale = b.scale;
     a->low_sum = b.low_sum;
@@ -195,21 +193,20 @@ static void set_limit(const pq_job *job, asked *a, float bound) {
     double offset = job->op->metric == PERI_COSINE ? (double)a->dot - 1 : a->dot;
     a->bound = bound;
     a->closed = false;
-    a->limit = UINT16_MAX;
+    a->limit = NO_LIMIT;
     if (a->scale == 0 || isinf(bound)) return;
     double slack = a->slack + fabs(bound) * 0x1p-22;
     double most = (bound + offset - a->low_sum + slack) * a->scale +
                   (double)job->shape.pq_dim * 0x1p-12 + 0x1p-12;
     a->closed = most < 0;
-    if (most >= 0 && most < UINT16_MAX) a->limit = (uint16_t)most;
+    if (most >= 0 && most < (double)NO_LIMIT) a->limit = (uint32_t)most;
 }
 
 /* S of four entries, each in the order of the contract. One is a chain of additions that wait for
  * each other; four go side by side. (Not as one vector: the compiler would gather it from four
  * loads each time, which is slower; see CMakeLists.txt.) */
-static void sum_four(const pq_job *job, const float *T, const waiting *list, float *sums) {
-    const uint8_t *c0 = list[0].codes, *c1 = list[1].codes, *c2 = list[2].codes;
-    const uint8_t *c3 = list[3].codes;
+static void sum_four(const pq_job *job, const float *T, const uint8_t *const *codes, float *sums) {
+    const uint8_t *c0 = codes[0], *c1 = codes[1], *c2 = codes[2], *c3 = codes[3];
     float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     size_t pairs = job->shape.pq_dim / 2, at = 0;
     for (size_t b = 0; b < pairs; b++, at += PERI_CODES_GROUP, T += 2 * PERI_PQ_FAST_WORDS) {
@@ -232,28 +229,48 @@ static void sum_four(const pq_job *job, const float *T, const waiting *list, flo
     sums[3] = s3;
 }
 
-/* Values of the entries that wait, offered; then the limit that they make. */
-static void offer_waiting(const pq_job *job, asked *a) {
-    float sums[TOGETHER];
-    if (a->count == 0) return;
-    for (size_t i = a->count; i < TOGETHER; i++) a->list[i] = a->list[0];
-    sum_four(job, a->T, a->list, sums);
-    for (size_t i = 0; i < a->count; i++) {
-        float value = value_of(job, a, sums[i]);
-        if (!(value > peri_topk_bound(a->top)))
-            peri_topk_offer(a->top, value, (int64_t)a->list[i].slot);
-    }
-    a->count = 0;
-    float bound = peri_topk_bound(a->top);
+/* The limit that the kept entries make. Before there is one, it is looked for as soon as it can be
+ * had. */
+static void follow_bound(const pq_job *job, asked *a) {
+    float bound = a->keep->bound;
+    if (bound == INFINITY) bound = peri_list_keep_bound(a->keep);
     if (bound < a->bound) set_limit(job, a, bound);
 }
 
-static void add_waiting(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
-                        uint32_t mask) {
+/* Values of the entries that wait, offered. */
+static void offer_waiting(const pq_job *job, asked *a) {
+    float sums[PERI_PQ_PICKED];
+    size_t step = job->kernels->picked != NULL ? PERI_PQ_PICKED : 4;
+    if (a->count == 0) return;
+    for (size_t i = a->count; i % step != 0; i++) a->codes[i] = a->codes[0];
+    if (job->kernels->picked != NULL)
+        job->kernels->picked(&job->shape, a->T, a->codes, sums);
+    else
+        for (size_t i = 0; i < a->count; i += 4) sum_four(job, a->T, a->codes + i, sums + i);
+    for (size_t i = 0; i < a->count; i++)
+        peri_list_keep_offer(a->keep, value_of(job, a, sums[i]), a->slots[i]);
+    a->count = 0;
+    follow_bound(job, a);
+}
+
+/* The entries of a group that passed. */
+static void take_entries(const pq_job *job, asked *a, const uint8_t *codes, const uint32_t *slots,
+                         uint32_t mask) {
+    if ((uint32_t)__builtin_popcount(mask) >= DENSE) {
+        float sums[PERI_CODES_GROUP];
+        job->kernels->sums(&job->shape, a->T, codes, sums);
+        for (; mask != 0; mask &= mask - 1) {
+            uint32_t r = (uint32_t)__builtin_ctz(mask);
+            peri_list_keep_offer(a->keep, value_of(job, a, sums[r]), slots[r]);
+        }
+        follow_bound(job, a);
+        return;
+    }
     for (; mask != 0; mask &= mask - 1) {
         uint32_t r = (uint32_t)__builtin_ctz(mask);
-        a->list[a->count++] = (waiting){ codes + r, slots[r] };
-        if (a->count == TOGETHER) offer_waiting(job, a);
+        a->codes[a->count] = codes + r;
+        a->slots[a->count++] = slots[r];
+        if (a->count == PERI_PQ_PICKED) offer_waiting(job, a);
     }
 }
 
@@ -272,23 +289,43 @@ static size_t count_of(uint32_t pass, size_t rows) {
     return pass == UINT32_MAX ? rows : (size_t)__builtin_popcount(pass);
 }
 
-static void fast_group(const pq_job *job, asked *list, size_t count, const uint8_t *codes,
-                       const uint32_t *slots, size_t rows) {
-    uint32_t pass[PERI_PQ_FAST_QUERIES], masks[PERI_PQ_FAST_QUERIES], any = 0;
-    uint16_t limits[PERI_PQ_FAST_QUERIES];
-    for (size_t i = 0; i < count; i++) {
-        pass[i] = i > 0 && list[i].bits == list[i - 1].bits ? pass[i - 1]
-                                                            : passing(list[i].bits, slots, rows);
-        limits[i] = list[i].limit;
-        list[i].passed += count_of(pass[i], rows);
-        any |= list[i].closed ? 0 : pass[i];
+/* Groups of a list, one after the other; `rows` of the entries exist. */
+typedef struct groups {
+    const uint8_t *codes;
+    const uint32_t *slots;
+    size_t rows, count;
+} groups;
+
+/* Drops from a query's masks what does not pass its filter or does not exist. */
+static void drop_masked(const groups *g, asked *a, uint32_t *masks) {
+    if (a->bits == NULL && g->rows % PERI_CODES_GROUP == 0) {
+        a->passed += g->rows;
+        return;
     }
-    if (any == 0) return;
-    job->kernels->masks(codes, job->shape.row_bytes, list[0].small, job->table_bytes, count, limits,
-                        masks);
-    for (size_t i = 0; i < count; i++) {
-        uint32_t mask = list[i].closed ? 0 : masks[i] & pass[i];
-        add_waiting(job, &list[i], codes, slots, mask);
+    for (size_t i = 0; i < g->count; i++) {
+        size_t at = i * PERI_CODES_GROUP, rows = peri_min_size(PERI_CODES_GROUP, g->rows - at);
+        uint32_t pass = passing(a->bits, g->slots + at, rows);
+        a->passed += count_of(pass, rows);
+        masks[i] &= pass;
+    }
+}
+
+static void fast_groups(const pq_job *job, asked *list, size_t count, const groups *g) {
+    uint32_t masks[PERI_PQ_FAST_QUERIES * PERI_PQ_FAST_GROUPS], limits[PERI_PQ_FAST_QUERIES];
+    const uint8_t *tables[PERI_PQ_FAST_QUERIES];
+    size_t bytes = job->shape.row_bytes * PERI_CODES_GROUP;
+    for (size_t q = 0; q < count; q++) {
+        limits[q] = list[q].limit;
+        tables[q] = list[q].small;
+    }
+    job->kernels->masks(g->codes, job->shape.row_bytes, g->count, tables, count, limits, masks);
+    for (size_t q = 0; q < count; q++) {
+        uint32_t *own = masks + q * PERI_PQ_FAST_GROUPS;
+        drop_masked(g, &list[q], own);
+        for (size_t i = 0; i < g->count && !list[q].closed; i++)
+            if (own[i] != 0)
+                take_entries(job, &list[q], g->codes + i * bytes, g->slots + i * PERI_CODES_GROUP,
+                             own[i]);
     }
 }
 
@@ -302,58 +339,74 @@ static void plain_group(const pq_job *job, asked *a, const uint8_t *codes, const
     for (; mask != 0; mask &= mask - 1) {
         size_t r = (size_t)__builtin_ctz(mask);
         float value = value_of(job, a, sums[r]);
-        if (!(value > peri_topk_bound(a->top))) peri_topk_offer(a->top, value, (int64_t)slots[r]);
+        peri_list_keep_offer(a->keep, value, slots[r]);
     }
 }
 
 /* ---- tasks -------------------------------------------------------------------------------- */
 
-static asked ask(const pq_job *job, const part *p, const peri_list_task *task, size_t i,
-                 size_t within, const float *words) {
-    asked a = { .query = peri_list_member(task, i) };
-    a.bits = peri_list_filter(&job->work, a.query);
-    a.top = peri_list_heap(&job->work, task->worker, a.query);
+static void ask(const pq_job *job, const part *p, const peri_list_task *task, size_t i,
+                size_t within, const float *words, asked *a) {
     size_t size = job->shape.pq_dim * job->shape.words;
-    a.T = job->fixed ? job->fixed_T + a.query * size : p->T + within * size;
-    a.small = p->small + within * job->table_bytes;
-    fill_table(job, p, task->list, words, &a);
-    if (!job->fast) return a;
-    take_bounds(job, p, &a);
-    set_limit(job, &a, fminf(peri_list_bound(&job->work, a.query), peri_topk_bound(a.top)));
-    return a;
+    a->query = peri_list_member(task, i);
+    a->bits = peri_list_filter(&job->work, a->query);
+    a->keep = peri_list_kept(&job->work, task->worker, a->query);
+    a->passed = a->count = 0;
+    a->T = job->fixed ? job->fixed_T + a->query * size : p->T + within * size;
+    a->small = p->small + within * job->table_bytes;
+    fill_table(job, p, task->list, words, a);
+    if (!job->fast) return;
+    take_bounds(job, p, a);
+    set_limit(job, a, fminf(peri_list_bound(&job->work, a->query), a->keep->bound));
+}
+
+/* Entries that do not fill a group, from `at` on, as one group. */
+static const uint8_t *copy_tail(const pq_job *job, const part *p, size_t at, size_t rows) {
+    const uint8_t *codes = job->op->codes + at * job->shape.row_bytes;
+    for (size_t b = 0; b < job->shape.row_bytes; b++)
+        memcpy(p->tail + b * PERI_CODES_GROUP, codes + b * PERI_CODES_GROUP, rows);
+    return p->tail;
+}
+
+/* How many groups at once: one while some query has no limit yet. */
+static size_t groups_of(const pq_job *job, const asked *list, size_t count, size_t rows) {
+    size_t most = job->fast ? PERI_PQ_FAST_GROUPS : 1, whole = rows / PERI_CODES_GROUP;
+    for (size_t q = 0; q < count && job->fast; q++)
+        if (list[q].limit == NO_LIMIT && !list[q].closed) most = 1;
+    return peri_max_size(1, peri_min_size(whole, most));
 }
 
 static void scan_entries(const pq_job *job, const part *p, const peri_list_task *task, asked *list,
                          size_t count) {
-    size_t bytes = job->shape.row_bytes, group = PERI_CODES_GROUP;
-    for (size_t at = task->at; at < task->stop; at += group) {
-        const uint8_t *codes = job->op->codes + at * bytes;
-        size_t rows = peri_min_size(group, task->stop - at);
-        for (size_t b = 0; rows < group && b < bytes; b++)
-            memcpy(p->tail + b * group, codes + b * group, rows);
-        if (rows < group) codes = p->tail;
-        const uint32_t *slots = job->op->lists.slots + at;
+    for (size_t at = task->at; at < task->stop;) {
+        groups g = { .codes = job->op->codes + at * job->shape.row_bytes,
+                     .slots = job->op->lists.slots + at };
+        g.count = groups_of(job, list, count, task->stop - at);
+        g.rows = peri_min_size(g.count * PERI_CODES_GROUP, task->stop - at);
+        if (g.rows < PERI_CODES_GROUP) g.codes = p->tail;
         if (job->fast)
-            fast_group(job, list, count, codes, slots, rows);
+            fast_groups(job, list, count, &g);
         else
-            plain_group(job, list, codes, slots, rows);
+            plain_group(job, list, g.codes, g.slots, g.rows);
+        at += g.rows;
     }
 }
 
 static void pq_scan_task(const void *ud, const peri_list_task *task) {
     const pq_job *job = ud;
     part p;
+    size_t tail = (task->stop - task->at) % PERI_CODES_GROUP;
     lay_out(job, job->parts + task->worker * job->part_bytes, &p);
     const float *words = words_of(job, &p, task->list);
-    memset(p.tail, 0, job->shape.row_bytes * PERI_CODES_GROUP);
+    if (tail != 0) copy_tail(job, &p, task->stop - tail, tail);
     for (size_t i = 0; i < task->count; i += job->together) {
         size_t count = peri_min_size(job->together, task->count - i);
         asked list[PERI_PQ_FAST_QUERIES];
-        for (size_t q = 0; q < count; q++) list[q] = ask(job, &p, task, i + q, q, words);
+        for (size_t q = 0; q < count; q++) ask(job, &p, task, i + q, q, words, &list[q]);
         scan_entries(job, &p, task, list, count);
         for (size_t q = 0; q < count; q++) {
             if (job->fast) offer_waiting(job, &list[q]);
-            peri_list_share_bound(&job->work, list[q].query, list[q].top);
+            peri_list_share_bound(&job->work, list[q].query, list[q].keep);
             peri_list_count(&job->work, task->worker, list[q].query, list[q].passed);
         }
     }
@@ -399,7 +452,8 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     job->shape.squared = op->metric == PERI_SQEUCLIDEAN || op->metric == PERI_EUCLIDEAN;
     job->fast = op->pq_bits == 4;
     job->together = job->fast ? PERI_PQ_FAST_QUERIES : 1;
-    job->table_bytes = peri_round_up((size_t)op->pq_dim * PERI_PQ_FAST_WORDS, 64);
+    job->table_bytes = peri_round_up((size_t)op->pq_dim * PERI_PQ_FAST_WORDS, PERI_PQ_FAST_TABLE);
+    job->most = (uint32_t)peri_min_size(job->kernels->most, UINT16_MAX / op->pq_dim);
     job->fixed = job->fast && !op->per_cluster && (!job->shape.squared || op->centroids == NULL);
     job->work = work_of(job, op);
     size_t table = (size_t)op->pq_dim * job->shape.words * sizeof *job->fixed_T;
@@ -419,6 +473,17 @@ static size_t plan(pq_job *job, const peri_device *device, const peri_op_pq_scan
     return at;
 }
 
+/* What is read of a small table or of a group before it was written counts for nothing; but it has
+ * to be something. Squares have no lows. */
+static void clear_parts(const pq_job *job) {
+    for (size_t w = 0; w < job->work.workers; w++) {
+        part p;
+        lay_out(job, job->parts + w * job->part_bytes, &p);
+        memset(p.tail, 0, job->shape.row_bytes * PERI_CODES_GROUP);
+        if (job->fast) memset(p.lows, 0, job->shape.pq_dim * sizeof *p.lows);
+    }
+}
+
 size_t peri_cpu_pq_scan_scratch(const peri_device *device, const peri_op_pq_scan *op) {
     pq_job job = { 0 };
     return plan(&job, device, op, NULL);
@@ -431,5 +496,6 @@ peri_status peri_cpu_pq_scan(peri_stream *stream, const peri_op_pq_scan *op, voi
     (void)scratch_bytes;
     plan(&job, stream->device, op, scratch);
     transpose_books(&job);
+    clear_parts(&job);
     return peri_list_work_run(&job.work, stream);
 }
