@@ -7,23 +7,42 @@
 
 namespace {
 
-size_t scratch_bytes(const peri_device *device, const peri_op *op) {
-    return op->kind == PERI_OP_KNN ? peri_cuda_knn_scratch(device, (const peri_op_knn *)op) : 0;
+/* NULL: not on this device. */
+const peri_cuda_op *find(peri_op_kind kind) {
+    switch (kind) {
+#define OP_CASE(NAME, name)                                                                        \
+    case PERI_OP_##NAME: return &peri_cuda_##name##_op;
+        PERI_CUDA_OP_MAP(OP_CASE)
+#undef OP_CASE
+    default: return nullptr;
+    }
 }
 
-peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
+bool supports(const peri_device *device, const peri_op *op, char *reason, size_t size) {
+    const peri_cuda_answer why = { reason, size };
+    const peri_cuda_op *found = find(op->kind);
+    if (found != nullptr) return found->supports(device, op, why);
+    return peri_cuda_refuse(why, "not on cuda: %s", peri_cuda_name(op->kind));
+}
+
+} /* namespace */
+
+size_t peri_cuda_scratch_bytes(const peri_device *device, const peri_op *op) {
+    const peri_cuda_op *found = find(op->kind);
+    return found == nullptr || found->scratch == nullptr ? 0 : found->scratch(device, op);
+}
+
+peri_status peri_cuda_run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
+    const peri_cuda_op *found = find(op->kind);
+    if (found == nullptr)
+        return stream->device->host->fail(PERI_E_UNSUPPORTED, "operation %s is not on cuda",
+                                          peri_cuda_name(op->kind));
     peri_cuda_entered here(stream->device);
     if (here.status != PERI_OK) return here.status;
-    switch (op->kind) {
-    case PERI_OP_CONVERT: return peri_cuda_convert(stream, (const peri_op_convert *)op);
-    case PERI_OP_LENGTHS: return peri_cuda_lengths(stream, (const peri_op_lengths *)op);
-    case PERI_OP_GATHER: return peri_cuda_gather(stream, (const peri_op_gather *)op);
-    case PERI_OP_KNN: return peri_cuda_knn(stream, (const peri_op_knn *)op, scratch, bytes);
-    case PERI_OP_REFINE: return peri_cuda_refine(stream, (const peri_op_refine *)op);
-    default: break;
-    }
-    return stream->device->host->fail(PERI_E_UNSUPPORTED, "operation %d is not on cuda", op->kind);
+    return found->run(stream, op, scratch, bytes);
 }
+
+namespace {
 
 peri_driver make_driver() {
     peri_driver d = {};
@@ -49,9 +68,12 @@ peri_driver make_driver() {
     d.event_record = peri_cuda_event_record;
     d.event_wait = peri_cuda_event_wait;
     d.event_close = peri_cuda_event_close;
-    d.supports = peri_cuda_supports;
-    d.scratch_bytes = scratch_bytes;
-    d.run = run;
+    d.supports = supports;
+    d.scratch_bytes = peri_cuda_scratch_bytes;
+    d.run = peri_cuda_run;
+    d.plan_compile = peri_cuda_plan_compile;
+    d.plan_run = peri_cuda_plan_run;
+    d.plan_close = peri_cuda_plan_close;
     return d;
 }
 

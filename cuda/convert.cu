@@ -68,9 +68,20 @@ template <typename In> void launch_from(peri_stream *stream, const peri_op_conve
     }
 }
 
-} /* namespace */
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_convert *)any;
+    if (op->in.rows != op->out.rows || op->in.cols != op->out.cols)
+        return peri_cuda_refuse(why, "shapes differ: %zu x %zu to %zu x %zu", op->in.rows,
+                                op->in.cols, op->out.rows, op->out.cols);
+    if (op->in.dtype == op->out.dtype) return true;
+    if (!peri_cuda_is_vector(op->in.dtype) || !peri_cuda_is_vector(op->out.dtype))
+        return peri_cuda_refuse(why, "%s is not converted to %s", peri_cuda_name(op->in.dtype),
+                                peri_cuda_name(op->out.dtype));
+    return peri_cuda_aligned(&op->in, why) && peri_cuda_aligned(&op->out, why);
+}
 
-extern "C" peri_status peri_cuda_convert(peri_stream *stream, const peri_op_convert *op) {
+peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
+    auto op = (const peri_op_convert *)any;
     if (op->in.rows == 0 || op->in.cols == 0) return PERI_OK;
     if (op->in.dtype == op->out.dtype)
         return peri_cuda_copy(stream, op->out.data, op->out.stride_bytes, stream->device,
@@ -86,7 +97,11 @@ extern "C" peri_status peri_cuda_convert(peri_stream *stream, const peri_op_conv
     return peri_cuda_launched(stream);
 }
 
-extern "C" cudaError_t peri_cuda_code_check(void) {
+} /* namespace */
+
+const peri_cuda_op peri_cuda_convert_op = { supports, nullptr, run };
+
+cudaError_t peri_cuda_code_check(void) {
     cudaFuncAttributes attributes;
     return cudaFuncGetAttributes(&attributes,
                                  reinterpret_cast<const void *>(convert_rows<float, __half>));

@@ -32,9 +32,16 @@ void launch(peri_stream *stream, const peri_op_gather *op, size_t row_bytes) {
         op->out.rows, row_bytes / sizeof(Word));
 }
 
-} /* namespace */
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_gather *)any;
+    if (op->rows.cols == op->out.cols && op->rows.dtype == op->out.dtype) return true;
+    return peri_cuda_refuse(why, "%zu columns of %s are not gathered into %zu of %s", op->rows.cols,
+                            peri_cuda_name(op->rows.dtype), op->out.cols,
+                            peri_cuda_name(op->out.dtype));
+}
 
-extern "C" peri_status peri_cuda_gather(peri_stream *stream, const peri_op_gather *op) {
+peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
+    auto op = (const peri_op_gather *)any;
     size_t bytes = op->rows.cols * peri_cuda_dtype_bytes(op->rows.dtype);
     if (op->out.rows == 0 || bytes == 0) return PERI_OK;
     size_t all = (size_t)op->rows.data | (size_t)op->out.data | op->rows.stride_bytes |
@@ -47,3 +54,7 @@ extern "C" peri_status peri_cuda_gather(peri_stream *stream, const peri_op_gathe
         launch<uint8_t>(stream, op, bytes);
     return peri_cuda_launched(stream);
 }
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_gather_op = { supports, nullptr, run };

@@ -27,9 +27,13 @@ template <typename T> void launch(peri_stream *stream, const peri_op_lengths *op
         op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
 }
 
-} /* namespace */
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_lengths *)any;
+    return peri_cuda_rows_taken(&op->rows, why);
+}
 
-extern "C" peri_status peri_cuda_lengths(peri_stream *stream, const peri_op_lengths *op) {
+peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
+    auto op = (const peri_op_lengths *)any;
     if (op->rows.rows == 0) return PERI_OK;
     switch (op->rows.dtype) {
     case PERI_F32: launch<float>(stream, op); break;
@@ -40,3 +44,7 @@ extern "C" peri_status peri_cuda_lengths(peri_stream *stream, const peri_op_leng
     }
     return peri_cuda_launched(stream);
 }
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_lengths_op = { supports, nullptr, run };

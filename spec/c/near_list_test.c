@@ -1,6 +1,6 @@
 /* near_list_test: the offer of every instruction set against the plain one: lists of 1 to 70 and of
- * some hundred places, batches of 0 to 40, ties, zeros of both signs, infinities, marks that stay.
- * */
+ * some hundred places, batches of 0 to 40, ties, zeros of both signs, infinities, marks that
+ * stay. */
 #include "backend/cpu/near_offer.h"
 
 #include "operate.h"
