@@ -213,10 +213,19 @@ static inline void check_links(pair *t, const knn_case *c, const lists *knn, siz
     free(distances);
 }
 
-static inline peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+static inline peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim,
+                                        size_t degree) {
     peri_codes_view there = *codes;
     if (codes->rows.data == NULL) return there;
     there.rows = place_put_view(p, &codes->rows);
+    if (codes->bits != 0) {
+        size_t block = peri_packed_block(codes->dim, codes->bits, degree);
+        there.center = place_put(p, codes->center, codes->dim * sizeof *codes->center);
+        there.signs = place_put(p, codes->signs, 4 * codes->dim * sizeof *codes->signs);
+        if (codes->linked != NULL)
+            there.linked = place_put(p, codes->linked, codes->rows.rows * block);
+        return there;
+    }
     there.low = place_put(p, codes->low, dim * sizeof *codes->low);
     there.step = place_put(p, codes->step, dim * sizeof *codes->step);
     there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
