@@ -33,15 +33,21 @@ __device__ inline float peri_widen(__half x) { return __half2float(x); }
 __device__ inline int peri_widen(int8_t x) { return x; }
 __device__ inline int peri_widen(uint8_t x) { return x; }
 
-template <bool DOT> __device__ inline float peri_step(float sum, float q, float x) {
-    if (DOT) return __fmaf_rn(q, x, sum);
+/* What is summed. The first two are also `false` and `true` of the question whether it is a dot
+ * product, which is all that most kernels ask. */
+constexpr int PERI_SUM_SQUARES = 0, PERI_SUM_PRODUCTS = 1, PERI_SUM_ABSOLUTES = 2,
+              PERI_SUM_BITS = 3; /* hamming, u8 only */
+
+template <int SUM> __device__ inline float peri_step(float sum, float q, float x) {
+    if (SUM == PERI_SUM_PRODUCTS) return __fmaf_rn(q, x, sum);
     float t = __fsub_rn(q, x);
-    return __fmaf_rn(t, t, sum);
+    return SUM == PERI_SUM_ABSOLUTES ? __fadd_rn(sum, fabsf(t)) : __fmaf_rn(t, t, sum);
 }
-template <bool DOT> __device__ inline int peri_step(int sum, int q, int x) {
-    if (DOT) return sum + q * x;
+template <int SUM> __device__ inline int peri_step(int sum, int q, int x) {
+    if (SUM == PERI_SUM_PRODUCTS) return sum + q * x;
+    if (SUM == PERI_SUM_BITS) return sum + __popc((unsigned)(q ^ x));
     int t = q - x;
-    return sum + t * t;
+    return sum + (SUM == PERI_SUM_ABSOLUTES ? abs(t) : t * t);
 }
 
 __device__ inline float peri_add(float a, float b) { return __fadd_rn(a, b); }
@@ -56,17 +62,17 @@ template <typename S> __device__ inline S peri_fold(S sum) {
 }
 
 /* The canonical sum of two rows; every lane of the warp calls and gets it. */
-template <bool DOT, typename Q, typename T>
+template <int SUM, typename Q, typename T>
 __device__ inline float peri_warp_sum(const Q *__restrict__ q, const T *__restrict__ x,
                                       uint32_t dim) {
     typename peri_row_types<T>::sum sum = 0;
     for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
-        sum = peri_step<DOT>(sum, peri_widen(q[j]), peri_widen(x[j]));
+        sum = peri_step<SUM>(sum, peri_widen(q[j]), peri_widen(x[j]));
     return peri_sum_value(peri_fold(sum));
 }
 
 template <typename T> __device__ inline float peri_warp_length(const T *row, uint32_t dim) {
-    return __fsqrt_rn(peri_warp_sum<true>(row, row, dim));
+    return __fsqrt_rn(peri_warp_sum<PERI_SUM_PRODUCTS>(row, row, dim));
 }
 
 /* From the sum to the value inside, where smaller is nearer; a NaN, which only an overflow of sums
@@ -104,6 +110,32 @@ static inline void peri_dispatch(peri_dtype dtype, peri_metric metric, Run run) 
         PERI_CUDA_CASE(I8, int8_t)
         PERI_CUDA_CASE(U8, uint8_t)
 #undef PERI_CUDA_CASE
+    default: break; /* supports() let none other through */
+    }
+}
+
+/* The same for every metric: run.go<T, SUM>(). */
+template <typename T, typename Run>
+static inline void peri_dispatch_sum(peri_metric metric, Run run) {
+    switch (metric) {
+    case PERI_INNER_PRODUCT:
+    case PERI_COSINE: run.template go<T, PERI_SUM_PRODUCTS>(); break;
+    case PERI_L1: run.template go<T, PERI_SUM_ABSOLUTES>(); break;
+    default: run.template go<T, PERI_SUM_SQUARES>(); break;
+    }
+}
+template <typename Run>
+static inline void peri_dispatch_all(peri_dtype dtype, peri_metric metric, Run run) {
+    switch (dtype) {
+    case PERI_F32: peri_dispatch_sum<float>(metric, run); break;
+    case PERI_F16: peri_dispatch_sum<__half>(metric, run); break;
+    case PERI_I8: peri_dispatch_sum<int8_t>(metric, run); break;
+    case PERI_U8:
+        if (metric == PERI_HAMMING)
+            run.template go<uint8_t, PERI_SUM_BITS>();
+        else
+            peri_dispatch_sum<uint8_t>(metric, run);
+        break;
     default: break; /* supports() let none other through */
     }
 }

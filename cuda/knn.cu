@@ -1,224 +1,288 @@
-/* knn: the k nearest rows of each query, exact.
+/* knn: the plan of exact kNN.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
- * Scan: a block of 8 warps takes Q queries (1 or 4) and one of `splits` ranges of the rows; a
- * warp takes 4 rows at a time, lanes stride the columns, so that an element of a row is read once
- * for Q queries. Each query keeps its k best in shared memory (select.cuh: 2 * capacity * 8
- * bytes, 16 KiB at most for Q = 1, 32 KiB for Q = 4) and writes them to scratch.
- * Merge: a block a query selects among the splits' keys. Rows are split when there are too few
- * queries to fill the device. Queries go in chunks, so that scratch is bounded.
- * A filter is read as its bitset: a row that no query of the block may return is skipped unread.
- * Its list of slots, when there is one, says the same and is not used.
- * Work 2 * q * n * d flop. Bound by the loads of rows from L2, q / Q * n * d * bytes in all:
- * plain, the correct path for any architecture; a tiled matrix product is the fast one. */
+ * Few queries or few rows: canonical distances of all pairs (knn_direct.cuh). Else, for a chunk of
+ * the queries, so that scratch is bounded:
+ *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are used
+ *            as they lie. Of a filter that all queries share only the rows that pass;
+ *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
+ *   rescore  their canonical distances, the best k, and the proof that no other row is among these
+ *            (rescore.cuh, certificate.cuh);
+ *   direct   the queries without a proof, whose number stays on the device.
+ * The host never waits. Work 2 * q * n * d flop on tensor cores; bytes n * d * (read + 4 written
+ * and read) a chunk of queries, q * wanted * d * bytes of random rows. */
+#include "coarse.cuh"
+#include "core/status.h"
 #include "device.cuh"
 #include "distance.cuh"
+#include "knn_direct.cuh"
 #include "ops.h"
+#include "prepare.cuh"
+#include "rescore.cuh"
 #include "select.cuh"
 
 namespace {
 
-constexpr unsigned THREADS = 256;
-constexpr unsigned WARPS = THREADS / PERI_WARP;
-constexpr unsigned ROWS = 4;               /* a warp, at a time */
-constexpr unsigned TILE = WARPS * ROWS;    /* a block, at a time: pushes a round */
-constexpr unsigned SCAN_CAPACITY_MIN = 64; /* >= TILE, so that a round fits after a flush */
-constexpr unsigned MERGE_CAPACITY_MIN = 512;
-constexpr size_t SPLIT_ROWS_MIN = 4096;  /* below, the merge costs more than it gains; taste */
-constexpr size_t SPLIT_KEYS_MAX = 65536; /* keys of one query to merge */
-constexpr size_t BLOCKS_A_UNIT = 4;      /* blocks wanted for each multiprocessor */
-constexpr size_t SCRATCH_MAX = (size_t)64 << 20;
-
-/* How an operation is cut; the same for scratch_bytes() and run(). */
-struct plan {
-    unsigned tile;   /* queries a block */
-    unsigned splits; /* ranges of rows */
-    size_t split_rows;
-    size_t chunk; /* queries a launch */
-    size_t bytes; /* scratch: [chunk, splits, k] keys */
-};
+constexpr size_t COARSE_QUERIES_MIN = 32; /* below, reading all rows once is cheaper: measured */
+constexpr size_t COARSE_ROWS_MIN = 2048;
+constexpr size_t SLACK_MIN = 14;     /* candidates beyond k, and at least 3 / 8 of k */
+constexpr size_t WANTED_UNIT = 8;    /* their number is a multiple of this */
+constexpr size_t ROWS_UNIT = 256;    /* of a chunk */
+constexpr size_t QUERIES_UNIT = 128; /* of a chunk */
+constexpr size_t ROW_BYTES_MAX = (size_t)132 << 20;
+constexpr size_t QUERY_BYTES_MAX = (size_t)24 << 20;
+constexpr size_t NAME_BYTES_MAX = (size_t)64 << 20;
+#ifndef KNN_FIRST
+#define KNN_FIRST 16384
+#define KNN_GROWTH 7
+#endif
+constexpr size_t FIRST_RUN = KNN_FIRST;
+constexpr size_t RUN_GROWTH = KNN_GROWTH;
+constexpr size_t ALIGN = 256;
 
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 size_t least(size_t a, size_t b) { return a < b ? a : b; }
 size_t most(size_t a, size_t b) { return a > b ? a : b; }
+size_t round_up(size_t a, size_t unit) { return ceil_div(a, unit) * unit; }
+
+/* How an operation is done; the same for scratch and run. */
+struct plan {
+    bool coarse;
+    bool named;   /* only the rows that pass a shared filter, by name */
+    bool tested;  /* filters go into the coarse pass */
+    bool as_is;   /* rows are read where they lie */
+    size_t total; /* rows of the coarse pass */
+    uint32_t wanted, depth;
+    size_t query_chunk, row_chunk;
+    /* offsets in scratch, bytes */
+    size_t stats, centre, names, names_room, rows, terms, queries, about, keys, which, left, zeros,
+        rest;
+    size_t rest_bytes; /* of the coarse pass, or of direct */
+    size_t bytes;
+};
+
+bool shares_filter(const peri_op_knn *op) {
+    return op->filter.count > 0 && op->filter.which == nullptr;
+}
+
+size_t chunk_of(size_t total, size_t bytes_each, size_t bytes_max, size_t unit) {
+    size_t most_each = most(bytes_max / bytes_each / unit * unit, unit);
+    return most(round_up(ceil_div(total, ceil_div(most(total, 1), most_each)), unit), unit);
+}
+
+/* Whether rows can go into the coarse pass as they lie. */
+bool lies_well(const peri_op_knn *op) {
+    return op->rows.dtype == PERI_F16 && op->metric != PERI_COSINE &&
+           ((size_t)op->rows.data | op->rows.stride_bytes) % 16 == 0;
+}
+
+peri_coarse coarse_of(const plan *p, size_t queries, size_t rows) {
+    peri_coarse c = {};
+    c.type = PERI_COARSE_F16;
+    c.query_count = queries;
+    c.row_count = rows;
+    c.depth = p->depth;
+    c.wanted = p->wanted;
+    return c;
+}
+
+/* Rows of a run of the coarse pass after `seen` of them. */
+size_t run_of(size_t seen) { return most(FIRST_RUN, seen * RUN_GROWTH); }
+
+/* The most that the coarse pass asks for, of runs of all lengths. */
+size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+    size_t bytes = 0, queries = op->queries.rows;
+    const size_t counts[2] = { p->query_chunk, (queries - 1) % p->query_chunk + 1 };
+    for (size_t count : counts)
+        for (size_t rows = p->row_chunk; rows > 0; rows /= 2) {
+            peri_coarse c = coarse_of(p, least(count, queries), least(rows, p->total));
+            if (p->tested) c.filter = op->filter;
+            bytes = most(bytes, peri_coarse_scratch(device, &c));
+        }
+    return bytes;
+}
+
+size_t take(size_t *at, size_t bytes) {
+    size_t offset = *at;
+    *at += round_up(bytes, ALIGN);
+    return offset;
+}
+
+void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
+    size_t at = 0, q = p->query_chunk;
+    p->stats = take(&at, sizeof(peri_prepared_stats));
+    p->centre = take(&at, p->depth * sizeof(float));
+    p->names = take(&at, p->named ? p->total * sizeof(uint32_t) : 0);
+    p->names_room = take(&at, p->named ? peri_prepare_names_scratch(op->rows.rows) : 0);
+    p->rows = take(&at, p->as_is ? 0 : p->row_chunk * p->depth * sizeof(__half));
+    p->terms = take(&at, p->row_chunk * sizeof(float));
+    p->queries = take(&at, q * p->depth * sizeof(__half));
+    p->about = take(&at, q * sizeof(peri_prepared_query));
+    p->keys = take(&at, q * p->wanted * sizeof(uint64_t));
+    p->which = take(&at, q * sizeof(uint32_t));
+    p->left = take(&at, sizeof(uint32_t));
+    p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
+    p->rest = at;
+    p->rest_bytes = most(coarse_scratch(device, op, p), peri_knn_direct_scratch(device, op));
+    p->bytes = at + p->rest_bytes;
+}
 
 plan make_plan(const peri_device *device, const peri_op_knn *op) {
-    plan p;
-    size_t queries = op->queries.rows, rows = op->rows.rows;
-    unsigned capacity = peri_select_capacity(op->k, SCAN_CAPACITY_MIN);
-    p.tile = queries >= 4 && capacity <= 512 ? 4 : 1;
-    size_t fits = most(SCRATCH_MAX / (op->k * sizeof(uint64_t)), p.tile);
-    p.chunk = least(queries, fits);
-    size_t tiles = ceil_div(p.chunk, p.tile);
-    size_t wanted = (size_t)peri_cuda_of(device)->multiprocessors * BLOCKS_A_UNIT;
-    size_t splits = least(ceil_div(wanted, most(tiles, 1)), ceil_div(rows, SPLIT_ROWS_MIN));
-    splits = most(least(splits, SPLIT_KEYS_MAX / op->k), 1);
-    p.split_rows = most(ceil_div(ceil_div(rows, splits), TILE) * TILE, TILE);
-    p.splits = (unsigned)splits;
-    p.bytes = p.chunk * splits * op->k * sizeof(uint64_t);
+    plan p = {};
+    size_t slack = most(SLACK_MIN, op->k * 3 / 8);
+    size_t wanted = round_up(op->k + slack, WANTED_UNIT);
+    p.total = shares_filter(op) && op->filter.passing != nullptr ? op->filter.passing[0]
+                                                                 : op->rows.rows;
+    p.coarse = op->queries.rows >= COARSE_QUERIES_MIN && p.total >= COARSE_ROWS_MIN &&
+               wanted <= PERI_COARSE_WANTED_MAX && op->metric != PERI_L1 &&
+               op->metric != PERI_HAMMING;
+    if (!p.coarse) {
+        p.rest_bytes = p.bytes = peri_knn_direct_scratch(device, op);
+        return p;
+    }
+    /* Where nearly all rows pass, testing them costs less than copying the others. */
+    p.named = shares_filter(op) && op->filter.passing != nullptr &&
+              p.total < op->rows.rows - op->rows.rows / 32 &&
+              p.total * sizeof(uint32_t) <= NAME_BYTES_MAX;
+    p.tested = op->filter.count > 0 && !p.named;
+    if (!p.named) p.total = op->rows.rows;
+    p.as_is = !p.named && lies_well(op);
+    p.wanted = (uint32_t)wanted;
+    p.depth = (uint32_t)round_up(op->rows.cols, PERI_COARSE_DEPTH_BYTES / sizeof(__half));
+    size_t row_bytes = (p.as_is ? 0 : p.depth * sizeof(__half)) + sizeof(float);
+    size_t query_bytes = p.depth * sizeof(__half) + p.wanted * sizeof(uint64_t) +
+                         sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
+    p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
+    p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
+    lay_out(&p, device, op);
     return p;
 }
 
-struct scan {
-    const void *queries, *rows;
-    size_t query_stride, row_stride, query_count, row_count, split_rows;
-    const float *lengths;
-    peri_filter_view filter;
-    size_t first; /* query of the chunk */
-    peri_metric metric;
-    uint32_t dim;
-    unsigned k, capacity;
-    uint64_t *keys; /* [chunk, splits, k] */
-};
+/* ---- running it ---------------------------------------------------------------------------- */
 
-/* Bit r: row base + r is below `stop` and may be returned. `bits` NULL: all may. */
-__device__ unsigned passing(const uint64_t *bits, size_t base, size_t stop) {
-    unsigned mask = 0;
-    for (unsigned r = 0; r < ROWS; r++) {
-        size_t row = base + r;
-        if (row < stop && (bits == nullptr || (bits[row / 64] >> (row % 64) & 1))) mask |= 1u << r;
-    }
-    return mask;
-}
-
-/* ROWS rows against Q queries by one warp; lane q * ROWS + r pushes pair (q, r). */
-template <typename T, bool DOT, unsigned Q>
-__device__ void scan_rows(const scan &s, const typename peri_row_types<T>::query *const *queries,
-                          const float *query_lengths, peri_select *selects, const unsigned *masks,
-                          size_t base, size_t stop) {
-    using S = typename peri_row_types<T>::sum;
-    const unsigned lane = threadIdx.x % PERI_WARP;
-    const T *rows[ROWS];
-    S sums[Q][ROWS];
-    for (unsigned r = 0; r < ROWS; r++) {
-        size_t row = base + r < stop ? base + r : base; /* read twice, pushed once */
-        rows[r] = peri_row<T>(s.rows, s.row_stride, row);
-        for (unsigned q = 0; q < Q; q++) sums[q][r] = 0;
-    }
-    for (uint32_t j = lane; j < s.dim; j += PERI_WARP) {
-        S x[ROWS];
-#pragma unroll
-        for (unsigned r = 0; r < ROWS; r++) x[r] = peri_widen(rows[r][j]);
-#pragma unroll
-        for (unsigned q = 0; q < Q; q++) {
-            S y = peri_widen(queries[q][j]);
-#pragma unroll
-            for (unsigned r = 0; r < ROWS; r++) sums[q][r] = peri_step<DOT>(sums[q][r], y, x[r]);
-        }
-    }
-    S mine = 0;
-    unsigned wanted = 0;
-#pragma unroll
-    for (unsigned q = 0; q < Q; q++) {
-#pragma unroll
-        for (unsigned r = 0; r < ROWS; r++) {
-            S sum = peri_fold(sums[q][r]);
-            if (lane == q * ROWS + r) {
-                mine = sum;
-                wanted = masks[q] >> r & 1u;
-            }
-        }
-    }
-    if (wanted == 0) return;
-    unsigned q = lane / ROWS;
-    size_t row = base + lane % ROWS;
-    float row_length = s.metric == PERI_COSINE ? s.lengths[row] : 0.0f;
-    float value = peri_inside(s.metric, peri_sum_value(mine), query_lengths[q], row_length);
-    peri_select_push(&selects[q], peri_key(value, (uint32_t)row));
-}
-
-template <typename T, bool DOT, unsigned Q>
-__global__ void __launch_bounds__(THREADS) scan_kernel(scan s) {
-    using Query = typename peri_row_types<T>::query;
-    extern __shared__ uint64_t shared_keys[];
-    __shared__ peri_select selects[Q];
-    __shared__ float query_lengths[Q];
-    const unsigned warp = threadIdx.x / PERI_WARP;
-    const size_t tile = (size_t)blockIdx.x * Q;
-    const Query *queries[Q];
-    const uint64_t *bits[Q];
-    for (unsigned q = 0; q < Q; q++) {
-        /* the last tile repeats its last query and writes it once */
-        size_t query = s.first + (tile + q < s.query_count ? tile + q : s.query_count - 1);
-        queries[q] = peri_row<Query>(s.queries, s.query_stride, query);
-        uint32_t which = s.filter.which == nullptr ? 0 : s.filter.which[query];
-        bits[q] = s.filter.count == 0 ? nullptr : s.filter.bits[which];
-        peri_select_begin(&selects[q], shared_keys + (size_t)q * 2 * s.capacity, s.capacity, s.k);
-        if (warp == q % WARPS) {
-            float length = s.metric == PERI_COSINE ? peri_warp_length(queries[q], s.dim) : 0.0f;
-            if (threadIdx.x % PERI_WARP == 0) query_lengths[q] = length;
-        }
-    }
-    __syncthreads();
-    size_t begin = (size_t)blockIdx.y * s.split_rows;
-    size_t stop = begin + s.split_rows < s.row_count ? begin + s.split_rows : s.row_count;
-    for (size_t at = begin; at < stop; at += TILE) {
-        size_t base = at + (size_t)warp * ROWS;
-        unsigned masks[Q], any = 0;
-        for (unsigned q = 0; q < Q; q++) any |= masks[q] = passing(bits[q], base, stop);
-        if (any != 0) scan_rows<T, DOT, Q>(s, queries, query_lengths, selects, masks, base, stop);
-        unsigned full = 0;
-        __syncthreads();
-        for (unsigned q = 0; q < Q; q++) full |= peri_select_full(&selects[q], TILE) << q;
-        __syncthreads(); /* nobody pushes while another still reads a count */
-        for (unsigned q = 0; q < Q; q++)
-            if (full >> q & 1u) peri_select_flush(&selects[q], false);
-    }
-    __syncthreads();
-    for (unsigned q = 0; q < Q; q++) {
-        peri_select_flush(&selects[q], false);
-        if (tile + q >= s.query_count) continue;
-        uint64_t *out = s.keys + ((tile + q) * gridDim.y + blockIdx.y) * s.k;
-        for (unsigned i = threadIdx.x; i < s.k; i += THREADS) out[i] = selects[q].keys[i];
-    }
-}
-
-template <typename T, bool DOT>
-__global__ void __launch_bounds__(THREADS)
-    merge_kernel(scan s, unsigned splits, int64_t *__restrict__ ids,
-                 float *__restrict__ distances) {
-    extern __shared__ uint64_t shared_keys[];
-    __shared__ peri_select select;
-    const size_t total = (size_t)splits * s.k;
-    for (size_t query = blockIdx.x; query < s.query_count; query += gridDim.x) {
-        const uint64_t *keys = s.keys + query * total;
-        peri_select_begin(&select, shared_keys, s.capacity, s.k);
-        __syncthreads();
-        for (size_t at = 0; at < total; at += THREADS) {
-            if (at + threadIdx.x < total) peri_select_push(&select, keys[at + threadIdx.x]);
-            peri_select_round(&select, THREADS, false);
-        }
-        __syncthreads();
-        peri_select_flush(&select, false);
-        size_t out = (s.first + query) * s.k;
-        peri_select_write<T, DOT>(
-            &select, peri_row<char>(s.queries, s.query_stride, s.first + query), s.rows,
-            s.row_stride, s.lengths, s.dim, s.metric, ids + out, distances + out);
-        __syncthreads(); /* the buffer is read before the next query clears it */
-    }
-}
-
-struct launch {
+struct search {
     peri_stream *stream;
     const peri_op_knn *op;
-    const plan &p;
-    scan s;
+    plan p;
+    peri_prepare prepare;
+    char *scratch;
 
-    template <typename T, bool DOT> void go() {
-        cudaStream_t handle = peri_cuda_handle(stream);
-        dim3 grid((unsigned)ceil_div(s.query_count, p.tile), p.splits);
-        size_t shared = (size_t)p.tile * 2 * s.capacity * sizeof(uint64_t);
-        if (p.tile == 4)
-            scan_kernel<T, DOT, 4><<<grid, THREADS, shared, handle>>>(s);
-        else
-            scan_kernel<T, DOT, 1><<<grid, THREADS, shared, handle>>>(s);
-        scan merge = s;
-        merge.capacity = peri_select_capacity(op->k, MERGE_CAPACITY_MIN);
-        merge_kernel<T, DOT>
-            <<<peri_blocks(s.query_count, 1), THREADS, 2 * merge.capacity * sizeof(uint64_t),
-               handle>>>(merge, p.splits, op->ids, op->distances);
+    template <typename T> T *at(size_t offset) const {
+        return reinterpret_cast<T *>(scratch + offset);
     }
 };
+
+void describe_rows(search *s) {
+    const plan &p = s->p;
+    const peri_op_knn *op = s->op;
+    peri_prepare *prepare = &s->prepare;
+    prepare->metric = op->metric;
+    prepare->rows = op->rows;
+    prepare->total = p.total;
+    prepare->names = p.named ? s->at<uint32_t>(p.names) : nullptr;
+    prepare->lengths = op->lengths;
+    /* whole numbers and halves are halves already */
+    prepare->centred = op->rows.dtype == PERI_F32 || op->metric == PERI_COSINE;
+    prepare->depth = p.depth;
+    prepare->centre = s->at<float>(p.centre);
+    prepare->stats = s->at<peri_prepared_stats>(p.stats);
+}
+
+/* Queries first .. first + count - 1 as an operation of their own. */
+peri_op_knn part_of(const peri_op_knn *op, size_t first, size_t count) {
+    peri_op_knn part = *op;
+    part.queries.data = static_cast<char *>(op->queries.data) + first * op->queries.stride_bytes;
+    part.queries.rows = count;
+    if (op->filter.which != nullptr) part.filter.which = op->filter.which + first;
+    part.ids = op->ids + first * op->k;
+    part.distances = op->distances + first * op->k;
+    return part;
+}
+
+/* `count` rows from the first-th of those that count, which is row `at` of what is prepared, against
+ * the part's queries. */
+peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, size_t at,
+                        size_t count) {
+    const plan &p = s.p;
+    peri_coarse c = coarse_of(&p, part.queries.rows, count);
+    c.queries = s.at<void>(p.queries);
+    c.rows = s.at<__half>(p.rows) + at * p.depth;
+    if (p.as_is) {
+        c.rows = static_cast<char *>(part.rows.data) + first * part.rows.stride_bytes;
+        c.row_stride_bytes = part.rows.stride_bytes;
+        c.columns = (uint32_t)part.rows.cols;
+    }
+    c.terms = s.at<float>(p.terms) + at;
+    c.scale = peri_prepare_squared(part.metric) ? -2.0f : -1.0f;
+    c.first = (uint32_t)first;
+    if (p.named) c.names = s.at<uint32_t>(p.names) + first;
+    if (p.tested) {
+        c.filter = part.filter;
+        if (c.filter.which == nullptr) c.filter.which = s.at<uint32_t>(p.zeros);
+    }
+    c.keys = s.at<uint64_t>(p.keys);
+    return peri_coarse_run(s.stream, &c, s.at<void>(p.rest), p.rest_bytes);
+}
+
+/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins with
+ * the bounds that the one before it found, so that few of its rows are looked at twice. */
+peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first, size_t count,
+                         bool fresh) {
+    const plan &p = s.p;
+    if (fresh)
+        PERI_TRY(peri_prepare_rows(s.stream, &s.prepare, first, count,
+                                   p.as_is ? nullptr : s.at<__half>(p.rows), s.at<float>(p.terms)));
+    for (size_t at = 0; at < count;) {
+        size_t run = least(run_of(first + at), count - at);
+        PERI_TRY(coarse_rows(s, part, first + at, at, run));
+        at += run;
+    }
+    return PERI_OK;
+}
+
+/* `prepared`: the only chunk of rows is still there from the part before. */
+peri_status search_part(const search &s, const peri_op_knn &part, bool prepared) {
+    const plan &p = s.p;
+    size_t q = part.queries.rows;
+    PERI_TRY(peri_prepare_queries(s.stream, &s.prepare, &part.queries, s.at<__half>(p.queries),
+                                  s.at<peri_prepared_query>(p.about)));
+    CU_TRY(s.stream->device,
+           cudaMemsetAsync(s.at<void>(p.keys), 0xFF, q * p.wanted * sizeof(uint64_t),
+                           peri_cuda_handle(s.stream)));
+    for (size_t first = 0; first < p.total; first += p.row_chunk)
+        PERI_TRY(coarse_chunk(s, part, first, least(p.row_chunk, p.total - first), !prepared));
+    peri_rescore r = {};
+    r.op = &part;
+    r.wanted = p.wanted;
+    r.keys = s.at<uint64_t>(p.keys);
+    r.about = s.at<peri_prepared_query>(p.about);
+    r.stats = s.prepare.stats;
+    r.whole = !s.prepare.centred && (part.rows.dtype == PERI_I8 || part.rows.dtype == PERI_U8);
+    r.which = s.at<uint32_t>(p.which);
+    r.left = s.at<uint32_t>(p.left);
+    PERI_TRY(peri_rescore_run(s.stream, &r));
+    return peri_knn_direct_run(s.stream, &part, r.left, r.which, s.at<void>(p.rest), p.rest_bytes);
+}
+
+peri_status search_run(search *s) {
+    const plan &p = s->p;
+    const peri_op_knn *op = s->op;
+    describe_rows(s);
+    if (p.named)
+        PERI_TRY(peri_prepare_names(s->stream, op->filter.bits, op->rows.rows,
+                                    s->at<uint32_t>(p.names), p.total, s->at<void>(p.names_room)));
+    if (p.tested && shares_filter(op))
+        CU_TRY(s->stream->device,
+               cudaMemsetAsync(s->at<void>(p.zeros), 0, p.query_chunk * sizeof(uint32_t),
+                               peri_cuda_handle(s->stream)));
+    PERI_TRY(peri_prepare_begin(s->stream, &s->prepare));
+    for (size_t first = 0; first < op->queries.rows; first += p.query_chunk) {
+        size_t count = least(p.query_chunk, op->queries.rows - first);
+        bool prepared = first > 0 && p.total <= p.row_chunk;
+        PERI_TRY(search_part(*s, part_of(op, first, count), prepared));
+    }
+    return PERI_OK;
+}
 
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     auto op = (const peri_op_knn *)any;
@@ -236,33 +300,21 @@ size_t scratch(const peri_device *device, const peri_op *any) {
 }
 
 peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t scratch_bytes) {
-    auto op = (const peri_op_knn *)any;
-    if (op->queries.rows == 0) return PERI_OK;
-    plan p = make_plan(stream->device, op);
-    if (scratch_bytes < p.bytes)
+    search s = {};
+    s.stream = stream;
+    s.op = (const peri_op_knn *)any;
+    s.scratch = static_cast<char *>(scratch);
+    if (s.op->redone != nullptr)
+        CU_TRY(stream->device,
+               cudaMemsetAsync(s.op->redone, 0, sizeof *s.op->redone, peri_cuda_handle(stream)));
+    if (s.op->queries.rows == 0) return PERI_OK;
+    s.p = make_plan(stream->device, s.op);
+    if (scratch_bytes < s.p.bytes)
         return stream->device->host->fail(PERI_E_ARGUMENT, "knn: %zu bytes of scratch, %zu needed",
-                                          scratch_bytes, p.bytes);
-    scan s = {};
-    s.queries = op->queries.data;
-    s.rows = op->rows.data;
-    s.query_stride = op->queries.stride_bytes;
-    s.row_stride = op->rows.stride_bytes;
-    s.row_count = op->rows.rows;
-    s.split_rows = p.split_rows;
-    s.lengths = op->lengths;
-    s.filter = op->filter;
-    s.metric = op->metric;
-    s.dim = (uint32_t)op->rows.cols;
-    s.k = (unsigned)op->k;
-    s.capacity = peri_select_capacity(op->k, SCAN_CAPACITY_MIN);
-    s.keys = static_cast<uint64_t *>(scratch);
-    for (s.first = 0; s.first < op->queries.rows; s.first += p.chunk) {
-        s.query_count = least(p.chunk, op->queries.rows - s.first);
-        peri_dispatch(op->rows.dtype, op->metric, launch{ stream, op, p, s });
-        peri_status status = peri_cuda_launched(stream);
-        if (status != PERI_OK) return status;
-    }
-    return PERI_OK;
+                                          scratch_bytes, s.p.bytes);
+    if (!s.p.coarse)
+        return peri_knn_direct_run(stream, s.op, nullptr, nullptr, scratch, scratch_bytes);
+    return search_run(&s);
 }
 
 } /* namespace */

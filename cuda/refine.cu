@@ -2,7 +2,7 @@
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | candidates [q, columns] i64, PERI_ID_NONE skipped
  * One block a query, one warp a candidate, lanes stride the columns of the row. k == 0: a
- * distance for each candidate, in its place. k > 0: the best k in shared memory (select.cuh, 16
+ * distance for each candidate, in its place. k > 0: the best k in shared memory (select.cuh, 64
  * KiB at most), repeats dropped when the buffer is sorted: the same slot has the same key. Bound
  * by random reads of rows: q * columns * d * bytes. */
 #include "device.cuh"
@@ -15,17 +15,18 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned CAPACITY_MIN = 64;
+constexpr size_t SHARED_UNASKED = (size_t)47 << 10; /* with the static part */
 
-template <typename T, bool DOT>
+template <typename T, int SUM>
 __device__ float distance(const peri_op_refine &op, const typename peri_row_types<T>::query *query,
                           float query_length, size_t slot) {
     const T *row = peri_row<T>(op.rows.data, op.rows.stride_bytes, slot);
-    float sum = peri_warp_sum<DOT>(query, row, (uint32_t)op.rows.cols);
+    float sum = peri_warp_sum<SUM>(query, row, (uint32_t)op.rows.cols);
     return peri_inside(op.metric, sum, query_length,
                        op.metric == PERI_COSINE ? op.lengths[slot] : 0.0f);
 }
 
-template <typename T, bool DOT>
+template <typename T, int SUM>
 __global__ void __launch_bounds__(THREADS) refine_all(peri_op_refine op) {
     using Query = typename peri_row_types<T>::query;
     const unsigned warp = threadIdx.x / PERI_WARP;
@@ -36,13 +37,13 @@ __global__ void __launch_bounds__(THREADS) refine_all(peri_op_refine op) {
         for (size_t j = warp; j < op.columns; j += WARPS) {
             int64_t slot = op.candidates[i * op.columns + j];
             float value = __int_as_float(0x7F800000);
-            if (slot != PERI_ID_NONE) value = distance<T, DOT>(op, query, length, (size_t)slot);
+            if (slot != PERI_ID_NONE) value = distance<T, SUM>(op, query, length, (size_t)slot);
             if (threadIdx.x % PERI_WARP == 0) op.distances[i * op.columns + j] = value;
         }
     }
 }
 
-template <typename T, bool DOT>
+template <typename T, int SUM>
 __global__ void __launch_bounds__(THREADS) refine_best(peri_op_refine op, unsigned capacity) {
     using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared_keys[];
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) refine_best(peri_op_refine op, unsign
             size_t j = at + warp;
             int64_t slot = j < op.columns ? op.candidates[i * op.columns + j] : PERI_ID_NONE;
             if (slot != PERI_ID_NONE) {
-                float value = distance<T, DOT>(op, query, length, (size_t)slot);
+                float value = distance<T, SUM>(op, query, length, (size_t)slot);
                 if (threadIdx.x % PERI_WARP == 0)
                     peri_select_push(&select, peri_key(value, (uint32_t)slot));
             }
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(THREADS) refine_best(peri_op_refine op, unsign
         }
         __syncthreads();
         peri_select_flush(&select, true);
-        peri_select_write<T, DOT>(&select, query, op.rows.data, op.rows.stride_bytes, op.lengths,
+        peri_select_write<T, SUM>(&select, query, op.rows.data, op.rows.stride_bytes, op.lengths,
                                   dim, op.metric, op.ids + i * op.k, op.distances + i * op.k);
         __syncthreads(); /* the buffer is read before the next query clears it */
     }
@@ -76,16 +77,19 @@ struct launch {
     peri_stream *stream;
     const peri_op_refine *op;
 
-    template <typename T, bool DOT> void go() {
+    template <typename T, int SUM> void go() {
         cudaStream_t handle = peri_cuda_handle(stream);
         unsigned blocks = peri_blocks(op->queries.rows, 1);
         if (op->k == 0) {
-            refine_all<T, DOT><<<blocks, THREADS, 0, handle>>>(*op);
+            refine_all<T, SUM><<<blocks, THREADS, 0, handle>>>(*op);
             return;
         }
         unsigned capacity = peri_select_capacity(op->k, CAPACITY_MIN);
-        refine_best<T, DOT>
-            <<<blocks, THREADS, 2 * capacity * sizeof(uint64_t), handle>>>(*op, capacity);
+        size_t bytes = 2 * capacity * sizeof(uint64_t);
+        if (bytes > SHARED_UNASKED) /* a refusal shows at the launch */
+            (void)cudaFuncSetAttribute(refine_best<T, SUM>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+        refine_best<T, SUM><<<blocks, THREADS, bytes, handle>>>(*op, capacity);
     }
 };
 
@@ -100,7 +104,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
 peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
     auto op = (const peri_op_refine *)any;
     if (op->queries.rows == 0 || (op->k == 0 && op->columns == 0)) return PERI_OK;
-    peri_dispatch(op->rows.dtype, op->metric, launch{ stream, op });
+    peri_dispatch_all(op->rows.dtype, op->metric, launch{ stream, op });
     return peri_cuda_launched(stream);
 }
 

@@ -67,9 +67,9 @@ bool peri_cuda_search_taken(peri_metric metric, const peri_view *queries, const 
                                 rows->rows, PERI_SLOTS_MAX);
     if ((unsigned)metric >= PERI_METRIC_COUNT)
         return peri_cuda_refuse(why, "metric %d is not known", metric);
-    if (metric == PERI_L1 || metric == PERI_HAMMING)
-        return peri_cuda_refuse(why, "not on cuda: metric %s",
-                                metric == PERI_L1 ? "l1" : "hamming");
+    if (metric == PERI_HAMMING && rows->dtype != PERI_U8)
+        return peri_cuda_refuse(why, "hamming compares the bits of u8 rows, not of %s",
+                                peri_cuda_name(rows->dtype));
     if (metric == PERI_COSINE && lengths == nullptr && rows->rows > 0)
         return peri_cuda_refuse(why, "cosine needs the lengths of the rows");
     if (queries->cols != rows->cols)

@@ -5,8 +5,9 @@
 
 #include "perigee_backend.h"
 
-/* The selection of one block keeps its candidates in shared memory: 2 * 1024 keys of 8 bytes. */
-#define PERI_CUDA_K_MAX 1024u
+/* The selection of one block keeps its candidates in shared memory: 2 * 4096 keys of 8 bytes are
+ * what a block has everywhere, once it asks. */
+#define PERI_CUDA_K_MAX 4096u
 
 /* Where the reason goes. */
 struct peri_cuda_answer {

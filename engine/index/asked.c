@@ -45,6 +45,16 @@ static peri_status convert_row(const peri_view *from, const peri_view *to, size_
     return PERI_OK;
 }
 
+/* At the place the values are not looked at, so only what any value converts to is taken. */
+static peri_status convert_placed(peri_lane *lane, const peri_view *from, peri_view *out) {
+    if (out->dtype != PERI_F32)
+        return peri_fail(PERI_E_ARGUMENT, "queries: %s on a device given, allowed there: %s",
+                         peri_dtype_name(from->dtype), peri_dtype_name(out->dtype));
+    PERI_TRY(peri_lane_take(lane, from->rows, out->stride_bytes, &out->data));
+    const peri_op_convert op = { PERI_OP_CONVERT, *from, *out };
+    return peri_lane_run(lane, (const peri_op *)&op);
+}
+
 peri_status peri_queries_prepare(const peri_index *index, peri_lane *lane, const peri_view *from,
                                  peri_view *out) {
     peri_dtype dtype = peri_query_dtype(index->dtype);
@@ -52,6 +62,9 @@ peri_status peri_queries_prepare(const peri_index *index, peri_lane *lane, const
     if (from->dtype == dtype) return PERI_OK;
     out->dtype = dtype;
     out->stride_bytes = from->cols * peri_dtype_bytes(dtype);
+    if (!peri_lane_device(lane)->shares_host &&
+        peri_place_equal(from->place, peri_lane_device(lane)->place))
+        return convert_placed(lane, from, out);
     PERI_TRY(peri_lane_take_host(lane, from->rows, out->stride_bytes, &out->data));
     for (size_t r = 0; r < from->rows; r++) PERI_TRY(convert_row(from, out, r));
     return PERI_OK;
@@ -117,10 +130,10 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
         for (uint32_t i = 0; i < p->filter_count; i++)
             PERI_TRY(peri_lane_upload(lane, p->bits[i], words, sizeof **bits, &bits[i]));
     }
-    p->placed = (peri_filter_view){ .count = p->filter_count, .words = words };
-    PERI_TRY(peri_lane_upload(lane, bits, p->filter_count, sizeof *bits, &p->placed.bits));
-    return peri_lane_upload(lane, p->passing, p->filter_count, sizeof *p->passing,
-                            &p->placed.passing);
+    p->placed = (peri_filter_view){ .count = p->filter_count,
+                                    .words = words,
+                                    .passing = p->passing };
+    return peri_lane_upload(lane, bits, p->filter_count, sizeof *bits, &p->placed.bits);
 }
 
 /* Whether removed rows must be kept out: a filter may name them, a search may meet those that are
