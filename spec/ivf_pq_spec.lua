@@ -16,8 +16,8 @@ local function search(index, queries, options)
   return assert(index:search(queries, k, options))
 end
 
--- Recall@10 of an index over the whole of a set: by the distances of the rows that were found, since
--- those of codes are others.
+-- Recall@10 of an index over the whole of a set: by the distances of the rows that were found,
+-- since those of codes are others.
 local function recall_of(index, set, options)
   local neighbors = search(index, set.queries, options).neighbors
   local flat = support.build("flat", set.rows, { metric = set.metric })
@@ -33,7 +33,8 @@ describe("ivf_pq on real rows", function()
     { { pq_bits = 8, residual = false }, sift = 0.94, packages = 0.88, refined = 0.98 },
     { { pq_bits = 8, opq = true }, sift = 0.935, packages = 0.915, refined = 0.985 },
     { { pq_bits = 4 }, sift = 0.785, packages = 0.75, refined = 0.975 },
-    { { pq_bits = 6, force_random_rotation = true }, sift = 0.895, packages = 0.89, refined = 0.98 },
+    { { pq_bits = 6, force_random_rotation = true }, sift = 0.895, packages = 0.89,
+      refined = 0.98 },
     { { pq_bits = 4, codebook_kind = "per_cluster" }, sift = 0.81, packages = 0.80,
       refined = 0.975 },
   }
