@@ -14,9 +14,11 @@
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
     X(KNN, knn)                                                                                    \
+    X(OTHERS, others)                                                                              \
     X(ASSIGN, assign)                                                                              \
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
-    X(REFINE, refine)
+    X(REFINE, refine)                                                                              \
+    X(REPORT, report)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

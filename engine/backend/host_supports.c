@@ -99,6 +99,13 @@ static bool scatter_taken(const peri_op_scatter *op, reason why) {
     return true;
 }
 
+static bool others_taken(const peri_op_others *op, reason why) {
+    if (op->degree > 0 && op->first <= PERI_SLOTS_MAX && op->count <= PERI_SLOTS_MAX - op->first)
+        return true;
+    return refuse(why, "lists of %zu for rows %zu .. %zu", op->degree, op->first,
+                  op->first + op->count);
+}
+
 static bool select_k_taken(const peri_op_select_k *op, reason why) {
     if (op->values.dtype != PERI_F32)
         return refuse(why, "values of %s are not selected, only f32",
@@ -316,6 +323,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_CODE_SCAN: return code_scan_taken((const peri_op_code_scan *)op, why);
     case PERI_OP_RANGE_SCAN: return range_scan_taken((const peri_op_range_scan *)op, why);
     case PERI_OP_PQ_SCAN: return pq_scan_taken((const peri_op_pq_scan *)op, why);
+    case PERI_OP_OTHERS: return others_taken((const peri_op_others *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
@@ -327,6 +335,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
     case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
     case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);
+    case PERI_OP_REPORT: return true;
     case PERI_OP_COUNT: break;
     }
     return refuse(why, "operation %d is not known", op->kind);

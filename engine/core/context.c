@@ -216,6 +216,7 @@ static peri_status open_device(peri_context *context, const peri_driver *driver,
     device->place = place;
     device->generation = peri_process_generation();
     device->lanes = NULL;
+    device->parked = NULL;
     device->rings = NULL;
     context->devices[context->device_count++] = device;
     *out = device;

@@ -1,6 +1,7 @@
-/* ring.c: three page-locked blocks, each with a queue of its own: waiting for a block is waiting
- * for its queue. Who may touch what: the pool's list is guarded by the context's lock; a ring
- * itself belongs to one thread. */
+/* ring.c: two page-locked blocks a worker, each with a queue of its own: waiting for a block is
+ * waiting for its queue. A worker fills one while the other is on its way, and no worker waits for
+ * another. Who may touch what: the pool's list is guarded by the context's lock; a ring belongs to
+ * one transfer, and in it a block to one worker. */
 #include "core/ring.h"
 
 #include <string.h>
@@ -9,9 +10,9 @@
 #include "core/memory.h"
 #include "core/threads.h"
 
-#define BLOCKS 3
-#define BLOCK_BYTES PERI_RING_ROW_BYTES_MAX /* 150 us at 55 GB/s, ten times what a start takes */
-#define PIECE_BYTES ((size_t)256 << 10)     /* of a block, one task of a worker */
+#define WORKERS 8 /* as many fill the link: one copies some 8 GB/s, it takes 55 */
+#define BLOCKS (2 * WORKERS)
+#define BLOCK_BYTES PERI_RING_ROW_BYTES_MAX
 
 typedef struct block {
     peri_mem *mem;
@@ -19,13 +20,13 @@ typedef struct block {
     bool busy; /* a copy was enqueued since the last wait */
     /* of a download: where its rows go once they are here */
     char *to;
-    size_t to_stride, rows;
+    size_t rows;
 } block;
 
 struct peri_ring {
     peri_device *device;
-    block blocks[BLOCKS];
-    size_t turn;
+    block blocks[BLOCKS]; /* worker w has 2 w and 2 w + 1 */
+    size_t turn[WORKERS];
     peri_ring *following;
 };
 
@@ -94,48 +95,7 @@ bool peri_rings_trim(peri_device *device) {
     return some;
 }
 
-/* ---- host to host, on all threads --------------------------------------------------------- */
-
-typedef struct move {
-    char *to;
-    const char *from;
-    size_t to_stride, from_stride, rows, row_bytes;
-    size_t task_rows;
-} move;
-
-static peri_status move_task(void *ud, size_t task, size_t worker) {
-    const move *m = ud;
-    size_t first = task * m->task_rows, stop = peri_min_size(m->rows, first + m->task_rows);
-    (void)worker;
-    if (m->to_stride == m->row_bytes && m->from_stride == m->row_bytes) {
-        memcpy(m->to + first * m->row_bytes, m->from + first * m->row_bytes,
-               (stop - first) * m->row_bytes);
-        return PERI_OK;
-    }
-    for (size_t r = first; r < stop; r++)
-        memcpy(m->to + r * m->to_stride, m->from + r * m->from_stride, m->row_bytes);
-    return PERI_OK;
-}
-
-static peri_status move_rows(const peri_ring *ring, move m, const peri_ring_way *way) {
-    m.task_rows = peri_max_size(1, PIECE_BYTES / m.row_bytes);
-    size_t tasks = peri_ceil_div(m.rows, m.task_rows);
-    if (!peri_inside_task() && tasks > 1) {
-        peri_loop loop = { NULL, way->threads, NULL };
-        return peri_parallel(ring->device->context, &loop, tasks, move_task, &m);
-    }
-    for (size_t t = 0; t < tasks; t++) PERI_TRY(move_task(&m, t, 0));
-    return PERI_OK;
-}
-
 /* ---- transfers ---------------------------------------------------------------------------- */
-
-static peri_status poll(const peri_ring_way *way, size_t rows) {
-    const peri_control *control = way->control;
-    if (control == NULL || control->poll == NULL) return PERI_OK;
-    return control->poll(control->ud, way->stage == NULL ? "copy" : way->stage, way->done + rows,
-                         way->total);
-}
 
 static peri_status wait_block(peri_ring *ring, block *b) {
     if (!b->busy) return PERI_OK;
@@ -152,63 +112,101 @@ peri_status peri_ring_wait(peri_ring *ring) {
     return status;
 }
 
-static block *next_block(peri_ring *ring) { return &ring->blocks[ring->turn++ % BLOCKS]; }
+/* The block of a worker whose turn it is. */
+static block *next_block(peri_ring *ring, size_t worker) {
+    return &ring->blocks[2 * worker + ring->turn[worker]++ % 2];
+}
+
+static void move_rows(char *to, size_t to_stride, const char *from, size_t from_stride, size_t rows,
+                      size_t row_bytes) {
+    if (to_stride == row_bytes && from_stride == row_bytes) {
+        memcpy(to, from, rows * row_bytes);
+        return;
+    }
+    for (size_t r = 0; r < rows; r++) memcpy(to + r * to_stride, from + r * from_stride, row_bytes);
+}
+
+typedef struct transfer {
+    peri_ring *ring;
+    char *to;
+    const char *from;
+    size_t to_stride, from_stride, rows, row_bytes;
+    size_t step; /* rows of a block */
+} transfer;
+
+static peri_status upload_task(void *ud, size_t task, size_t worker) {
+    const transfer *t = ud;
+    size_t first = task * t->step, count = peri_min_size(t->step, t->rows - first);
+    block *b = next_block(t->ring, worker);
+    PERI_TRY(wait_block(t->ring, b));
+    move_rows(b->mem->data, t->row_bytes, t->from + first * t->from_stride, t->from_stride, count,
+              t->row_bytes);
+    b->busy = true;
+    return t->ring->device->driver->copy(b->stream, t->to + first * t->to_stride, t->to_stride,
+                                         t->ring->device, b->mem->data, t->row_bytes, NULL, count,
+                                         t->row_bytes);
+}
+
+/* Waits for the rows that come to a block and hands them on. */
+static peri_status empty_block(const transfer *t, block *b) {
+    if (!b->busy) return PERI_OK;
+    PERI_TRY(wait_block(t->ring, b));
+    move_rows(b->to, t->to_stride, b->mem->data, t->row_bytes, b->rows, t->row_bytes);
+    return PERI_OK;
+}
+
+/* Asks for the rows of this task, then hands on those that the worker asked for before. */
+static peri_status download_task(void *ud, size_t task, size_t worker) {
+    const transfer *t = ud;
+    size_t first = task * t->step;
+    block *b = next_block(t->ring, worker), *before = &t->ring->blocks[2 * worker];
+    if (before == b) before++;
+    b->to = t->to + first * t->to_stride;
+    b->rows = peri_min_size(t->step, t->rows - first);
+    b->busy = true;
+    PERI_TRY(t->ring->device->driver->copy(b->stream, b->mem->data, t->row_bytes, NULL,
+                                           t->from + first * t->from_stride, t->from_stride,
+                                           t->ring->device, b->rows, t->row_bytes));
+    return empty_block(t, before);
+}
+
+static peri_status empty_task(void *ud, size_t task, size_t worker) {
+    const transfer *t = ud;
+    (void)worker;
+    return empty_block(t, &t->ring->blocks[task]);
+}
+
+/* On the workers of the pool; on this thread alone when it is one of them. */
+static peri_status run(peri_ring *ring, peri_task_fn fn, transfer *t, size_t tasks,
+                       const peri_ring_way *way) {
+    size_t threads = way->threads == 0 ? WORKERS : peri_min_size(way->threads, WORKERS);
+    if (!peri_inside_task() && tasks > 1) {
+        peri_loop loop = { way->stage == NULL ? "copy" : way->stage, threads, way->control };
+        return peri_parallel(ring->device->context, &loop, tasks, fn, t);
+    }
+    for (size_t i = 0; i < tasks; i++) PERI_TRY(fn(t, i, 0));
+    return PERI_OK;
+}
 
 peri_status peri_ring_upload(peri_ring *ring, void *to, size_t to_stride, const void *from,
                              size_t from_stride, size_t rows, size_t row_bytes,
                              const peri_ring_way *way) {
-    const peri_driver *driver = ring->device->driver;
     PERI_ASSERT(row_bytes > 0 && row_bytes <= BLOCK_BYTES);
-    size_t step = BLOCK_BYTES / row_bytes;
-    for (size_t first = 0; first < rows; first += step) {
-        size_t count = peri_min_size(step, rows - first);
-        block *b = next_block(ring);
-        move m = { b->mem->data,
-                   (const char *)from + first * from_stride,
-                   row_bytes,
-                   from_stride,
-                   count,
-                   row_bytes,
-                   0 };
-        PERI_TRY(poll(way, first));
-        PERI_TRY(wait_block(ring, b));
-        PERI_TRY(move_rows(ring, m, way));
-        b->busy = true;
-        PERI_TRY(driver->copy(b->stream, (char *)to + first * to_stride, to_stride, ring->device,
-                              b->mem->data, row_bytes, NULL, count, row_bytes));
-    }
-    return PERI_OK;
-}
-
-/* Waits for the rows that come to a block and hands them on. */
-static peri_status empty_block(peri_ring *ring, block *b, size_t row_bytes,
-                               const peri_ring_way *way) {
-    if (!b->busy) return PERI_OK;
-    PERI_TRY(wait_block(ring, b));
-    move m = { b->to, b->mem->data, b->to_stride, row_bytes, b->rows, row_bytes, 0 };
-    return move_rows(ring, m, way);
+    transfer t = {
+        ring, to, from, to_stride, from_stride, rows, row_bytes, BLOCK_BYTES / row_bytes
+    };
+    return run(ring, upload_task, &t, peri_ceil_div(rows, t.step), way);
 }
 
 peri_status peri_ring_download(peri_ring *ring, void *to, size_t to_stride, const void *from,
                                size_t from_stride, size_t rows, size_t row_bytes,
                                const peri_ring_way *way) {
-    const peri_driver *driver = ring->device->driver;
+    const peri_ring_way rest = { way->threads, NULL, way->stage };
     PERI_ASSERT(row_bytes > 0 && row_bytes <= BLOCK_BYTES);
     PERI_TRY(peri_ring_wait(ring));
-    size_t step = BLOCK_BYTES / row_bytes;
-    for (size_t first = 0; first < rows; first += step) {
-        block *b = next_block(ring);
-        PERI_TRY(poll(way, first));
-        PERI_TRY(empty_block(ring, b, row_bytes, way));
-        b->to = (char *)to + first * to_stride;
-        b->to_stride = to_stride;
-        b->rows = peri_min_size(step, rows - first);
-        b->busy = true;
-        PERI_TRY(driver->copy(b->stream, b->mem->data, row_bytes, NULL,
-                              (const char *)from + first * from_stride, from_stride, ring->device,
-                              b->rows, row_bytes));
-    }
-    for (size_t i = 0; i < BLOCKS; i++)
-        PERI_TRY(empty_block(ring, next_block(ring), row_bytes, way));
-    return PERI_OK;
+    transfer t = {
+        ring, to, from, to_stride, from_stride, rows, row_bytes, BLOCK_BYTES / row_bytes
+    };
+    PERI_TRY(run(ring, download_task, &t, peri_ceil_div(rows, t.step), way));
+    return run(ring, empty_task, &t, BLOCKS, &rest);
 }

@@ -1,7 +1,7 @@
 /* ring.h: pageable host rows to a device and back, through page-locked blocks.
  *
  * A copy of pageable memory is staged by the driver on one thread; here all threads fill (or empty)
- * one block while the others are on their way, so that the copy runs at the rate of the link. Rings
+ * blocks while others are on their way, so that the copy runs at the rate of the link. Rings
  * are pooled with their device, as lanes are. One thread at a time. */
 #ifndef PERI_CORE_RING_H
 #define PERI_CORE_RING_H
@@ -11,16 +11,15 @@
 /* Copies of fewer bytes are the driver's: a first ring takes milliseconds to make. */
 #define PERI_RING_BYTES_MIN ((size_t)1 << 20)
 
-#define PERI_RING_ROW_BYTES_MAX ((size_t)8 << 20) /* a row fits a block */
+#define PERI_RING_ROW_BYTES_MAX ((size_t)2 << 20) /* a row fits a block */
 
 typedef struct peri_ring peri_ring;
 
-/* How a transfer runs: workers, who is asked meanwhile whether to go on. */
+/* How a transfer runs. */
 typedef struct peri_ring_way {
-    size_t threads; /* 0 = the pool's */
-    const peri_control *control;
-    const char *stage; /* for the control's poll, with `done` of `total` */
-    size_t done, total;
+    size_t threads;              /* at most; 0 = as many as pay */
+    const peri_control *control; /* asked meanwhile, with blocks as steps; may be NULL */
+    const char *stage;           /* what it is told; NULL = "copy" */
 } peri_ring_way;
 
 /* A ring, or NULL with PERI_OK where none helps: memory is shared, or none can be page-locked. */

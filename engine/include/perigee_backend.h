@@ -62,6 +62,7 @@ struct peri_device {
     uint32_t shares_host; /* 1: host pointers are device pointers */
     uint64_t generation;  /* of the process when opened: differs after a fork */
     void *lanes;          /* the engine's pool of streams with scratch; not the backend's */
+    void *parked;         /* lanes that were left with work under way */
     void *rings;          /* the engine's pool of page-locked blocks */
 };
 
@@ -84,6 +85,7 @@ struct peri_stream {
     X(MERGE, merge)                 /* the best of several sorted lists */                         \
     X(PAIRWISE, pairwise)           /* every query to every row */                                 \
     X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(OTHERS, others)               /* answers of rows about themselves, without themselves */     \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
@@ -97,7 +99,8 @@ struct peri_stream {
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
-    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
+    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */             \
+    X(REPORT, report)               /* values as a metric reports them */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
@@ -219,6 +222,17 @@ typedef struct peri_op_knn {
     float *distances; /* [q, k] */
     uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
+
+/* Lists of neighbours from the answers to rows that were searched among themselves: list i is ids[i]
+ * without slot first + i when that is among its first `degree`, and ends at `degree` entries.
+ * PERI_SLOT_NONE for what is missing. */
+typedef struct peri_op_others {
+    peri_op_kind kind;
+    const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */
+    size_t count, degree;
+    size_t first;
+    uint32_t *slots; /* [count, degree] out */
+} peri_op_others;
 
 /* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
  * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
@@ -623,6 +637,15 @@ typedef struct peri_op_pq_encode {
     uint32_t pq_bits; /* 1..8 */
     uint8_t *codes;   /* [n, ceil(pq_dim * pq_bits / 8)] */
 } peri_op_pq_encode;
+
+/* values[i] becomes what the metric reports of it, in place: inner product -v; euclidean the root
+ * of v, 0 when v is not above 0; others v. */
+typedef struct peri_op_report {
+    peri_op_kind kind;
+    peri_metric metric;
+    float *values; /* [count] */
+    size_t count;
+} peri_op_report;
 
 /* ---- the table ---------------------------------------------------------------------------- */
 

@@ -103,10 +103,28 @@ static peri_status make_groups(const peri_index *index, peri_search *search, pla
 
 /* ---- running a group ---------------------------------------------------------------------- */
 
+/* Some of the queries at the place, where all of them are. */
+static peri_status pick_queries(peri_search *search, const plan *p, const group *g,
+                                peri_view *out) {
+    peri_op_gather op = { PERI_OP_GATHER, p->asked.queries, NULL, p->asked.queries };
+    int64_t *slots;
+    PERI_TRY(peri_lane_take_host(search->lane, g->count, sizeof *slots, &slots));
+    for (size_t i = 0; i < g->count; i++) slots[i] = g->members[i];
+    op.out.rows = g->count;
+    op.out.stride_bytes = op.out.cols * peri_dtype_bytes(op.out.dtype);
+    PERI_TRY(peri_lane_take(search->lane, g->count, op.out.stride_bytes, &op.out.data));
+    PERI_TRY(peri_lane_upload(search->lane, slots, g->count, sizeof *slots, &op.slots));
+    *out = op.out;
+    return peri_lane_run(search->lane, (const peri_op *)&op);
+}
+
 /* The group's queries at the place, packed when the group is not the whole batch. */
 static peri_status place_queries(peri_search *search, const plan *p, const group *g,
                                  peri_view *out) {
     peri_view host = p->asked.queries;
+    bool placed = !p->asked.index->device->shares_host &&
+                  peri_place_equal(host.place, p->asked.index->device->place);
+    if (g->members != NULL && placed) return pick_queries(search, p, g, out);
     if (g->members != NULL) {
         size_t row_bytes = host.cols * peri_dtype_bytes(host.dtype);
         PERI_TRY(peri_lane_take_host(search->lane, g->count, row_bytes, &host.data));
@@ -213,6 +231,35 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
     return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
 }
 
+static void tell(const peri_index *index, peri_search *search, const plan *p, size_t repaired);
+
+static void let_go(void *ud) { peri_asked_close(ud); }
+
+/* Whether the answer is what one scan of the rows finds, with nothing left to do on the host. */
+static bool stays(const peri_index *index, const peri_search *search, const plan *p) {
+    return search->placed_ids != NULL && index->ids == NULL && index->kind->scan == NULL &&
+           p->group_count == 1 && p->groups[0].class == CLASS_EXACT;
+}
+
+/* Enqueues the scan with its answer where the caller wants it. */
+static peri_status run_there(peri_search *search, plan *p) {
+    const peri_index *index = p->asked.index;
+    peri_op_graph_search op = p->walk;
+    PERI_TRY(place_queries(search, p, &p->groups[0], &op.queries));
+    PERI_TRY(place_which(search, p, &p->groups[0], &op.filter));
+    op.ids = search->placed_ids;
+    op.distances = search->placed_distances;
+    PERI_TRY(run_op(index, search, &p->groups[0], op, NULL, NULL));
+    const peri_op_report report = { PERI_OP_REPORT, index->metric, op.distances,
+                                    search->queries.rows * search->k };
+    PERI_TRY(peri_lane_run(search->lane, (const peri_op *)&report));
+    tell(index, search, p, 0);
+    search->left = true;
+    search->let_go = let_go;
+    search->let_go_ud = &p->asked;
+    return PERI_OK;
+}
+
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
@@ -222,6 +269,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     const peri_index *index = p->asked.index;
     PERI_TRY(fill_plan(index, search, p));
     PERI_TRY(make_groups(index, search, p));
+    if (stays(index, search, p)) return run_there(search, p);
     for (size_t i = 0; i < p->group_count; i++) PERI_TRY(run_group(search, p, &p->groups[i]));
     return PERI_OK;
 }
@@ -308,9 +356,10 @@ peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
     plan *p = search->state;
     const peri_index *index = p->asked.index;
     size_t repaired = 0;
-    for (size_t i = 0; i < p->group_count; i++) scatter(search, &p->groups[i]);
-    peri_status status = repair(search, p, &repaired);
-    if (status == PERI_OK) {
+    peri_status status = PERI_OK;
+    for (size_t i = 0; i < p->group_count && !search->left; i++) scatter(search, &p->groups[i]);
+    if (!search->left) status = repair(search, p, &repaired);
+    if (status == PERI_OK && !search->left) {
         tell(index, search, p, repaired);
         translate(index, search);
     }

@@ -19,6 +19,10 @@
 
 static void sweep_rows(pair *t) {
     static const size_t dims[] = { 1, 31, 32, 33, 100, 130, 257 };
+    for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
+        check_report(t, (peri_metric)m, 1);
+        check_report(t, (peri_metric)m, 1000);
+    }
     for (size_t a = 0; a < TEST_DTYPES; a++) {
         check_scatter(t, dtypes[a], 50, 33, 20, true);
         check_scatter(t, dtypes[a], 30, 1 + a, 30, false);
@@ -103,6 +107,7 @@ int main(void) {
     sweep_knn(&t);
     if (!t.small) sweep_knn_coarse(&t);
     sweep_knn_doubt(&t);
+    sweep_others(&t);
     sweep_lists(&t);
     sweep_pq(&t);
     sweep_code_scan(&t);

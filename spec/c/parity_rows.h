@@ -80,6 +80,32 @@ static inline peri_status lengths_at(place *p, const peri_view *rows, float *res
     return status;
 }
 
+static inline peri_status report_at(place *p, peri_metric metric, const float *values, size_t count,
+                                    float *result) {
+    peri_op_report op = { PERI_OP_REPORT, metric, place_put(p, values, count * sizeof *values),
+                          count };
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, result, op.values, count * sizeof *values);
+    place_clear(p);
+    return status;
+}
+
+static inline void check_report(pair *t, peri_metric metric, size_t count) {
+    float *values = test_new(count, sizeof(float)), *wanted = test_new(count, sizeof(float)),
+          *found = test_new(count, sizeof(float));
+    static const float odd[] = { 0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -3.0f };
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) values[i] = 100 * test_uniform(7, i);
+    for (size_t i = 0; i < sizeof odd / sizeof *odd && i < count; i++) values[i] = odd[i];
+    place_must(report_at(&t->ref, metric, values, count, wanted), "ref report");
+    if (went(t, PERI_OP_REPORT, "report", report_at(&t->tested, metric, values, count, found)))
+        CHECK(test_same_bits(wanted, found, count, &at), "report of metric %d, value %zu", metric,
+              at);
+    free(values);
+    free(wanted);
+    free(found);
+}
+
 static inline void check_lengths(pair *t, peri_dtype dtype, size_t rows, size_t cols) {
     peri_view in = test_matrix(dtype, rows, cols, rows % 2, 3 * cols);
     float *wanted = test_new(rows, sizeof *wanted), *found = test_new(rows, sizeof *found);

@@ -154,6 +154,7 @@ void peri_fake_mem_release(peri_mem *mem) {
     peri_device *device = mem->device;
     const peri_host *host = device->host;
     if (host->generation() == device->generation) {
+        if (mem->shared) peri_fake_queue_rest(device_of(device));
         PERI_ASSERT(!peri_fake_queue_names(device_of(device), mem->data, mem->bytes));
         unlink_block(device_of(device), block);
     }

@@ -176,6 +176,11 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add(p, "redone", op->redone, 1, 1, sizeof *op->redone);
 }
 
+static void of_others(pointers *p, const peri_op_others *op) {
+    add(p, "ids", op->ids, op->count, op->degree + 1, sizeof *op->ids);
+    add(p, "slots", op->slots, op->count, op->degree, sizeof *op->slots);
+}
+
 static void of_assign(pointers *p, const peri_op_assign *op) {
     add_view(p, "rows", &op->rows);
     add_view(p, "centroids", &op->centroids);
@@ -288,6 +293,10 @@ static void of_pq_encode(pointers *p, const peri_op_pq_encode *op) {
     add(p, "codebooks", op->codebooks, op->books << op->pq_bits, op->pq_len, sizeof *op->codebooks);
     add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
     add(p, "codes", op->codes, op->rows.rows, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
+}
+
+static void of_report(pointers *p, const peri_op_report *op) {
+    add(p, "values", op->values, op->count, 1, sizeof *op->values);
 }
 
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {

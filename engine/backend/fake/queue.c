@@ -195,6 +195,19 @@ bool peri_fake_queue_names(peri_fake_device *device, const void *data, size_t by
     return named;
 }
 
+void peri_fake_queue_rest(peri_fake_device *device) {
+    pthread_mutex_lock(&device->lock);
+    for (peri_fake_stream *s = device->streams; s != NULL;) {
+        if (s->first == NULL) {
+            s = s->next;
+            continue;
+        }
+        pthread_cond_wait(&device->idle, &device->lock);
+        s = device->streams;
+    }
+    pthread_mutex_unlock(&device->lock);
+}
+
 /* ---- streams ------------------------------------------------------------------------------ */
 
 /* The cpu backend polls this on the queue's thread. */
