@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) bounds_kernel(peri_coarse_li
     }
 }
 
-/* One list's entries behind what is in `keys`, cut whenever it is full; returns how many there are. */
+/* One list's entries behind what is in `keys`, cut whenever it is full; says how many are there. */
 __device__ unsigned take_list(const peri_coarse_lists &lists, uint32_t list, uint32_t query,
                               uint64_t *keys, unsigned held, uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
@@ -87,17 +87,25 @@ __device__ unsigned take_list(const peri_coarse_lists &lists, uint32_t list, uin
     return held;
 }
 
-/* All lists of a query: its tile's, and those of blocks that went on with the tile. */
+/* The lists of one run. */
+__device__ unsigned take_run(const peri_coarse_lists &lists, uint32_t list, uint32_t query,
+                             uint64_t *keys, unsigned held, uint64_t *bound) {
+    for (uint32_t rank = 0; rank < lists.share; rank++)
+        held = take_list(lists, list * lists.share + rank, query, keys, held, bound);
+    return held;
+}
+
+/* All lists of a query: of its tile's first run, and of blocks that went on with the tile. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
                                uint32_t query, uint64_t *keys, uint64_t *bound) {
     uint32_t tile = query / lists.tile_queries;
     uint64_t first = (uint64_t)tile * cut.segments, stop = first + cut.segments;
-    unsigned held = take_list(lists, tile, query, keys, 0, bound);
+    unsigned held = take_run(lists, tile, query, keys, 0, bound);
     uint32_t block = (uint32_t)(first * cut.blocks / cut.units());
     while (block < cut.blocks && cut.begin(block) <= first) block++;
     for (; block < cut.blocks && cut.begin(block) < stop; block++)
         if (cut.begin(block) < cut.begin(block + 1))
-            held = take_list(lists, lists.tiles + block, query, keys, held, bound);
+            held = take_run(lists, lists.tiles + block, query, keys, held, bound);
     return held;
 }
 

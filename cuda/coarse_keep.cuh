@@ -29,7 +29,7 @@ __device__ inline uint32_t peri_value_bits(float value) {
 }
 
 /* The float t that makes "value <= t, or a NaN somewhere" let through all that may be at or under
- * `bound`. `above`: every row to come has a name above the bound's, so that an equal value loses. */
+ * `bound`. `above`: every row to come has a name above the bound's, so an equal value loses. */
 __device__ inline float peri_bound_value(uint64_t bound, bool above) {
     uint32_t bits = (uint32_t)(bound >> 32);
     if (above && bits != PERI_NO_VALUE && bits != 0) bits -= bits == 0x80000000u ? 2 : 1;
