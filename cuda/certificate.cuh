@@ -31,7 +31,7 @@
  * a cosine 4 (ceil(d / 32) + 16) u, underflow takes at most 2^-149 a term. A canonical value that is
  * below what these leave of the bound is nearer than all rows that are no candidates, ties too.
  *
- * Whole numbers (i8, u8, centre 0, s = t = 1): while (|q| + |x|)^2 < 2^24 every step above is exact,
+ * Whole numbers (centre 0, s = t = 1): while (|q| + |x|)^2 < 2^24 every step above is exact,
  * the canonical one too, so that the candidates are the nearest in their order already. */
 #ifndef PERI_CUDA_CERTIFICATE_CUH
 #define PERI_CUDA_CERTIFICATE_CUH

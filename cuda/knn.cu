@@ -23,7 +23,11 @@
 
 namespace {
 
-constexpr size_t COARSE_QUERIES_MIN = 32; /* below, reading all rows once is cheaper: measured */
+#ifndef KNN_QMIN
+#define KNN_QMIN 32
+#endif
+constexpr size_t COARSE_QUERIES_MIN =
+    KNN_QMIN; /* below, reading all rows once is cheaper: measured */
 constexpr size_t COARSE_ROWS_MIN = 2048;
 constexpr size_t SLACK_MIN = 14;     /* candidates beyond k, and at least 3 / 8 of k */
 constexpr size_t WANTED_UNIT = 8;    /* their number is a multiple of this */
@@ -257,7 +261,6 @@ peri_status search_part(const search &s, const peri_op_knn &part, bool prepared)
     r.keys = s.at<uint64_t>(p.keys);
     r.about = s.at<peri_prepared_query>(p.about);
     r.stats = s.prepare.stats;
-    r.whole = !s.prepare.centred && (part.rows.dtype == PERI_I8 || part.rows.dtype == PERI_U8);
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
     PERI_TRY(peri_rescore_run(s.stream, &r));

@@ -40,6 +40,9 @@ __device__ float row_factor(const peri_prepare &p, size_t row) {
     return length >= LENGTH_LEAST && length <= LENGTH_MOST ? __fdiv_rn(1.0f, length) : 0.0f;
 }
 
+/* Whether a number is whole and a half. */
+__device__ bool is_whole(float x) { return fabsf(x) <= 2048.0f && rintf(x) == x; }
+
 template <typename T> __device__ float element(const peri_prepare &p, size_t row, uint32_t j) {
     return (float)peri_row<T>(p.rows.data, p.rows.stride_bytes, row)[j];
 }
@@ -80,11 +83,15 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
     const uint32_t j = blockIdx.x * PERI_WARP + lane;
     float sum = 0;
+    bool whole = p.metric != PERI_COSINE;
 #pragma unroll
     for (unsigned i = 0; i < GROUP_ROWS; i++) {
         size_t row = sampled(p, group, i);
-        if (j < p.rows.cols) sum += element<T>(p, row, j) * row_factor(p, row) / GROUP_ROWS;
+        float x = j < p.rows.cols ? element<T>(p, row, j) : 0.0f;
+        whole = whole && is_whole(x);
+        sum += x * row_factor(p, row) / GROUP_ROWS;
     }
+    if (!__all_sync(PERI_ALL_LANES, whole) && lane == 0) p.stats->fractions = 1;
     means[group][lane] = fabsf(sum) < CENTRE_MOST ? sum : 0.0f;
     __syncthreads();
     float sorted = warp_sorted(means[lane][group]);
@@ -93,16 +100,18 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = p.centred ? middle : 0.0f;
 }
 
-/* A block a group, a warp a row; the last block to come ranks the groups. */
+/* A block a group, a warp a row; the last block to come ranks the groups, and clears the centre of
+ * whole numbers. */
 template <typename T>
 __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
     __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
     __shared__ bool last;
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
+    const bool whole = p.stats->fractions == 0;
     size_t row = sampled(p, blockIdx.x, warp);
     float factor = row_factor(p, row), squares = 0, large = 0;
     for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
-        float v = element<T>(p, row, j) * factor - p.centre[j];
+        float v = element<T>(p, row, j) * factor - (whole ? 0.0f : p.centre[j]);
         large = fmaxf(large, fabsf(v));
         squares += v * v;
     }
@@ -125,10 +134,11 @@ __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepa
     __syncwarp();
     if (!last) return;
     __threadfence();
+    for (unsigned j = lane; whole && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
     large = warp_sorted(__ldcg(&p.stats->largest[lane]));
     squares = warp_sorted(__ldcg(&p.stats->longest[lane]));
     if (lane != GROUPS / 2) return;
-    float scale = p.centred ? typical_scale(large) : 1.0f;
+    float scale = p.centred && !whole ? typical_scale(large) : 1.0f;
     float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
     p.stats->scale = scale;
     p.stats->norm_most = most > 0 && most < NORM_MOST ? most : NORM_MOST;
@@ -188,14 +198,16 @@ __device__ float fold_rows(const float v[ROWS]) {
 /* What lane 8 r and the seven after it know of row r. */
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
+    bool fractions;                /* of the lane's own elements */
 };
 
 template <typename T>
 __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
-                          const float factors[ROWS], float scale, bool wide,
+                          const float factors[ROWS], float scale, float rounded, bool wide,
                           __half *const out[ROWS]) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
+    bool fractions = false;
     for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
         four v[ROWS], centre = {};
 #pragma unroll
@@ -210,14 +222,15 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
                 came[r] += x * x;
                 if (p.centred) x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
                 h[e] = __float2half_rn(x);
-                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * ROUNDED;
+                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * rounded;
+                fractions = fractions || y != x || rintf(y) != y;
                 halves[r] += y * y;
                 if (p.centred) residuals[r] += left * left;
             }
             if (out[r] != nullptr) store_four(out[r] + j, h);
         }
     }
-    sums s = { fold_rows(halves), 0, 0 };
+    sums s = { fold_rows(halves), 0, 0, fractions };
     if (p.centred) s.residuals = fold_rows(residuals);
     if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
     return s;
@@ -262,6 +275,8 @@ __global__ void __launch_bounds__(THREADS)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, __half *__restrict__ out,
               float *__restrict__ terms) {
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
+    const bool whole = p.stats->fractions == 0;
+    bool fractions = false;
     const bool cosine = p.metric == PERI_COSINE, squared = peri_prepare_squared(p.metric);
     const unsigned lane = threadIdx.x % PERI_WARP, mine = lane / (PERI_WARP / ROWS);
     float norm = 0, residual = 0, came = 0;
@@ -279,7 +294,8 @@ __global__ void __launch_bounds__(THREADS)
             factors[r] = row_factor(p, row);
             if (r == mine) factor = factors[r];
         }
-        sums s = make_four(p, rows, factors, scale, wide, to);
+        sums s = make_four(p, rows, factors, scale, whole ? 0.0f : ROUNDED, wide, to);
+        fractions = fractions || s.fractions;
         /* an element past the range of f16 is an infinity among the squares */
         bool there = base + mine < count;
         bool known = s.halves <= norm_most && s.came <= NORM_MOST && (!cosine || factor > 0);
@@ -296,6 +312,7 @@ __global__ void __launch_bounds__(THREADS)
             if (unknown >> (r * (PERI_WARP / ROWS)) & 1u)
                 make_unknown(p, rows[r], cosine && factors[r] == 0, to[r], terms + base + r);
     }
+    if (whole && fractions) p.stats->row_fractions = 1;
     publish(norm, &p.stats->norm_max);
     publish(residual, &p.stats->residual_max);
     publish(came, &p.stats->length_max);
@@ -309,24 +326,31 @@ __device__ double fold_double(double sum) {
     return sum;
 }
 
-template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim) {
+/* The power of two of a query, and whether it is of whole numbers. */
+template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim, bool *whole) {
     float large = 0;
-    for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
+    bool all = true;
+    for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP) {
         large = fmaxf(large, fabsf((float)query[j]));
-    return typical_scale(warp_most(large));
+        all = all && is_whole((float)query[j]);
+    }
+    *whole = __all_sync(PERI_ALL_LANES, all);
+    return *whole ? 1.0f : typical_scale(warp_most(large));
 }
 
 template <typename Q>
 __global__ void __launch_bounds__(THREADS)
     make_queries(peri_prepare p, const void *__restrict__ queries, size_t stride, size_t count,
-                 bool whole, __half *__restrict__ out, peri_prepared_query *__restrict__ about) {
+                 __half *__restrict__ out, peri_prepared_query *__restrict__ about) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     const bool squared = peri_prepare_squared(p.metric);
     const float row_scale = p.stats->scale;
     size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; i < count; i += (size_t)gridDim.x * WARPS) {
         const Q *query = peri_row<Q>(queries, stride, i);
-        float scale = squared ? row_scale : whole ? 1.0f : query_scale(query, dim);
+        bool whole;
+        float scale = query_scale(query, dim, &whole);
+        if (squared) scale = row_scale;
         double halves = 0, residuals = 0, came = 0, centre = 0;
         for (uint32_t j = threadIdx.x % PERI_WARP; j < p.depth; j += PERI_WARP) {
             float x = j < dim ? (float)query[j] : 0.0f, c = j < dim ? p.centre[j] : 0.0f;
@@ -336,7 +360,7 @@ __global__ void __launch_bounds__(THREADS)
             __half h = __float2half_rn(v);
             /* all is exact but for the difference and the half */
             double y = __half2float(h), left = fabs((double)v - y);
-            if (squared && p.centred) left += fabs((double)v) * ROUNDED;
+            if (squared && c != 0.0f) left += fabs((double)v) * ROUNDED;
             halves += y * y;
             residuals += left * left;
             out[i * p.depth + j] = h;
@@ -356,6 +380,7 @@ __global__ void __launch_bounds__(THREADS)
         a.doubt.centre_dot = centre;
         a.doubt.scale = squared ? 1.0 : scale;
         a.proves = proves;
+        a.whole = whole;
         about[i] = a;
     }
 }
@@ -456,19 +481,18 @@ peri_status peri_prepare_queries(peri_stream *stream, const peri_prepare *p,
                                  peri_prepared_query *about) {
     cudaStream_t handle = peri_cuda_handle(stream);
     unsigned grid = peri_blocks(queries->rows, WARPS);
-    bool whole = !p->centred && (queries->dtype == PERI_I8 || queries->dtype == PERI_U8);
     switch (queries->dtype) {
     case PERI_F32:
         make_queries<float><<<grid, THREADS, 0, handle>>>(*p, queries->data, queries->stride_bytes,
-                                                          queries->rows, whole, out, about);
+                                                          queries->rows, out, about);
         break;
     case PERI_I8:
         make_queries<int8_t><<<grid, THREADS, 0, handle>>>(*p, queries->data, queries->stride_bytes,
-                                                           queries->rows, whole, out, about);
+                                                           queries->rows, out, about);
         break;
     default:
         make_queries<uint8_t><<<grid, THREADS, 0, handle>>>(
-            *p, queries->data, queries->stride_bytes, queries->rows, whole, out, about);
+            *p, queries->data, queries->stride_bytes, queries->rows, out, about);
         break;
     }
     return peri_cuda_launched(stream);

@@ -11,21 +11,23 @@
 
 /* On the device, one for an operation. Maxima are bits of floats that are not negative. */
 struct peri_prepared_stats {
-    float scale;           /* of the rows, a power of two */
-    float norm_most;       /* a longer row (squared, scaled) is out of range */
-    uint32_t norm_max;     /* of |Y|^2 */
-    uint32_t residual_max; /* of |dX|^2 */
-    uint32_t length_max;   /* of |x|^2 */
-    uint32_t arrived;      /* blocks that have seen their part of the sample */
-    float largest[32];     /* of each group of the sample: element, */
-    float longest[32];     /* and squared length */
+    float scale;            /* of the rows, a power of two */
+    float norm_most;        /* a longer row (squared, scaled) is out of range */
+    uint32_t norm_max;      /* of |Y|^2 */
+    uint32_t residual_max;  /* of |dX|^2 */
+    uint32_t length_max;    /* of |x|^2 */
+    uint32_t fractions;     /* not 0: the sample is not of whole numbers, or cosine divides them */
+    uint32_t row_fractions; /* not 0: some row is not, though the sample is */
+    uint32_t arrived;       /* blocks that have seen their part of the sample */
+    float largest[32];      /* of each group of the sample: element, */
+    float longest[32];      /* and squared length */
 };
 
 /* A query's part of the certificate. */
 struct peri_prepared_query {
     peri_doubt_query doubt;
     uint32_t proves; /* 0: out of range */
-    uint32_t spare;
+    uint32_t whole;  /* of whole numbers, which are halves as they came */
 };
 
 /* How rows are seen. The same for the three below. */
@@ -35,7 +37,8 @@ struct peri_prepare {
     size_t total;          /* rows that count: all, or those named; not 0 */
     const uint32_t *names; /* [total] or NULL: 0, 1, 2 .. */
     const float *lengths;  /* of all rows; cosine */
-    bool centred;          /* less a centre and scaled; else both are left out */
+    bool centred;          /* less a centre and scaled; else both are left out, as they are where
+                              the sample is of whole numbers: sums of these can be exact */
     uint32_t depth;        /* a multiple of 64, >= columns */
     float *centre;         /* [depth] */
     peri_prepared_stats *stats;
