@@ -3,6 +3,7 @@
  * rows [n, d] f32 f16 i8 u8 | centre [depth] f32 | out [n, depth] f16 | terms [n] f32
  * Sample: 512 rows in 32 groups. The centre of a column is the mean of the middle half of its
  * groups' means; the largest element and the longest row are the medians of the groups' largest.
+ * Rows of whole bytes are only padded, and used as such.
  * Rows: one warp a row, four elements a lane; bound by memory, n * (d * bytes + 2 * depth). Maxima
  * are kept by warps, joined by blocks, and end in one atomic a block.
  * Names: a block counts the bits of 256 words, then each adds the counts of those before it. */
@@ -196,6 +197,36 @@ __device__ float fold_rows(const float v[ROWS]) {
 }
 
 /* What lane 8 r and the seven after it know of row r. */
+/* What is prepared of a row, or of a query: elements at `data`, halves or bytes. */
+struct room {
+    char *data; /* NULL: nothing is written */
+    bool bytes;
+
+    __device__ room(void *base, size_t row, uint32_t depth, bool bytes)
+        : data(base == nullptr ? nullptr
+                               : static_cast<char *>(base) + row * depth * (bytes ? 1 : 2)),
+          bytes(bytes) {}
+    __device__ room() : data(nullptr), bytes(false) {}
+    __device__ void put(uint32_t j, const __half h[4]) const {
+        if (data == nullptr) return;
+        if (bytes) {
+            uint32_t word = 0;
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++)
+                word |= (uint32_t)(uint8_t)__half2int_rn(h[e]) << (8 * e);
+            *reinterpret_cast<uint32_t *>(data + j) = word;
+        } else {
+            store_four(reinterpret_cast<__half *>(data) + j, h);
+        }
+    }
+    __device__ void clear(uint32_t depth) const {
+        if (data == nullptr) return;
+        uint32_t words = depth * (bytes ? 1 : 2) / 4;
+        for (uint32_t w = threadIdx.x % PERI_WARP; w < words; w += PERI_WARP)
+            reinterpret_cast<uint32_t *>(data)[w] = 0;
+    }
+};
+
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
     bool fractions;                /* of the lane's own elements */
@@ -204,7 +235,7 @@ struct sums {
 template <typename T>
 __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
                           const float factors[ROWS], float scale, float rounded, bool wide,
-                          __half *const out[ROWS]) {
+                          const room out[ROWS]) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
     bool fractions = false;
@@ -227,18 +258,13 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
                 halves[r] += y * y;
                 if (p.centred) residuals[r] += left * left;
             }
-            if (out[r] != nullptr) store_four(out[r] + j, h);
+            out[r].put(j, h);
         }
     }
     sums s = { fold_rows(halves), 0, 0, fractions };
     if (p.centred) s.residuals = fold_rows(residuals);
     if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
     return s;
-}
-
-__device__ void make_zero(__half *out, uint32_t depth) {
-    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < depth; j += 4 * PERI_WARP)
-        *reinterpret_cast<uint2 *>(out + j) = make_uint2(0, 0);
 }
 
 /* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is not. */
@@ -263,16 +289,16 @@ __device__ void publish(float value, uint32_t *to) {
 
 /* Rows that have no bound: zeros in place of halves, and the term -inf; a cosine's zeros +inf. */
 template <typename T>
-__device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, __half *out,
+__device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, const room &out,
                              float *term) {
     bool zeros = is_short && all_zeros(row, (uint32_t)p.rows.cols);
-    if (out != nullptr) make_zero(out, p.depth);
+    out.clear(p.depth);
     if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
 }
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
-    make_rows(peri_prepare p, size_t first, size_t count, bool wide, __half *__restrict__ out,
+    make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
@@ -283,14 +309,14 @@ __global__ void __launch_bounds__(THREADS)
     size_t base = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * ROWS;
     for (; base < count; base += (size_t)gridDim.x * WARPS * ROWS) {
         const T *rows[ROWS];
-        __half *to[ROWS];
+        room to[ROWS];
         float factors[ROWS], factor = 1;
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) {
             size_t i = base + r < count ? base + r : base; /* made twice, the same */
             size_t row = p.names == nullptr ? first + i : p.names[first + i];
             rows[r] = peri_row<T>(p.rows.data, p.rows.stride_bytes, row);
-            to[r] = out == nullptr ? nullptr : out + i * p.depth;
+            to[r] = room(out, i, p.depth, p.bytes);
             factors[r] = row_factor(p, row);
             if (r == mine) factor = factors[r];
         }
@@ -341,13 +367,14 @@ template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim,
 template <typename Q>
 __global__ void __launch_bounds__(THREADS)
     make_queries(peri_prepare p, const void *__restrict__ queries, size_t stride, size_t count,
-                 __half *__restrict__ out, peri_prepared_query *__restrict__ about) {
+                 void *__restrict__ out, peri_prepared_query *__restrict__ about) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     const bool squared = peri_prepare_squared(p.metric);
     const float row_scale = p.stats->scale;
     size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; i < count; i += (size_t)gridDim.x * WARPS) {
         const Q *query = peri_row<Q>(queries, stride, i);
+        const room to(out, i, p.depth, p.bytes);
         bool whole;
         float scale = query_scale(query, dim, &whole);
         if (squared) scale = row_scale;
@@ -363,7 +390,10 @@ __global__ void __launch_bounds__(THREADS)
             if (squared && c != 0.0f) left += fabs((double)v) * ROUNDED;
             halves += y * y;
             residuals += left * left;
-            out[i * p.depth + j] = h;
+            if (p.bytes)
+                to.data[j] = (char)__half2int_rn(h);
+            else
+                reinterpret_cast<__half *>(to.data)[j] = h;
         }
         halves = fold_double(halves);
         residuals = fold_double(residuals);
@@ -371,7 +401,7 @@ __global__ void __launch_bounds__(THREADS)
         centre = fold_double(centre);
         bool proves = halves < 1e30 && came < NORM_MOST;
         if (p.metric == PERI_COSINE) proves = proves && came >= (double)LENGTH_LEAST * LENGTH_LEAST;
-        if (!proves) make_zero(out + i * p.depth, p.depth);
+        if (!proves) to.clear(p.depth);
         if (threadIdx.x % PERI_WARP != 0) continue;
         peri_prepared_query a = {};
         a.doubt.norm = sqrt(halves);
@@ -451,7 +481,7 @@ peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p) {
 }
 
 peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t first,
-                              size_t count, __half *out, float *terms) {
+                              size_t count, void *out, float *terms) {
     cudaStream_t handle = peri_cuda_handle(stream);
     if (count == 0) return PERI_OK;
     size_t bytes = 4 * peri_cuda_dtype_bytes(p->rows.dtype);
@@ -477,8 +507,7 @@ peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t
 }
 
 peri_status peri_prepare_queries(peri_stream *stream, const peri_prepare *p,
-                                 const peri_view *queries, __half *out,
-                                 peri_prepared_query *about) {
+                                 const peri_view *queries, void *out, peri_prepared_query *about) {
     cudaStream_t handle = peri_cuda_handle(stream);
     unsigned grid = peri_blocks(queries->rows, WARPS);
     switch (queries->dtype) {

@@ -39,7 +39,8 @@ struct peri_prepare {
     const float *lengths;  /* of all rows; cosine */
     bool centred;          /* less a centre and scaled; else both are left out, as they are where
                               the sample is of whole numbers: sums of these can be exact */
-    uint32_t depth;        /* a multiple of 64, >= columns */
+    bool bytes;            /* rows of i8 and u8 stay what they are; else all become f16 */
+    uint32_t depth;        /* elements, a multiple of 128 bytes, >= columns */
     float *centre;         /* [depth] */
     peri_prepared_stats *stats;
     size_t sample_step; /* set by peri_prepare_begin */
@@ -54,14 +55,14 @@ PERI_BOTH static inline bool peri_prepare_squared(peri_metric metric) {
  * nothing. */
 peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p);
 
-/* Rows first .. first + count - 1 of those that count: out [count, depth] f16, or NULL when rows of
- * f16 are used as they are; terms [count]. Adds to the maxima of the stats. */
+/* Rows first .. first + count - 1 of those that count: out [count, depth], or NULL when rows are used
+ * as they are; terms [count]. Adds to the maxima of the stats. */
 peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t first,
-                              size_t count, __half *out, float *terms);
+                              size_t count, void *out, float *terms);
 
-/* Queries [q, d]: out [q, depth] f16, about [q]. */
+/* Queries [q, d]: out [q, depth] as rows are, about [q]. */
 peri_status peri_prepare_queries(peri_stream *stream, const peri_prepare *p,
-                                 const peri_view *queries, __half *out, peri_prepared_query *about);
+                                 const peri_view *queries, void *out, peri_prepared_query *about);
 
 /* The names of the rows that pass bits[0], ascending: names [passing]. Scratch of as many bytes as
  * peri_prepare_names_scratch() says. */
