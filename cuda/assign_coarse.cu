@@ -25,7 +25,7 @@ constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned QUAD = 4; /* columns of a lane */
 constexpr size_t CENTRE_SAMPLES = 256;
 constexpr float CENTRE_MOST = 1e18f;
-constexpr int LARGEST_EXPONENT = 9;   /* the largest element of a centroid becomes 2^9 and more */
+constexpr int LARGEST_EXPONENT = 9;     /* the largest element of a centroid becomes 2^9 and more */
 constexpr int SCALE_EXPONENT_MOST = 90; /* beyond, steps of the preparation may underflow */
 constexpr float HALF_MOST = 65504.0f;
 
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(THREADS) prepare_centroids(peri_assign_coarse_
         left = __fsqrt_ru(warp_sum(left));
         if (threadIdx.x % PERI_WARP != 0) continue;
         float norm = __double2float_ru(sqrt(squares));
-        job.terms[c] = (float)squares;
+        job.terms[c] = job.centre != nullptr ? (float)squares : 0.0f;
         raise(&job.most->norm, norm);
         raise(&job.most->residual, residual_most(left, norm));
         if (job.op.metric == PERI_INNER_PRODUCT)
@@ -145,11 +145,15 @@ __global__ void __launch_bounds__(THREADS) prepare_centroids(peri_assign_coarse_
     }
 }
 
+__global__ void __launch_bounds__(THREADS) end_terms(float *terms, size_t count) {
+    size_t i = count + threadIdx.x;
+    if (i < (count + PERI_ASSIGN_TERMS - 1) / PERI_ASSIGN_TERMS * PERI_ASSIGN_TERMS)
+        terms[i] = __int_as_float(0x7F800000);
+}
+
 /* ---- rows --------------------------------------------------------------------------------- */
 
-template <typename T> struct alignas(QUAD * sizeof(T)) quad {
-    T x[QUAD];
-};
+template <typename T> struct alignas(QUAD * sizeof(T)) quad { T x[QUAD]; };
 
 template <typename T>
 __device__ void load_quad(const T *row, uint32_t j, uint32_t dim, bool wide, float (&out)[QUAD]) {
@@ -177,8 +181,9 @@ __device__ float own_scale(const peri_assign_coarse_job &job, const T *row, floa
     return scale_for(warp_most(most));
 }
 
-template <typename T> __global__ void __launch_bounds__(THREADS) prepare_rows(
-    peri_assign_coarse_job job, size_t first, size_t count) {
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+    prepare_rows(peri_assign_coarse_job job, size_t first, size_t count) {
     const uint32_t dim = (uint32_t)job.op.rows.cols;
     const bool squared = job.centre != nullptr;
     const float shared_scale = scale_for(__uint_as_float(job.most->largest));
@@ -245,8 +250,8 @@ template <typename T> __device__ float length_of(const T *row, uint32_t dim) {
 
 /* Lane i holds candidate i. */
 template <typename T, bool DOT>
-__global__ void __launch_bounds__(THREADS) settle(peri_assign_coarse_job job, size_t first,
-                                                  size_t count) {
+__global__ void __launch_bounds__(THREADS)
+    settle(peri_assign_coarse_job job, size_t first, size_t count) {
     const unsigned lane = threadIdx.x % PERI_WARP;
     const uint32_t dim = (uint32_t)job.op.rows.cols;
     const peri_metric metric = job.op.metric;
@@ -299,8 +304,7 @@ struct launch_settle {
 template <typename T>
 void launch_rows(cudaStream_t handle, const peri_assign_coarse_job &job, size_t first,
                  size_t count) {
-    prepare_rows<T>
-        <<<peri_blocks(count, WARPS), THREADS, 0, handle>>>(job, first, count);
+    prepare_rows<T><<<peri_blocks(count, WARPS), THREADS, 0, handle>>>(job, first, count);
 }
 
 } /* namespace */
@@ -314,6 +318,7 @@ peri_status peri_assign_coarse_centroids(peri_stream *stream, const peri_assign_
         find_centre<<<peri_blocks(view.cols, PERI_WARP), THREADS, 0, handle>>>(view, job->centre);
     find_largest<<<blocks, THREADS, 0, handle>>>(*job);
     prepare_centroids<<<blocks, THREADS, 0, handle>>>(*job);
+    end_terms<<<1, PERI_ASSIGN_TERMS, 0, handle>>>(job->terms, view.rows);
     return peri_cuda_launched(stream);
 }
 

@@ -105,8 +105,7 @@ __device__ void scan_tile(const peri_assign_part &p, size_t tile, size_t count, 
         }
         fold_pairs<PERI_WARP / 2>(sums, lane);
         size_t mine = c + lane % CENTROIDS < stop ? c + lane % CENTROIDS : stop - 1;
-        float value = peri_inside(p.op.metric, sums[0], length,
-                                  cosine ? p.op.lengths[mine] : 0.0f);
+        float value = peri_inside(p.op.metric, sums[0], length, cosine ? p.op.lengths[mine] : 0.0f);
         bool nearer = value < best; /* a repeat of the last centroid isn't */
         best = nearer ? value : best;
         label = nearer ? (uint32_t)mine : label;

@@ -26,7 +26,8 @@ constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned COLUMNS = 4; /* of a lane */
 constexpr unsigned SPAN = COLUMNS * PERI_WARP;
-constexpr unsigned AHEAD = 8; /* rows, or sums, in flight */
+constexpr unsigned AHEAD = 8;       /* rows in flight */
+constexpr unsigned SUMS_AHEAD = 32; /* sums of groups in flight: few warps read them */
 constexpr unsigned GROUP = PERI_SUMS_GROUP;
 
 /* Where things lie in the scratch; the same for scratch() and run(). */
@@ -103,15 +104,13 @@ struct sums {
     const uint32_t *order;
     const size_t *starts;
     double *kept;
-    float *means;     /* where a mean goes, at `mean_stride` floats: the centroids, or scratch */
+    float *means; /* where a mean goes, at `mean_stride` floats: the centroids, or scratch */
     size_t mean_stride;
     size_t items, spans;
     bool wide; /* rows can be read 4 elements at a time */
 };
 
-template <typename T> struct alignas(COLUMNS * sizeof(T)) quad {
-    T x[COLUMNS];
-};
+template <typename T> struct alignas(COLUMNS * sizeof(T)) quad { T x[COLUMNS]; };
 
 /* Columns of a lane from a row, as f64; those past the last are 0. */
 template <typename T>
@@ -138,8 +137,8 @@ __device__ void add(double (&sum)[COLUMNS], const quad<T> &row, bool divided, fl
 /* S(c) on a lane's columns to the mean. */
 __device__ void write_mean(const sums &s, size_t c, uint32_t column, uint32_t left,
                            const double (&sum)[COLUMNS]) {
-    const float *centroid =
-        peri_row<float>(s.op.centroids.data, s.op.centroids.stride_bytes, c) + column;
+    const float *centroid = peri_row<float>(s.op.centroids.data, s.op.centroids.stride_bytes, c) +
+                            column;
     float *mean = s.means + c * s.mean_stride + column;
     double n = (double)s.op.counts[c], w = s.op.weights == nullptr ? 0.0 : s.op.weights[c];
 #pragma unroll
@@ -221,13 +220,13 @@ __global__ void __launch_bounds__(THREADS) add_groups(sums s) {
         if (groups < 2 || column >= cols) continue;
         const double *kept = s.kept + s.starts[c] / (GROUP / 2) * cols + column;
         double sum[COLUMNS] = {};
-        for (size_t g = 0; g < groups; g += AHEAD) {
-            double values[AHEAD];
+        for (size_t g = 0; g < groups; g += SUMS_AHEAD) {
+            double values[SUMS_AHEAD];
 #pragma unroll
-            for (unsigned a = 0; a < AHEAD; a++)
+            for (unsigned a = 0; a < SUMS_AHEAD; a++)
                 values[a] = kept[(g + a < groups ? g + a : groups - 1) * cols];
 #pragma unroll
-            for (unsigned a = 0; a < AHEAD; a++)
+            for (unsigned a = 0; a < SUMS_AHEAD; a++)
                 if (g + a < groups) sum[0] = __dadd_rn(sum[0], values[a]);
         }
         write_mean(s, c, (uint32_t)column, 1, sum);
@@ -255,8 +254,7 @@ __global__ void __launch_bounds__(THREADS) write_units(sums s) {
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     auto op = (const peri_op_cluster_sums *)any;
     if (op->rows.rows > PERI_SLOTS_MAX || op->centroids.rows > PERI_SLOTS_MAX)
-        return peri_cuda_refuse(why, "not on cuda: more than %u rows or centroids",
-                                PERI_SLOTS_MAX);
+        return peri_cuda_refuse(why, "not on cuda: more than %u rows or centroids", PERI_SLOTS_MAX);
     if (op->centroids.dtype != PERI_F32 || op->centroids.cols != op->rows.cols)
         return peri_cuda_refuse(why, "centroids: %zu columns of %s on rows of %zu",
                                 op->centroids.cols, peri_cuda_name(op->centroids.dtype),
@@ -284,8 +282,7 @@ void launch_sums(const sums &s, cudaStream_t handle) {
     size_t spans = (s.op.rows.cols + PERI_WARP - 1) / PERI_WARP;
     if (s.op.rows.rows > GROUP)
         add_groups<<<peri_blocks(s.op.centroids.rows * spans, WARPS), THREADS, 0, handle>>>(s);
-    if (s.op.unit)
-        write_units<<<peri_blocks(s.op.centroids.rows, WARPS), THREADS, 0, handle>>>(s);
+    if (s.op.unit) write_units<<<peri_blocks(s.op.centroids.rows, WARPS), THREADS, 0, handle>>>(s);
 }
 
 peri_status sort(peri_stream *stream, const peri_op_cluster_sums *op, const plan &p,

@@ -65,6 +65,8 @@ struct shared_state {
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
+
 /* What a block does of one tile of queries: row tiles [begin, stop), segments likewise. */
 struct run {
     uint32_t tile, begin, stop, list, segment, segment_stop;
@@ -112,8 +114,6 @@ struct ring {
 template <peri_coarse_type TYPE> struct sums_of { using type = float; };
 template <> struct sums_of<PERI_COARSE_S8> { using type = int32_t; };
 template <> struct sums_of<PERI_COARSE_U8> { using type = int32_t; };
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
 
 template <peri_coarse_type TYPE, bool FIRST, typename T>
 __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
@@ -652,7 +652,7 @@ peri_status find_encode(const peri_device *device, encode_fn *out) {
 /* Boxes of 128 rows by 128 bytes of [rows, columns], swizzled; zeros outside. */
 peri_status make_map(const peri_device *device, peri_coarse_type type, const void *data,
                      size_t rows, size_t columns, size_t stride, CUtensorMap *map) {
-    encode_fn encode;
+    encode_fn encode = nullptr;
     peri_status status = find_encode(device, &encode);
     if (status != PERI_OK) return status;
     size_t element = peri_coarse_type_bytes(type);

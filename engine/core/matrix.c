@@ -449,8 +449,8 @@ static bool row_has_direction(const peri_view *view, const void *row) {
     return length > 0 && isfinite(length);
 }
 
-static peri_status bad_row(const peri_view *view, size_t r, const char *what) {
-    const void *row = peri_view_row(view, r);
+/* `row` is row r of the view, wherever it lies. */
+static peri_status bad_row(const peri_view *view, const void *row, size_t r, const char *what) {
     for (size_t c = 0; c < view->cols; c++) {
         float value = element(view, row, c);
         if (!isfinite(value))
@@ -469,7 +469,7 @@ peri_status peri_view_check(const peri_view *view, bool zeros, const char *what)
     for (size_t r = 0; r < view->rows; r++) {
         const void *row = peri_view_row(view, r);
         if (!row_finite(view, row) || (zeros && !row_has_direction(view, row)))
-            return bad_row(view, r, what);
+            return bad_row(view, row, r, what);
     }
     return PERI_OK;
 }
@@ -497,8 +497,8 @@ static peri_status check_task(void *ud, size_t task, size_t worker) {
     return PERI_OK;
 }
 
-peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
-                              const peri_control *control) {
+static peri_status check_on_host(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
+                                 const peri_control *control) {
     peri_matrix *host;
     PERI_TRY(peri_matrix_move(matrix, PERI_CPU, &host));
     atomic_size_t first_bad;
@@ -508,7 +508,84 @@ peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what,
     peri_status status = peri_parallel(matrix->context, &loop, peri_ceil_div(job.view.rows, 1024),
                                        check_task, &job);
     size_t bad = atomic_load(&first_bad);
-    if (status == PERI_OK && bad != SIZE_MAX) status = bad_row(&job.view, bad, what);
+    if (status == PERI_OK && bad != SIZE_MAX)
+        status = bad_row(&job.view, peri_view_row(&job.view, bad), bad, what);
     peri_matrix_release(host);
     return status;
+}
+
+/* ---- checking where the rows are ---------------------------------------------------------- */
+
+#define SUSPECTS_MOST 256u /* rows of huge elements; beyond, all are looked at on the host */
+
+/* The lengths of all rows on the host, by the operation of the place; NULL when it has none. */
+static peri_status read_lengths(const peri_matrix *matrix, size_t threads,
+                                const peri_control *control, peri_device *device, float **out) {
+    peri_op_lengths op = { PERI_OP_LENGTHS, matrix->view, NULL };
+    size_t rows = matrix->view.rows;
+    char reason[256];
+    peri_lane *lane = NULL;
+    peri_status status;
+    *out = NULL;
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_lane_take(lane, rows, sizeof *op.out, &op.out));
+    if (!device->driver->supports(device, (const peri_op *)&op, reason, sizeof reason)) goto done;
+    peri_lane_follow(lane, control, threads);
+    PERI_GO(peri_memory_acquire(matrix->context, rows, sizeof **out, out));
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_fetch(lane, *out, op.out, rows, sizeof **out));
+    PERI_GO(peri_lane_wait(lane, control));
+done:
+    peri_lane_release(lane);
+    if (status == PERI_OK) return PERI_OK;
+    peri_memory_release(matrix->context, *out, rows, sizeof **out);
+    *out = NULL;
+    return status;
+}
+
+static bool is_suspect(float length, bool zeros) {
+    return !isfinite(length) || (zeros && !(length > 0));
+}
+
+/* A length that is finite, and not 0, clears a row. One that is not may come of finite elements
+ * whose squares overflow, so such rows are looked at; sets `enough` when that was done for all. */
+static peri_status check_suspects(const peri_matrix *matrix, bool zeros, const char *what,
+                                  const float *lengths, bool *enough) {
+    size_t rows = matrix->view.rows, suspects = 0;
+    void *row;
+    peri_status status = PERI_OK;
+    for (size_t r = 0; r < rows; r++) suspects += is_suspect(lengths[r], zeros);
+    *enough = suspects <= SUSPECTS_MOST;
+    if (suspects == 0 || !*enough) return PERI_OK;
+    peri_view view = packed_host(matrix, NULL, 1);
+    PERI_TRY(peri_memory_acquire(matrix->context, 1, view.stride_bytes, &row));
+    for (size_t r = 0; r < rows && status == PERI_OK; r++) {
+        if (!is_suspect(lengths[r], zeros)) continue;
+        status = peri_matrix_read(matrix, r, 1, row);
+        if (status != PERI_OK) break;
+        bool good = row_finite(&view, row) && (!zeros || row_has_direction(&view, row));
+        if (!good) status = bad_row(&view, row, r, what);
+    }
+    peri_memory_release(matrix->context, row, 1, view.stride_bytes);
+    return status;
+}
+
+peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
+                              const peri_control *control) {
+    const peri_view *view = &matrix->view;
+    bool whole = view->dtype == PERI_I8 || view->dtype == PERI_U8, enough = false;
+    peri_device *device;
+    float *lengths;
+    if (whole && !zeros) return PERI_OK; /* every number is finite */
+    if (on_host(view->place) || view->rows == 0 || view->dtype > PERI_U8)
+        return check_on_host(matrix, zeros, what, threads, control);
+    PERI_TRY(peri_context_device(matrix->context, view->place, &device));
+    PERI_TRY(read_lengths(matrix, threads, control, device, &lengths));
+    peri_status status = PERI_OK;
+    if (lengths != NULL) {
+        status = check_suspects(matrix, zeros, what, lengths, &enough);
+        peri_memory_release(matrix->context, lengths, view->rows, sizeof *lengths);
+    }
+    if (status != PERI_OK || enough) return status;
+    return check_on_host(matrix, zeros, what, threads, control);
 }

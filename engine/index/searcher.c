@@ -195,6 +195,7 @@ static void join_info(peri_hits_info *info, const peri_hits_info *rest, double s
     info->path = join_paths(info->path, rest->path);
     info->visited = info->visited * share + rest->visited * (1 - share);
     info->selectivity = info->selectivity * share + rest->selectivity * (1 - share);
+    info->redone += rest->redone;
 }
 
 /* Queries [first, first + count) of a search, as a search. */
