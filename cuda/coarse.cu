@@ -15,7 +15,7 @@
 namespace {
 
 constexpr unsigned WARPS = 4;
-constexpr unsigned ROOM = PERI_KEEP_LANE_MAX * PERI_WARP; /* keys of a query at a time */
+constexpr unsigned ROOM = 1024; /* keys of a query at a time */
 constexpr uint32_t SEGMENTS_MAX = 4096;
 
 __device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
@@ -127,9 +127,9 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
          query += (size_t)gridDim.x * WARPS) {
         uint64_t bound = lists.bounds[query];
         unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
-        if (held > 2 * PERI_WARP && held > lists.wanted)
-            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, lists.wanted,
-                                 &bound);
+        unsigned most = max(lists.wanted + lists.wanted / 8, PERI_WARP);
+        if (held > most)
+            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
         write_ordered(keys, held, lists.wanted,
                       lists.keys + (lists.first_query + query) * lists.wanted);
         __syncwarp();

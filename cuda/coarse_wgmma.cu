@@ -35,14 +35,18 @@ constexpr uint32_t BOX = TILE_ROWS * SLICE;
 constexpr uint32_t QUERY_SLICE = TILE_QUERIES * SLICE;
 constexpr uint32_t THREADS = 384;
 constexpr uint32_t STAGES_MAX = 10;
-constexpr uint32_t TERM_STAGES = 4;
-constexpr uint32_t RESIDENT_SLICES = 2; /* more: queries come through the ring */
-constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024;
-constexpr uint32_t BATCHES = TILE_ROWS / 32;  /* of 32 rows: 8 of each thread */
+constexpr uint32_t TERM_STAGES = 3;
+constexpr uint32_t RESIDENT_SLICES = 2;              /* more: queries come through the ring */
+constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
+constexpr uint32_t BATCHES = TILE_ROWS / 32;
+    /* beside shared_state */                 /* of 32 rows: 8 of each thread */
 constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
 constexpr uint32_t GROUPS_MAX = 1024;
-constexpr uint32_t HITS = 16;      /* places of a warp to look at a thread's sums */
-constexpr uint32_t HIT_WORDS = 36; /* 32 sums, two words about them, and a shift of banks */
+constexpr size_t ROWS_SAMPLED_MIN = 512;
+constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
+constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
+constexpr uint32_t HITS_DUE = 12;  /* looked at then, and each HITS_TILES tiles */
+constexpr uint32_t HITS_TILES = 4;
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
 
@@ -60,10 +64,13 @@ struct shared_state {
     uint64_t terms_full[TERM_STAGES], terms_empty[TERM_STAGES];
     uint64_t queries_full, queries_empty;
     float terms[TERM_STAGES][TILE_ROWS];
-    uint2 hits[8][HITS][HIT_WORDS / 2];
+    uint4 hits[8][HITS][HIT_WORDS / 4];
     uint64_t bounds[TILE_QUERIES];
+    float limits[TILE_QUERIES];
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
+
+static_assert(sizeof(shared_state) + SHARED_BYTES + 1024 <= 227 * 1024, "what a block may have");
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
 
@@ -244,10 +251,21 @@ struct seat {
     __device__ uint32_t query(uint32_t i) const { return first + i / 2 * 64 + i % 2 * 8; }
 };
 
-/* The least value of each of the thread's queries among 8 of its rows: two at each of four
- * places. `terms` begin at the thread's column. */
+__device__ __forceinline__ float value_of(float sum, float scale, float term) {
+    return __fmaf_rn(scale, sum, term);
+}
+__device__ __forceinline__ float value_of(int32_t sum, float scale, float term) {
+    return __fmaf_rn(scale, __int2float_rn(sum), term);
+}
+__device__ __forceinline__ void put_value(float &sum, float value) { sum = value; }
+__device__ __forceinline__ void put_value(int32_t &sum, float value) {
+    sum = __float_as_int(value);
+}
+
+/* Makes values of the sums of 8 rows, two at each of four places, and gives the least of each of
+ * the thread's queries. `terms` begin at the thread's column. */
 template <typename T>
-__device__ __forceinline__ void batch_least(const T (&d)[2][64], uint32_t batch, const float *terms,
+__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
                                             float scale, float (&least)[4]) {
     float v[4][4];
 #pragma unroll
@@ -255,9 +273,11 @@ __device__ __forceinline__ void batch_least(const T (&d)[2][64], uint32_t batch,
         float2 term = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) {
-            uint32_t i = (batch * 4 + j) * 4 + q % 2 * 2;
-            v[q][j] = fminf(__fmaf_rn(scale, (float)d[q / 2][i], term.x),
-                            __fmaf_rn(scale, (float)d[q / 2][i + 1], term.y));
+            T *pair = d[q / 2] + (batch * 4 + j) * 4 + q % 2 * 2;
+            float x = value_of(pair[0], scale, term.x), y = value_of(pair[1], scale, term.y);
+            put_value(pair[0], x);
+            put_value(pair[1], y);
+            v[q][j] = fminf(x, y);
         }
     }
 #pragma unroll
@@ -271,85 +291,142 @@ __device__ __forceinline__ uint2 words_of(const float *d) {
 __device__ __forceinline__ uint2 words_of(const int32_t *d) {
     return make_uint2((uint32_t)d[0], (uint32_t)d[1]);
 }
-__device__ __forceinline__ float sum_of(uint32_t word, const float *) {
-    return __uint_as_float(word);
-}
-__device__ __forceinline__ float sum_of(uint32_t word, const int32_t *) {
-    return __int2float_rn((int32_t)word);
+
+__device__ __forceinline__ float limit_of(const pass &p, uint64_t bound, uint32_t next_row) {
+    const peri_keep_rows &rows = p.lists.rows;
+    return peri_bound_value(bound,
+                            rows.names == nullptr && (uint32_t)bound < rows.first + next_row);
 }
 
-/* Four hits at a time by the whole warp, a lane a row: what is at or under the limit is appended. */
-template <typename T>
-__device__ __forceinline__ void append_hits(const pass &p, shared_state &s, const seat &me,
-                                            uint64_t *entries, const float *terms, uint32_t row,
-                                            uint32_t count) {
-    const uint32_t(*hits)[HIT_WORDS] = reinterpret_cast<const uint32_t(*)[HIT_WORDS]>(
-        s.hits[threadIdx.x / PERI_WARP - 4]);
-    const uint32_t place = me.lane / 2 * 8 + me.lane % 2;
-    for (uint32_t hit = 0; hit < count; hit += 4) {
-        float v[4];
-        uint32_t at[4], about[4];
-        bool passes[4];
-#pragma unroll
-        for (uint32_t u = 0; u < 4; u++) {
-            const uint32_t *words = hits[hit + u < count ? hit + u : hit];
-            about[u] = words[32];
-            v[u] = __fmaf_rn(p.scale, sum_of(words[me.lane], static_cast<const T *>(nullptr)),
-                             terms[place + (about[u] >> 16)]);
-            passes[u] = hit + u < count && !(v[u] > __uint_as_float(words[33]));
+/* What a warp does with its lists; `list` is the first of the block's 256. */
+struct keeper {
+    uint64_t *list;
+    uint32_t tile;     /* of queries */
+    uint32_t next_row; /* rows to come are this one and later ones */
+    uint32_t pending;  /* hits that wait */
+};
+
+/* Cuts the warp's lists that are past the trigger and lowers their limits. */
+__device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const seat &me,
+                                          const keeper &k) {
+    const uint32_t queries = p.lists.queries();
+    __syncwarp();
+    unsigned todo = __ballot_sync(PERI_ALL_LANES, s.counts[me.own] > p.lists.trigger);
+    for (; todo != 0; todo &= todo - 1) {
+        uint32_t query = me.query_of(__ffs((int)todo) - 1), there = k.tile * TILE_QUERIES + query;
+        uint64_t bound = s.bounds[query];
+        const uint64_t *bits = nullptr;
+        if (there < queries) {
+            uint64_t others = __ldcg(&p.lists.bounds[there]);
+            bound = others < bound ? others : bound;
+            bits = p.lists.bits(there);
         }
-#pragma unroll
-        for (uint32_t u = 0; u < 4; u++)
-            if (passes[u]) at[u] = atomicAdd(&s.counts[about[u] & 0xFFFF], 1u);
-#pragma unroll
-        for (uint32_t u = 0; u < 4; u++)
-            if (passes[u])
-                entries[(size_t)(about[u] & 0xFFFF) * p.lists.capacity + at[u]] =
-                    (uint64_t)peri_value_bits(v[u]) << 32 | (row + place + (about[u] >> 16));
+        unsigned count = peri_keep_cut(k.list + (size_t)query * p.lists.capacity, s.counts[query],
+                                       s.kept[query], p.lists.rows, bits, p.lists.wanted, p.most,
+                                       &bound);
+        if (me.lane == 0) {
+            if (there < queries) atomicMin(&p.lists.bounds[there], (unsigned long long)bound);
+            s.bounds[query] = bound;
+            s.limits[query] = limit_of(p, bound, k.next_row);
+            s.counts[query] = s.kept[query] = count;
+        }
+        __syncwarp();
     }
 }
 
-/* Appends what may be at or under the limits. A hit is a thread's 32 rows of one query, one of
- * which is: few, so all lanes look at each together. At most 128 entries a query and tile, so that
- * a list which was not past its trigger has room. */
+/* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
+ * of at most one entry a lane, lists past their trigger are cut. True if one was. */
+__device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
+                                          const keeper &k, uint32_t count) {
+    const uint4 *hit = s.hits[threadIdx.x / PERI_WARP - 4][me.lane < count ? me.lane : 0];
+    const uint4 about = hit[8];
+    const float limit = __uint_as_float(about.z);
+    uint64_t *list = k.list + (size_t)about.x * p.lists.capacity;
+    uint32_t mask = 0;
+    bool cut = false;
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) {
+        uint4 v = hit[i];
+        mask |= (uint32_t) !(__uint_as_float(v.x) > limit) << (4 * i) |
+                (uint32_t) !(__uint_as_float(v.y) > limit) << (4 * i + 1) |
+                (uint32_t) !(__uint_as_float(v.z) > limit) << (4 * i + 2) |
+                (uint32_t) !(__uint_as_float(v.w) > limit) << (4 * i + 3);
+    }
+    if (me.lane >= count) mask = 0;
+    while (__any_sync(PERI_ALL_LANES, mask != 0)) {
+        bool full = false;
+        if (mask != 0) {
+            uint32_t i = (uint32_t)__ffs((int)mask) - 1;
+            uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
+            if (bits <= (uint32_t)(s.bounds[about.x] >> 32)) {
+                uint32_t at = atomicAdd(&s.counts[about.x], 1u);
+                list[at] = (uint64_t)bits << 32 | (about.y + i / 2 * 8 + i % 2);
+                full = at >= p.lists.trigger;
+            }
+            mask &= mask - 1;
+        }
+        if (!__any_sync(PERI_ALL_LANES, full)) continue;
+        cut_lists(p, s, me, k);
+        cut = true;
+    }
+    __syncwarp();
+    return cut;
+}
+
+/* Offers the tile's values: a hit is a thread's 32 values of one query, one of which is at or under
+ * the query's limit. Hits wait until there are some to look at, a lane each. */
 template <typename T>
-__device__ __forceinline__ void offer(const T (&d)[2][64], const pass &p, shared_state &s,
-                                      const seat &me, uint64_t *entries, const float *terms,
-                                      const float (&limits)[4], uint32_t row) {
+__device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
+                                      const float *terms, float (&limits)[4], keeper &k, bool due) {
     float least[4];
-    batch_least(d, 0, terms + me.column, p.scale, least);
+    batch_least(d, 0, terms, p.scale, least);
 #pragma unroll
     for (uint32_t batch = 1; batch < BATCHES; batch++) {
         float other[4];
-        batch_least(d, batch, terms + me.column, p.scale, other);
+        batch_least(d, batch, terms, p.scale, other);
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
     }
-    uint32_t place[4], count = 0;
+    int32_t place[4];
+    uint32_t total = k.pending;
 #pragma unroll
     for (uint32_t q = 0; q < 4; q++) {
         bool hit = !(least[q] > limits[q]);
         unsigned mask = __ballot_sync(PERI_ALL_LANES, hit);
-        place[q] = hit ? count + __popc(mask & ((1u << me.lane) - 1)) : UINT32_MAX;
-        count += __popc(mask);
+        place[q] = hit ? (int32_t)(total + __popc(mask & ((1u << me.lane) - 1))) : -1;
+        total += __popc(mask);
     }
-    for (uint32_t done = 0; done < count; done += HITS) {
+    bool cut = false;
+    for (;;) {
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) {
-            if (place[q] - done >= HITS) continue;
-            uint2 *to = s.hits[threadIdx.x / PERI_WARP - 4][place[q] - done];
+            if (place[q] < 0 || place[q] >= (int32_t)HITS) continue;
+            uint2 *to = reinterpret_cast<uint2 *>(s.hits[threadIdx.x / PERI_WARP - 4][place[q]]);
 #pragma unroll
             for (uint32_t j = 0; j < 16; j++) to[j] = words_of(d[q / 2] + j * 4 + q % 2 * 2);
-            to[16] = make_uint2(me.query(q) | me.column << 16, __float_as_uint(limits[q]));
+            to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
+            to[17] = make_uint2(__float_as_uint(limits[q]), 0);
         }
+        if (total < HITS_DUE && (!due || total == 0)) break;
         __syncwarp();
-        append_hits<T>(p, s, me, entries, terms, row, min(count - done, HITS));
-        __syncwarp();
+        cut |= take_hits(p, s, me, k, min(total, HITS));
+        if (total <= HITS) {
+            total = 0;
+            break;
+        }
+        total -= HITS;
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++)
+            place[q] = place[q] < (int32_t)HITS ? -1 : place[q] - (int32_t)HITS;
     }
+    k.pending = total;
+    if (!cut) return;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
 }
 
 template <typename T>
-__device__ __forceinline__ void lower_minima(const T (&d)[2][64], const float *terms, float scale,
+__device__ __forceinline__ void lower_minima(T (&d)[2][64], const float *terms, float scale,
                                              float (&minima)[4][BATCHES]) {
 #pragma unroll
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
@@ -376,24 +453,15 @@ __device__ __forceinline__ void put_minima(const pass &p, const seat &me, uint32
     }
 }
 
-__device__ __forceinline__ void read_limits(const pass &p, const shared_state &s, const seat &me,
-                                            uint32_t next_row, float (&limits)[4]) {
-#pragma unroll
-    for (uint32_t q = 0; q < 4; q++) {
-        uint64_t bound = s.bounds[me.query(q)];
-        bool above = p.lists.rows.names == nullptr &&
-                     (uint32_t)bound < p.lists.rows.first + next_row;
-        limits[q] = peri_bound_value(bound, above);
-    }
-}
-
 /* Empty lists, but for keys that the call came with, which the first run of a tile takes in. */
 __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, const seat &me,
-                                            const run &r, uint64_t *entries) {
+                                            const run &r, const keeper &k) {
     const uint32_t wanted = p.lists.wanted, queries = p.lists.queries();
     const uint32_t base = r.tile * TILE_QUERIES;
     bool there = base + me.own < queries, holds = false;
-    s.bounds[me.own] = there ? __ldcg(&p.lists.bounds[base + me.own]) : 0;
+    uint64_t bound = there ? __ldcg(&p.lists.bounds[base + me.own]) : 0;
+    s.bounds[me.own] = bound;
+    s.limits[me.own] = limit_of(p, bound, k.next_row);
     s.counts[me.own] = s.kept[me.own] = 0;
     const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
     if (there && r.segment == 0) holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
@@ -404,42 +472,13 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
         for (uint32_t i = me.lane; i < wanted; i += PERI_WARP) {
             uint64_t key = keys[(size_t)query * wanted + i];
             if (key == PERI_KEY_NONE) continue;
-            entries[(size_t)query * p.lists.capacity + i] = key;
+            k.list[(size_t)query * p.lists.capacity + i] = key;
             count++;
         }
         count = __reduce_add_sync(PERI_ALL_LANES, count);
         if (me.lane == 0) s.counts[query] = s.kept[query] = count;
     }
     __syncwarp();
-}
-
-/* Cuts the warp's lists that are past the trigger; true if there was one. */
-__device__ __forceinline__ bool cut_lists(const pass &p, shared_state &s, const seat &me,
-                                          uint32_t tile, uint64_t *entries) {
-    __syncwarp();
-    unsigned todo = __ballot_sync(PERI_ALL_LANES, s.counts[me.own] > p.lists.trigger);
-    if (todo == 0) return false;
-    const uint32_t queries = p.lists.queries();
-    for (; todo != 0; todo &= todo - 1) {
-        uint32_t query = me.query_of(__ffs((int)todo) - 1), there = tile * TILE_QUERIES + query;
-        uint64_t bound = s.bounds[query];
-        const uint64_t *bits = nullptr;
-        if (there < queries) {
-            uint64_t others = __ldcg(&p.lists.bounds[there]);
-            bound = others < bound ? others : bound;
-            bits = p.lists.bits(there);
-        }
-        unsigned count = peri_keep_cut(entries + (size_t)query * p.lists.capacity, s.counts[query],
-                                       s.kept[query], p.lists.rows, bits, p.lists.wanted, p.most,
-                                       &bound);
-        if (me.lane == 0) {
-            if (there < queries) atomicMin(&p.lists.bounds[there], (unsigned long long)bound);
-            s.bounds[query] = bound;
-            s.counts[query] = s.kept[query] = count;
-        }
-        __syncwarp();
-    }
-    return true;
 }
 
 __device__ __forceinline__ void end_lists(const pass &p, const shared_state &s, const seat &me,
@@ -494,26 +533,30 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     run r;
     if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
-        uint64_t *entries = p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity;
+        keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
+                     r.begin * TILE_ROWS, 0 };
         uint32_t segment = r.segment, segment_end = all.cut.row_tile(segment + 1);
         if (SAMPLE) {
 #pragma unroll
             for (uint32_t i = 0; i < 4 * BATCHES; i++)
                 minima[i / BATCHES][i % BATCHES] = __int_as_float(0x7F800000);
         } else {
-            begin_lists(p, s, me, r, entries);
-            read_limits(p, s, me, r.begin * TILE_ROWS, limits);
+            begin_lists(p, s, me, r, k);
+#pragma unroll
+            for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
         }
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
         for (uint32_t tile = r.begin; tile < r.stop; tile++) {
             multiply_tile<TYPE>(p, s, at, me, &stage, d);
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
-            const float *terms = s.terms[slot.at];
+            const float *terms = s.terms[slot.at] + me.column;
+            k.next_row = (tile + 1) * TILE_ROWS;
+            bool due = (tile - r.begin) % HITS_TILES == HITS_TILES - 1 || tile + 1 == r.stop;
             if (SAMPLE)
-                lower_minima(d, terms + me.column, p.scale, minima);
+                lower_minima(d, terms, p.scale, minima);
             else
-                offer(d, p, s, me, entries, terms, limits, tile * TILE_ROWS);
+                offer(d, p, s, me, terms, limits, k, due);
             __syncwarp();
             if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
             slot.step(TERM_STAGES);
@@ -521,8 +564,6 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
                 put_minima(p, me, r.tile, segment, minima);
                 segment_end = all.cut.row_tile(++segment + 1);
             }
-            if (!SAMPLE && cut_lists(p, s, me, r.tile, entries))
-                read_limits(p, s, me, (tile + 1) * TILE_ROWS, limits);
         }
         if (at.resident && me.lane == 0) peri_barrier_arrive(peri_shared(&s.queries_empty));
         if (!SAMPLE) end_lists(p, s, me, r.list);
@@ -586,9 +627,10 @@ size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 /* A sample that gives a bound of some 64 times `wanted` rows; none where it would be a large part
  * of the work, or where a filter decides which rows count. */
 void make_sample(const peri_coarse *coarse, shape *s) {
-    size_t least = coarse->row_count / 64, wanted = coarse->wanted;
-    if (least < 32 * wanted) least = 32 * wanted;
-    if (least < 1024) least = 1024;
+    size_t wanted = coarse->wanted, least = 256 * wanted;
+    if (least > coarse->row_count / 4) least = coarse->row_count / 4;
+    if (least < coarse->row_count / 64) least = coarse->row_count / 64;
+    if (least < 1536) least = 1536;
     size_t step = coarse->row_count / least;
     size_t query_tiles = ceil_div(coarse->query_count, TILE_QUERIES);
     size_t segments = ceil_div(4 * wanted, TILE_GROUPS);
@@ -596,7 +638,8 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     if (segments < busy) segments = busy;
     if (segments > GROUPS_MAX / TILE_GROUPS) segments = GROUPS_MAX / TILE_GROUPS;
     s->groups_most = (uint32_t)(segments * TILE_GROUPS);
-    if (step < 4 || coarse->filter.count != 0) return;
+    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->filter.count != 0) return;
+    if (step == 0) step = 1;
     s->row_step = (uint32_t)step;
     s->samples = (uint32_t)ceil_div(coarse->row_count, step);
     size_t tiles = ceil_div(s->samples, TILE_ROWS);
@@ -610,8 +653,8 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     s.blocks = (uint32_t)peri_cuda_of(device)->multiprocessors;
     s.most = wanted + wanted / 8;
     s.trigger = 2 * wanted < 96 ? 96 : 2 * wanted;
-    if (s.trigger > 1024 - TILE_ROWS) s.trigger = 1024 - TILE_ROWS;
-    s.capacity = s.trigger + TILE_ROWS;
+    if (s.trigger > 1024 - PERI_WARP) s.trigger = 1024 - PERI_WARP;
+    s.capacity = s.trigger + PERI_WARP;
     make_sample(coarse, &s);
     size_t tile_bytes = (size_t)TILE_QUERIES * s.capacity * sizeof(uint64_t);
     size_t tiles = ceil_div(coarse->query_count, TILE_QUERIES);
