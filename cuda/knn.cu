@@ -3,8 +3,8 @@
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
  * Few queries or few rows: canonical distances of all pairs (knn_direct.cuh). Else, for a chunk of
  * the queries, so that scratch is bounded:
- *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are used
- *            as they lie. Of a filter that all queries share only the rows that pass;
+ *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are
+ * used as they lie. Of a filter that all queries share only the rows that pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
  *            (rescore.cuh, certificate.cuh);
@@ -213,8 +213,8 @@ peri_op_knn part_of(const peri_op_knn *op, size_t first, size_t count) {
     return part;
 }
 
-/* `count` rows from the first-th of those that count, which is row `at` of what is prepared, against
- * the part's queries. */
+/* `count` rows from the first-th of those that count, which is row `at` of what is prepared,
+ * against the part's queries. */
 peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, size_t at,
                         size_t count) {
     const plan &p = s.p;
@@ -238,8 +238,8 @@ peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, 
     return peri_coarse_run(s.stream, &c, s.at<void>(p.rest), p.rest_bytes);
 }
 
-/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins with
- * the bounds that the one before it found, so that few of its rows are looked at twice. */
+/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins
+ * with the bounds that the one before it found, so that few of its rows are looked at twice. */
 peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first, size_t count,
                          bool fresh) {
     const plan &p = s.p;

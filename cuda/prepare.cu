@@ -267,7 +267,8 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
     return s;
 }
 
-/* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is not. */
+/* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is
+ * not. */
 template <typename T> __device__ bool all_zeros(const T *row, uint32_t dim) {
     bool zeros = true;
     for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)

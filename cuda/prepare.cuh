@@ -1,6 +1,6 @@
-/* prepare.cuh: rows and queries made ready for the coarse pass: less a centre, times a power of two,
- * rounded to f16, padded to a depth; and what the certificate (certificate.cuh) needs to know of
- * them. All are enqueued; nothing waits. */
+/* prepare.cuh: rows and queries made ready for the coarse pass: less a centre, times a power of
+ * two, rounded to f16, padded to a depth; and what the certificate (certificate.cuh) needs to know
+ * of them. All are enqueued; nothing waits. */
 #ifndef PERI_CUDA_PREPARE_CUH
 #define PERI_CUDA_PREPARE_CUH
 
@@ -55,8 +55,8 @@ PERI_BOTH static inline bool peri_prepare_squared(peri_metric metric) {
  * nothing. */
 peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p);
 
-/* Rows first .. first + count - 1 of those that count: out [count, depth], or NULL when rows are used
- * as they are; terms [count]. Adds to the maxima of the stats. */
+/* Rows first .. first + count - 1 of those that count: out [count, depth], or NULL when rows are
+ * used as they are; terms [count]. Adds to the maxima of the stats. */
 peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t first,
                               size_t count, void *out, float *terms);
 

@@ -1,5 +1,5 @@
-/* parity_knn.h: exact search of a place against ref: shapes large enough for a coarse pass, and rows
- * made so that such a pass proves nothing. */
+/* parity_knn.h: exact search of a place against ref: shapes large enough for a coarse pass, and
+ * rows made so that such a pass proves nothing. */
 #ifndef PERIGEE_SPEC_PARITY_KNN_H
 #define PERIGEE_SPEC_PARITY_KNN_H
 
@@ -179,8 +179,8 @@ static inline peri_view doubt_matrix(peri_dtype dtype, doubt kind, size_t rows, 
     return view;
 }
 
-/* The answer is ref's whatever the rows; plain ones, and whole numbers, are proved by the coarse pass
- * alone. */
+/* The answer is ref's whatever the rows; plain ones, and whole numbers, are proved by the coarse
+ * pass alone. */
 static inline void sweep_knn_doubt(pair *t) {
     static const peri_metric few[] = { PERI_SQEUCLIDEAN, PERI_INNER_PRODUCT, PERI_COSINE };
     for (size_t a = 0; a < 2; a++)
