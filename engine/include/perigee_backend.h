@@ -207,9 +207,9 @@ typedef struct peri_op_pairwise {
 
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
- * A backend may look for candidates with less precision first. `redone` is the number of queries for
- * which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked at,
- * or rows are told from candidates one by one. */
+ * A backend may look for candidates with less precision first. `redone` is the number of queries
+ * for which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked
+ * at, or rows are told from candidates one by one. */
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
@@ -223,9 +223,9 @@ typedef struct peri_op_knn {
     uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
 
-/* Lists of neighbours from the answers to rows that were searched among themselves: list i is ids[i]
- * without slot first + i when that is among its first `degree`, and ends at `degree` entries.
- * PERI_SLOT_NONE for what is missing. */
+/* Lists of neighbours from the answers to rows that were searched among themselves: list i is
+ * ids[i] without slot first + i when that is among its first `degree`, and ends at `degree`
+ * entries. PERI_SLOT_NONE for what is missing. */
 typedef struct peri_op_others {
     peri_op_kind kind;
     const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */

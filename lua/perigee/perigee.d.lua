@@ -699,7 +699,7 @@ function Quantizer:close() end
 ---@field place string
 ---@field visited number  distances computed, a query, on average
 ---@field selectivity number  share of rows that pass the filters
----@field redone integer  queries that an exact search on a device did twice: its first pass proved nothing of them
+---@field redone integer  queries done twice, by an exact search that proved nothing at first
 ---@field missing integer  results that are -1
 
 ---The answer to a batch, [queries, k], nearest first; -1 is none.
