@@ -25,12 +25,14 @@ bool supports(const peri_device *device, const peri_op *op, char *reason, size_t
     return peri_cuda_refuse(why, "not on cuda: %s", peri_cuda_name(op->kind));
 }
 
-size_t scratch_bytes(const peri_device *device, const peri_op *op) {
+} /* namespace */
+
+size_t peri_cuda_scratch_bytes(const peri_device *device, const peri_op *op) {
     const peri_cuda_op *found = find(op->kind);
     return found == nullptr || found->scratch == nullptr ? 0 : found->scratch(device, op);
 }
 
-peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
+peri_status peri_cuda_run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
     const peri_cuda_op *found = find(op->kind);
     if (found == nullptr)
         return stream->device->host->fail(PERI_E_UNSUPPORTED, "operation %s is not on cuda",
@@ -39,6 +41,8 @@ peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t by
     if (here.status != PERI_OK) return here.status;
     return found->run(stream, op, scratch, bytes);
 }
+
+namespace {
 
 peri_driver make_driver() {
     peri_driver d = {};
@@ -65,8 +69,11 @@ peri_driver make_driver() {
     d.event_wait = peri_cuda_event_wait;
     d.event_close = peri_cuda_event_close;
     d.supports = supports;
-    d.scratch_bytes = scratch_bytes;
-    d.run = run;
+    d.scratch_bytes = peri_cuda_scratch_bytes;
+    d.run = peri_cuda_run;
+    d.plan_compile = peri_cuda_plan_compile;
+    d.plan_run = peri_cuda_plan_run;
+    d.plan_close = peri_cuda_plan_close;
     return d;
 }
 

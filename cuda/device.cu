@@ -1,4 +1,4 @@
-/* device.cu: devices, streams and events.
+/* device.cu: devices, and what a failure of CUDA's means.
  *
  * CUDA is touched as late as can be: counting devices starts the driver but makes no context; a
  * context is made when a device is opened, and never in the child of a process that used CUDA,
@@ -8,15 +8,11 @@
 #include <cuda.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "device.cuh"
 #include "ops.h"
 
 namespace {
-
-constexpr long POLL_NANOSECONDS = 1000000; /* between looks at a busy stream; 1 ms, taste */
-constexpr int LOOKS_PER_POLL = 20;         /* so the caller's poll is asked each 20 ms */
 
 /* The generation in which this process first called CUDA; 0 = not yet. Generations begin at any
  * number, so it is kept one higher. */
@@ -200,6 +196,7 @@ peri_status peri_cuda_device_stat(const peri_host *host, uint32_t number, peri_d
     if (here.status != PERI_OK) return here.status;
     CU_TRY(device, cudaMemGetInfo(&out->bytes_free, &out->bytes_total));
     const peri_cuda_device *self = peri_cuda_of(device);
+    out->bytes_free += peri_cuda_pool_idle(self);
     size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
     size_t held = peri_cuda_bytes_held(self);
     if (limit != 0) {
@@ -207,6 +204,8 @@ peri_status peri_cuda_device_stat(const peri_host *host, uint32_t number, peri_d
         out->bytes_total = limit;
         if (left < out->bytes_free) out->bytes_free = left;
     }
+    for (int use = 0; use < PERI_USE_COUNT; use++)
+        out->bytes_held[use] = __atomic_load_n(&self->bytes[use], __ATOMIC_SEQ_CST);
     return PERI_OK;
 }
 
@@ -229,7 +228,13 @@ peri_status device_begin(peri_cuda_device *self) {
                                      properties.major, properties.minor);
     }
     CU_TRY(&self->base, error);
-    return PERI_OK;
+    return peri_cuda_pool_open(self);
+}
+
+/* The primary context stays: others in the process may use it. */
+void device_end(peri_cuda_device *self) {
+    peri_cuda_entered here(&self->base);
+    if (here.status == PERI_OK) peri_cuda_pool_close(self);
 }
 
 } /* namespace */
@@ -251,6 +256,7 @@ peri_status peri_cuda_device_open(const peri_host *host, peri_context *context, 
     self->base.generation = host->generation();
     peri_status status = device_begin(self);
     if (status != PERI_OK) {
+        device_end(self);
         host->resize(context, self, sizeof *self, 0);
         return status;
     }
@@ -258,188 +264,8 @@ peri_status peri_cuda_device_open(const peri_host *host, peri_context *context, 
     return PERI_OK;
 }
 
-/* The primary context stays: others in the process may use it. */
 void peri_cuda_device_close(peri_device *device) {
     if (device == nullptr) return;
+    device_end(peri_cuda_of(device));
     device->host->resize(device->context, device, sizeof(peri_cuda_device), 0);
-}
-
-/* ---- streams ------------------------------------------------------------------------------ */
-
-namespace {
-
-peri_status stream_create(peri_device *device, peri_cuda_stream **out) {
-    auto *self = (peri_cuda_stream *)device->host->resize(device->context, nullptr, 0,
-                                                          sizeof(peri_cuda_stream));
-    *out = self;
-    if (self == nullptr)
-        return device->host->fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
-                                  sizeof(peri_cuda_stream));
-    memset((void *)self, 0, sizeof *self);
-    self->base.device = device;
-    return PERI_OK;
-}
-
-} /* namespace */
-
-peri_status peri_cuda_stream_open(peri_device *device, peri_stream **out) {
-    *out = nullptr;
-    peri_cuda_entered here(device);
-    if (here.status != PERI_OK) return here.status;
-    peri_cuda_stream *self;
-    peri_status status = stream_create(device, &self);
-    if (status != PERI_OK) return status;
-    cudaError_t error = cudaStreamCreateWithFlags(&self->handle, cudaStreamNonBlocking);
-    if (error != cudaSuccess) {
-        device->host->resize(device->context, self, sizeof *self, 0);
-        return peri_cuda_failed(device, error, "cudaStreamCreateWithFlags");
-    }
-    *out = &self->base;
-    return PERI_OK;
-}
-
-peri_status peri_cuda_stream_wrap(peri_device *device, void *foreign, peri_stream **out) {
-    *out = nullptr;
-    peri_cuda_entered here(device);
-    if (here.status != PERI_OK) return here.status;
-    peri_cuda_stream *self;
-    peri_status status = stream_create(device, &self);
-    if (status != PERI_OK) return status;
-    self->handle = (cudaStream_t)foreign;
-    self->foreign = true;
-    *out = &self->base;
-    return PERI_OK;
-}
-
-void peri_cuda_stream_close(peri_stream *stream) {
-    if (stream == nullptr) return;
-    auto *self = (peri_cuda_stream *)stream;
-    peri_device *device = stream->device;
-    if (!self->foreign) {
-        peri_cuda_entered here(device);
-        if (here.status == PERI_OK) {
-            (void)cudaStreamSynchronize(self->handle);
-            (void)cudaStreamDestroy(self->handle);
-            (void)cudaGetLastError();
-        }
-    }
-    device->host->resize(device->context, self, sizeof *self, 0);
-}
-
-/* With a control the stream is looked at, so that it can be left; without, CUDA waits, which is
- * quicker. */
-peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *control) {
-    peri_cuda_entered here(stream->device);
-    if (here.status != PERI_OK) return here.status;
-    cudaStream_t handle = peri_cuda_handle(stream);
-    peri_status ended = PERI_OK;
-    if (control != nullptr && control->poll != nullptr) {
-        for (int looks = 1; ended == PERI_OK; looks++) {
-            cudaError_t error = cudaStreamQuery(handle);
-            if (error != cudaErrorNotReady) break;
-            (void)cudaGetLastError();
-            const struct timespec pause = { 0, POLL_NANOSECONDS };
-            nanosleep(&pause, nullptr);
-            if (looks % LOOKS_PER_POLL == 0) ended = control->poll(control->ud, "waiting", 0, 0);
-        }
-    }
-    cudaError_t error = cudaStreamSynchronize(handle);
-    if (ended != PERI_OK) {
-        if (error != cudaSuccess)
-            (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
-        return ended;
-    }
-    CU_TRY(stream->device, error);
-    return PERI_OK;
-}
-
-namespace {
-
-struct notice {
-    peri_notify_fn fn;
-    void *ud;
-    peri_device *device;
-};
-
-/* No CUDA call may be made in here. */
-void CUDART_CB notify(cudaStream_t, cudaError_t error, void *ud) {
-    notice told = *(notice *)ud;
-    told.device->host->resize(told.device->context, ud, sizeof(notice), 0);
-    if (error == cudaSuccess) {
-        told.fn(told.ud, PERI_OK, "");
-        return;
-    }
-    char detail[256];
-    snprintf(detail, sizeof detail, "cuda:%u: %s (%s)", (unsigned)told.device->place.number,
-             cudaGetErrorString(error), cudaGetErrorName(error));
-    told.fn(told.ud, PERI_E_DEVICE, detail);
-}
-
-} /* namespace */
-
-/* cudaLaunchHostFunc would be the newer call, but it is not made after a failure: whoever waits
- * for the notice would wait for ever. The callback is, and is told the error. */
-peri_status peri_cuda_stream_notify(peri_stream *stream, peri_notify_fn fn, void *ud) {
-    peri_device *device = stream->device;
-    peri_cuda_entered here(device);
-    if (here.status != PERI_OK) return here.status;
-    auto *told = (notice *)device->host->resize(device->context, nullptr, 0, sizeof(notice));
-    if (told == nullptr)
-        return device->host->fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
-                                  sizeof(notice));
-    *told = notice{ fn, ud, device };
-    cudaError_t error = cudaStreamAddCallback(peri_cuda_handle(stream), notify, told, 0);
-    if (error == cudaSuccess) return PERI_OK;
-    device->host->resize(device->context, told, sizeof *told, 0);
-    return peri_cuda_failed(device, error, "cudaStreamAddCallback");
-}
-
-/* ---- events ------------------------------------------------------------------------------- */
-
-struct peri_event {
-    peri_device *device;
-    cudaEvent_t handle;
-};
-
-peri_status peri_cuda_event_open(peri_device *device, peri_event **out) {
-    *out = nullptr;
-    peri_cuda_entered here(device);
-    if (here.status != PERI_OK) return here.status;
-    auto *event = (peri_event *)device->host->resize(device->context, nullptr, 0,
-                                                     sizeof(peri_event));
-    if (event == nullptr)
-        return device->host->fail(PERI_E_MEMORY, "%zu bytes of host memory needed: none given",
-                                  sizeof(peri_event));
-    event->device = device;
-    cudaError_t error = cudaEventCreateWithFlags(&event->handle, cudaEventDisableTiming);
-    if (error != cudaSuccess) {
-        device->host->resize(device->context, event, sizeof *event, 0);
-        return peri_cuda_failed(device, error, "cudaEventCreateWithFlags");
-    }
-    *out = event;
-    return PERI_OK;
-}
-
-peri_status peri_cuda_event_record(peri_event *event, peri_stream *stream) {
-    peri_cuda_entered here(stream->device);
-    if (here.status != PERI_OK) return here.status;
-    CU_TRY(stream->device, cudaEventRecord(event->handle, peri_cuda_handle(stream)));
-    return PERI_OK;
-}
-
-peri_status peri_cuda_event_wait(peri_event *event, peri_stream *stream) {
-    peri_cuda_entered here(stream->device);
-    if (here.status != PERI_OK) return here.status;
-    CU_TRY(stream->device, cudaStreamWaitEvent(peri_cuda_handle(stream), event->handle, 0));
-    return PERI_OK;
-}
-
-void peri_cuda_event_close(peri_event *event) {
-    if (event == nullptr) return;
-    peri_device *device = event->device;
-    {
-        peri_cuda_entered here(device);
-        if (here.status == PERI_OK) (void)cudaEventDestroy(event->handle);
-    }
-    device->host->resize(device->context, event, sizeof *event, 0);
 }

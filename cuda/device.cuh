@@ -18,6 +18,8 @@ struct peri_cuda_device {
     char dead_detail[256];
     size_t bytes[PERI_USE_COUNT]; /* of the device's own memory, held */
     size_t limit;                 /* 0 = all it has */
+    cudaMemPool_t pool;           /* of its memory; NULL: the driver has no pools */
+    cudaStream_t pool_stream;     /* orders the pool; nothing else runs there */
 };
 
 struct peri_cuda_stream {
@@ -79,7 +81,7 @@ class peri_cuda_entered {
     void *before; /* a CUcontext, or NULL */
 };
 
-/* ---- the slots of device.cu and memory.cu, for the table in backend.cu */
+/* ---- the slots of device.cu, stream.cu, plan.cu and memory.cu, for the table in backend.cu */
 
 peri_status peri_cuda_device_count(const peri_host *host, uint32_t *out);
 peri_status peri_cuda_device_stat(const peri_host *host, uint32_t number, peri_device *device,
@@ -96,6 +98,10 @@ peri_status peri_cuda_event_open(peri_device *device, peri_event **out);
 peri_status peri_cuda_event_record(peri_event *event, peri_stream *stream);
 peri_status peri_cuda_event_wait(peri_event *event, peri_stream *stream);
 void peri_cuda_event_close(peri_event *event);
+peri_status peri_cuda_plan_compile(peri_stream *stream, const peri_op *const *ops,
+                                   void *const *scratch, size_t count, void **out);
+peri_status peri_cuda_plan_run(peri_stream *stream, void *compiled);
+void peri_cuda_plan_close(void *compiled);
 
 peri_status peri_cuda_mem_acquire(peri_device *device, size_t bytes, peri_memory_kind kind,
                                   peri_memory_use use, peri_mem **out);
@@ -109,5 +115,15 @@ peri_status peri_cuda_fill(peri_stream *stream, void *to, int byte, size_t bytes
 
 /* Bytes of the device's own memory that are held, all uses together. */
 size_t peri_cuda_bytes_held(const peri_cuda_device *device);
+/* Bytes that nobody holds and that the pool would hand out next. */
+size_t peri_cuda_pool_idle(const peri_cuda_device *device);
+/* For opening and closing a device, which is current. */
+peri_status peri_cuda_pool_open(peri_cuda_device *device);
+void peri_cuda_pool_close(peri_cuda_device *device);
+
+/* ---- backend.cu: the operations by their kind */
+
+size_t peri_cuda_scratch_bytes(const peri_device *device, const peri_op *op);
+peri_status peri_cuda_run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes);
 
 #endif

@@ -1,11 +1,62 @@
 /* memory.cu: memory of the device and of the host for it, and copies.
  *
+ * Device memory comes from a pool of our own (cudaMemPoolCreate), which keeps what is given back,
+ * up to a threshold, for the next that asks: neither asks the driver, and neither waits for the
+ * device, as cudaMalloc and cudaFree do. The pool is ordered by a stream on which nothing else
+ * runs, and each acquire waits for it, so that a block may be used on any stream at once. What is
+ * released is idle by contract, but for memory that was given out of the library (`shared`):
+ * before that the device is waited for.
+ *
  * Device bytes are counted by use when they are acquired and given back, so what is held is
- * exact. Running out is no failure of the device: the error is cleared and the message says what
- * was needed and free. */
+ * exact. Running out is no failure of the device: what the pool keeps idle is given back to the
+ * driver and the call is made again; then the error is cleared and the message says what was
+ * needed and free. */
 #include <string.h>
 
 #include "device.cuh"
+
+namespace {
+
+/* Idle bytes that the pool keeps at most, unless the device is small; taste. */
+constexpr uint64_t POOL_KEEPS = UINT64_C(1) << 30;
+
+} /* namespace */
+
+/* Without pools (a driver may have none for a virtual device) memory comes from cudaMalloc. */
+peri_status peri_cuda_pool_open(peri_cuda_device *self) {
+    const peri_device *device = &self->base;
+    int number = (int)device->place.number, pools = 0;
+    CU_TRY(device, cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, number));
+    if (pools == 0) return PERI_OK;
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = number;
+    CU_TRY(device, cudaMemPoolCreate(&self->pool, &properties));
+    size_t bytes_free = 0, total = 0;
+    CU_TRY(device, cudaMemGetInfo(&bytes_free, &total));
+    uint64_t keeps = total / 16 < POOL_KEEPS ? total / 16 : POOL_KEEPS;
+    CU_TRY(device, cudaMemPoolSetAttribute(self->pool, cudaMemPoolAttrReleaseThreshold, &keeps));
+    CU_TRY(device, cudaStreamCreateWithFlags(&self->pool_stream, cudaStreamNonBlocking));
+    return PERI_OK;
+}
+
+void peri_cuda_pool_close(peri_cuda_device *self) {
+    if (self->pool_stream != nullptr) {
+        (void)cudaStreamSynchronize(self->pool_stream);
+        (void)cudaStreamDestroy(self->pool_stream);
+    }
+    if (self->pool != nullptr) (void)cudaMemPoolDestroy(self->pool);
+    (void)cudaGetLastError();
+}
+
+size_t peri_cuda_pool_idle(const peri_cuda_device *self) {
+    uint64_t reserved = 0, used = 0;
+    if (self->pool == nullptr) return 0;
+    (void)cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
+    (void)cudaMemPoolGetAttribute(self->pool, cudaMemPoolAttrUsedMemCurrent, &used);
+    return reserved > used ? (size_t)(reserved - used) : 0;
+}
 
 size_t peri_cuda_bytes_held(const peri_cuda_device *device) {
     size_t held = 0;
@@ -50,7 +101,8 @@ peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,
                            peri_memory_kind kind) {
     if (error != cudaErrorMemoryAllocation)
         return peri_cuda_failed(device, error,
-                                kind == PERI_MEMORY_DEVICE ? "cudaMalloc" : "cudaHostAlloc");
+                                kind == PERI_MEMORY_DEVICE ? "cudaMallocFromPoolAsync"
+                                                           : "cudaHostAlloc");
     (void)cudaGetLastError();
     size_t bytes_free = 0, total = 0;
     (void)cudaMemGetInfo(&bytes_free, &total);
@@ -64,8 +116,25 @@ peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,
                               (unsigned)device->place.number, bytes, bytes_free, total);
 }
 
+cudaError_t acquire_once(peri_cuda_device *self, peri_mem *mem) {
+    if (self->pool == nullptr) return cudaMalloc(&mem->data, mem->bytes);
+    cudaError_t error = cudaMallocFromPoolAsync(&mem->data, mem->bytes, self->pool,
+                                                self->pool_stream);
+    return error != cudaSuccess ? error : cudaStreamSynchronize(self->pool_stream);
+}
+
+/* Once more after the pool gave back what it keeps idle. */
+cudaError_t acquire_device(peri_cuda_device *self, peri_mem *mem) {
+    cudaError_t error = acquire_once(self, mem);
+    if (error != cudaErrorMemoryAllocation || self->pool == nullptr) return error;
+    (void)cudaGetLastError();
+    error = cudaStreamSynchronize(self->pool_stream);
+    if (error == cudaSuccess) error = cudaMemPoolTrimTo(self->pool, 0);
+    return error != cudaSuccess ? error : acquire_once(self, mem);
+}
+
 /* Addresses of host memory are the device's too (unified addressing), for both host kinds. */
-cudaError_t acquire(peri_mem *mem) {
+cudaError_t acquire(peri_cuda_device *self, peri_mem *mem) {
     if (mem->bytes == 0) return cudaSuccess;
     switch (mem->kind) {
     case PERI_MEMORY_PINNED: return cudaHostAlloc(&mem->data, mem->bytes, cudaHostAllocPortable);
@@ -73,7 +142,20 @@ cudaError_t acquire(peri_mem *mem) {
         return cudaHostAlloc(&mem->data, mem->bytes, cudaHostAllocPortable | cudaHostAllocMapped);
     case PERI_MEMORY_DEVICE: break;
     }
-    return cudaMalloc(&mem->data, mem->bytes);
+    return acquire_device(self, mem);
+}
+
+/* Gives back what acquire() gave. */
+void release(peri_cuda_device *self, peri_mem *mem) {
+    if (mem->kind != PERI_MEMORY_DEVICE) {
+        (void)cudaFreeHost(mem->data);
+    } else if (self->pool == nullptr) {
+        (void)cudaFree(mem->data);
+    } else {
+        if (mem->shared) (void)cudaDeviceSynchronize();
+        (void)cudaFreeAsync(mem->data, self->pool_stream);
+    }
+    (void)cudaGetLastError();
 }
 
 } /* namespace */
@@ -89,7 +171,7 @@ peri_status peri_cuda_mem_acquire(peri_device *device, size_t bytes, peri_memory
     if (status != PERI_OK) return status;
     if (kind == PERI_MEMORY_DEVICE) status = reserve(self, bytes, use);
     if (status == PERI_OK) {
-        cudaError_t error = acquire(mem);
+        cudaError_t error = acquire(self, mem);
         if (error != cudaSuccess) {
             if (kind == PERI_MEMORY_DEVICE)
                 __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
@@ -109,13 +191,7 @@ void peri_cuda_mem_release(peri_mem *mem) {
     peri_device *device = mem->device;
     if (!mem->foreign) {
         peri_cuda_entered here(device);
-        if (here.status == PERI_OK && mem->data != nullptr) {
-            if (mem->kind == PERI_MEMORY_DEVICE)
-                (void)cudaFree(mem->data);
-            else
-                (void)cudaFreeHost(mem->data);
-            (void)cudaGetLastError();
-        }
+        if (here.status == PERI_OK && mem->data != nullptr) release(peri_cuda_of(device), mem);
         if (mem->kind == PERI_MEMORY_DEVICE)
             __atomic_sub_fetch(&peri_cuda_of(device)->bytes[mem->use], mem->bytes,
                                __ATOMIC_SEQ_CST);

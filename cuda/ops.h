@@ -13,10 +13,20 @@
     X(CONVERT, convert)                                                                            \
     X(LENGTHS, lengths)                                                                            \
     X(GATHER, gather)                                                                              \
+    X(SCATTER, scatter)                                                                            \
+    X(SELECT_K, select_k)                                                                          \
+    X(MERGE, merge)                                                                                \
+    X(PAIRWISE, pairwise)                                                                          \
     X(KNN, knn)                                                                                    \
+    X(OTHERS, others)                                                                              \
+    X(ASSIGN, assign)                                                                              \
+    X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)                                                                              \
+    X(REPORT, report)                                                                              \
     X(LIST_SCAN, list_scan)                                                                        \
-    X(RANGE_SCAN, range_scan)
+    X(RANGE_SCAN, range_scan)                                                                      \
+    X(ROTATE, rotate)                                                                              \
+    X(PQ_ENCODE, pq_encode)
 
 /* The caller has made the device current, and asked supports() before the others. */
 struct peri_cuda_op {

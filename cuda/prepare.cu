@@ -28,8 +28,8 @@ __device__ float infinity() { return __int_as_float(0x7F800000); }
 /* ---- the sample --------------------------------------------------------------------------- */
 
 __device__ size_t sampled(const peri_prepare &p, unsigned group, unsigned i) {
-    size_t count = p.total < GROUPS * GROUP_ROWS ? p.total : GROUPS * GROUP_ROWS;
-    size_t at = (size_t)(group + i * GROUPS) % count * p.total / count;
+    size_t at = (size_t)(group + i * GROUPS) * p.sample_step;
+    at = at < p.total ? at : (group + i * GROUPS) % p.total;
     return p.names == nullptr ? at : p.names[at];
 }
 
@@ -49,6 +49,12 @@ __device__ float typical_scale(float large) {
     int exponent = TYPICAL_BITS;
     if (large > 1e-30f && large < 1e30f) frexpf(large, &exponent);
     return ldexpf(1.0f, TYPICAL_BITS - exponent);
+}
+
+__device__ float warp_most(float value) {
+    for (int offset = 16; offset > 0; offset /= 2)
+        value = fmaxf(value, __shfl_xor_sync(PERI_ALL_LANES, value, offset));
+    return value;
 }
 
 /* Puts 32 values, one a lane, in order; lane i gets the i-th. */
@@ -74,7 +80,7 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
     const uint32_t j = blockIdx.x * PERI_WARP + lane;
     float sum = 0;
-#pragma unroll 4
+#pragma unroll
     for (unsigned i = 0; i < GROUP_ROWS; i++) {
         size_t row = sampled(p, group, i);
         if (j < p.rows.cols) sum += element<T>(p, row, j) * row_factor(p, row) / GROUP_ROWS;
@@ -84,47 +90,48 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     float sorted = warp_sorted(means[lane][group]);
     float middle = lane >= GROUPS / 4 && lane < 3 * GROUPS / 4 ? sorted : 0.0f;
     middle = peri_fold(middle) / (GROUPS / 2);
-    if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = middle;
+    if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = p.centred ? middle : 0.0f;
 }
 
-/* One block, a warp a group. */
-template <typename T> __global__ void __launch_bounds__(1024) sample_scale(peri_prepare p) {
-    __shared__ float largest[GROUPS], longest[GROUPS];
-    const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
-    float large = 0, length = 0;
-    for (unsigned i = 0; i < GROUP_ROWS; i++) {
-        size_t row = sampled(p, group, i);
-        float factor = row_factor(p, row), squares = 0;
-        for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
-            float v = element<T>(p, row, j) * factor - p.centre[j];
-            large = fmaxf(large, fabsf(v));
-            squares += v * v;
-        }
-        length = fmaxf(length, peri_fold(squares));
+/* A block a group, a warp a row; the last block to come ranks the groups. */
+template <typename T>
+__global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
+    __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
+    __shared__ bool last;
+    const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
+    size_t row = sampled(p, blockIdx.x, warp);
+    float factor = row_factor(p, row), squares = 0, large = 0;
+    for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
+        float v = element<T>(p, row, j) * factor - p.centre[j];
+        large = fmaxf(large, fabsf(v));
+        squares += v * v;
     }
-    for (int offset = 16; offset > 0; offset /= 2)
-        large = fmaxf(large, __shfl_xor_sync(PERI_ALL_LANES, large, offset));
+    large = warp_most(large);
+    squares = peri_fold(squares);
     if (lane == 0) {
-        largest[group] = large;
-        longest[group] = length;
+        largest[warp] = large;
+        longest[warp] = squares;
     }
     __syncthreads();
-    if (group != 0) return;
-    large = warp_sorted(largest[lane]);
-    length = warp_sorted(longest[lane]);
+    if (warp != 0) return;
+    large = warp_most(lane < GROUP_ROWS ? largest[lane] : 0.0f);
+    squares = warp_most(lane < GROUP_ROWS ? longest[lane] : 0.0f);
+    if (lane == 0) {
+        p.stats->largest[blockIdx.x] = large;
+        p.stats->longest[blockIdx.x] = squares;
+        __threadfence();
+        last = atomicAdd(&p.stats->arrived, 1u) + 1 == gridDim.x;
+    }
+    __syncwarp();
+    if (!last) return;
+    __threadfence();
+    large = warp_sorted(__ldcg(&p.stats->largest[lane]));
+    squares = warp_sorted(__ldcg(&p.stats->longest[lane]));
     if (lane != GROUPS / 2) return;
-    float scale = typical_scale(large);
-    float most = NORM_RATIO * NORM_RATIO * scale * scale * length;
+    float scale = p.centred ? typical_scale(large) : 1.0f;
+    float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
     p.stats->scale = scale;
     p.stats->norm_most = most > 0 && most < NORM_MOST ? most : NORM_MOST;
-}
-
-__global__ void plain_stats(peri_prepare p) {
-    for (unsigned j = threadIdx.x; j < p.depth; j += blockDim.x) p.centre[j] = 0.0f;
-    if (threadIdx.x == 0) {
-        p.stats->scale = 1.0f;
-        p.stats->norm_most = NORM_MOST;
-    }
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -165,46 +172,74 @@ __device__ void store_four(__half *out, const __half h[4]) {
     *reinterpret_cast<uint2 *>(out) = word.all;
 }
 
+constexpr unsigned ROWS = 4; /* a warp, at a time: their loads are in flight together */
+
+/* Of ROWS values a lane, the sum of value r over all lanes, to the eight lanes from 8 r on. */
+__device__ float fold_rows(const float v[ROWS]) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    const bool high = (lane & 16) != 0, odd = (lane & 8) != 0;
+    float a = (high ? v[2] : v[0]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[0] : v[2], 16);
+    float b = (high ? v[3] : v[1]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[1] : v[3], 16);
+    float c = (odd ? b : a) + __shfl_xor_sync(PERI_ALL_LANES, odd ? a : b, 8);
+    for (int offset = 4; offset > 0; offset /= 2) c += __shfl_xor_sync(PERI_ALL_LANES, c, offset);
+    return c;
+}
+
+/* What lane 8 r and the seven after it know of row r. */
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
 };
 
-/* Y of one row, and sums that each lane holds. */
 template <typename T>
-__device__ sums make_row(const peri_prepare &p, const T *row, float factor, float scale, bool wide,
-                         __half *out) {
+__device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
+                          const float factors[ROWS], float scale, bool wide,
+                          __half *const out[ROWS]) {
     const uint32_t dim = (uint32_t)p.rows.cols;
-    sums s = { 0, 0, 0 };
+    float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
     for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
-        four v = load_four(row, j, dim, wide);
-        __half h[4];
+        four v[ROWS], centre = {};
 #pragma unroll
-        for (unsigned e = 0; e < 4; e++) {
-            float x = v.x[e];
-            s.came += x * x;
-            if (p.centred && j + e < dim) x = __fsub_rn(x * factor, p.centre[j + e]) * scale;
-            h[e] = __float2half_rn(x);
-            float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * ROUNDED;
-            s.halves += y * y;
-            s.residuals += p.centred ? left * left : 0.0f;
+        for (unsigned r = 0; r < ROWS; r++) v[r] = load_four(rows[r], j, dim, wide);
+        if (p.centred) centre = load_four(p.centre, j, p.depth, true); /* 0 from dim on */
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++) {
+            __half h[4];
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++) {
+                float x = v[r].x[e];
+                came[r] += x * x;
+                if (p.centred) x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
+                h[e] = __float2half_rn(x);
+                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * ROUNDED;
+                halves[r] += y * y;
+                if (p.centred) residuals[r] += left * left;
+            }
+            if (out[r] != nullptr) store_four(out[r] + j, h);
         }
-        if (out != nullptr) store_four(out + j, h);
     }
-    s.halves = peri_fold(s.halves);
-    s.residuals = peri_fold(s.residuals);
-    s.came = peri_fold(s.came);
+    sums s = { fold_rows(halves), 0, 0 };
+    if (p.centred) s.residuals = fold_rows(residuals);
+    if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
     return s;
 }
 
 __device__ void make_zero(__half *out, uint32_t depth) {
-    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); out != nullptr && j < depth;
-         j += 4 * PERI_WARP)
+    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < depth; j += 4 * PERI_WARP)
         *reinterpret_cast<uint2 *>(out + j) = make_uint2(0, 0);
+}
+
+/* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is not. */
+template <typename T> __device__ bool all_zeros(const T *row, uint32_t dim) {
+    bool zeros = true;
+    for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
+        zeros = zeros && (float)row[j] == 0.0f;
+    return __all_sync(PERI_ALL_LANES, zeros);
 }
 
 /* The maximum over a block's warps, to *to. */
 __device__ void publish(float value, uint32_t *to) {
     __shared__ uint32_t most;
+    value = warp_most(value);
     __syncthreads();
     if (threadIdx.x == 0) most = 0;
     __syncthreads();
@@ -213,39 +248,53 @@ __device__ void publish(float value, uint32_t *to) {
     if (threadIdx.x == 0 && most > 0) atomicMax(to, most);
 }
 
+/* Rows that have no bound: zeros in place of halves, and the term -inf; a cosine's zeros +inf. */
+template <typename T>
+__device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, __half *out,
+                             float *term) {
+    bool zeros = is_short && all_zeros(row, (uint32_t)p.rows.cols);
+    if (out != nullptr) make_zero(out, p.depth);
+    if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
+}
+
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, __half *__restrict__ out,
               float *__restrict__ terms) {
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
     const bool cosine = p.metric == PERI_COSINE, squared = peri_prepare_squared(p.metric);
+    const unsigned lane = threadIdx.x % PERI_WARP, mine = lane / (PERI_WARP / ROWS);
     float norm = 0, residual = 0, came = 0;
-    size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
-    for (; i < count; i += (size_t)gridDim.x * WARPS) {
-        size_t row = p.names == nullptr ? first + i : p.names[first + i];
-        __half *to = out == nullptr ? nullptr : out + i * p.depth;
-        float factor = row_factor(p, row);
-        sums s = make_row(p, peri_row<T>(p.rows.data, p.rows.stride_bytes, row), factor, scale,
-                          wide, to);
+    size_t base = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * ROWS;
+    for (; base < count; base += (size_t)gridDim.x * WARPS * ROWS) {
+        const T *rows[ROWS];
+        __half *to[ROWS];
+        float factors[ROWS], factor = 1;
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++) {
+            size_t i = base + r < count ? base + r : base; /* made twice, the same */
+            size_t row = p.names == nullptr ? first + i : p.names[first + i];
+            rows[r] = peri_row<T>(p.rows.data, p.rows.stride_bytes, row);
+            to[r] = out == nullptr ? nullptr : out + i * p.depth;
+            factors[r] = row_factor(p, row);
+            if (r == mine) factor = factors[r];
+        }
+        sums s = make_four(p, rows, factors, scale, wide, to);
         /* an element past the range of f16 is an infinity among the squares */
+        bool there = base + mine < count;
         bool known = s.halves <= norm_most && s.came <= NORM_MOST && (!cosine || factor > 0);
-        float term = !known ? -infinity() : squared ? s.halves : 0.0f;
-        if (cosine && s.came == 0.0f && p.lengths[row] == 0.0f) {
-            /* of zeros, or so small that its squares are: only the first is far from all */
-            bool zeros = true;
-            const T *x = peri_row<T>(p.rows.data, p.rows.stride_bytes, row);
-            for (uint32_t j = threadIdx.x % PERI_WARP; j < p.rows.cols; j += PERI_WARP)
-                zeros = zeros && (float)x[j] == 0.0f;
-            if (__all_sync(PERI_ALL_LANES, zeros)) term = infinity();
+        if (lane % (PERI_WARP / ROWS) == 0 && there) terms[base + mine] = squared ? s.halves : 0.0f;
+        if (known) {
+            norm = fmaxf(norm, s.halves);
+            residual = fmaxf(residual, s.residuals);
+            came = fmaxf(came, s.came);
         }
-        if (threadIdx.x % PERI_WARP == 0) terms[i] = term;
-        if (!known) {
-            make_zero(to, p.depth);
-            continue;
-        }
-        norm = fmaxf(norm, s.halves);
-        residual = fmaxf(residual, s.residuals);
-        came = fmaxf(came, s.came);
+        unsigned unknown = __ballot_sync(PERI_ALL_LANES, !known && there);
+        if (unknown == 0) continue;
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++)
+            if (unknown >> (r * (PERI_WARP / ROWS)) & 1u)
+                make_unknown(p, rows[r], cosine && factors[r] == 0, to[r], terms + base + r);
     }
     publish(norm, &p.stats->norm_max);
     publish(residual, &p.stats->residual_max);
@@ -264,9 +313,7 @@ template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim)
     float large = 0;
     for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
         large = fmaxf(large, fabsf((float)query[j]));
-    for (int offset = 16; offset > 0; offset /= 2)
-        large = fmaxf(large, __shfl_xor_sync(PERI_ALL_LANES, large, offset));
-    return typical_scale(large);
+    return typical_scale(warp_most(large));
 }
 
 template <typename Q>
@@ -359,23 +406,21 @@ __global__ void __launch_bounds__(THREADS)
 
 template <typename T> void begin(cudaStream_t handle, const peri_prepare &p) {
     sample_centre<T><<<p.depth / PERI_WARP, 1024, 0, handle>>>(p);
-    sample_scale<T><<<1, 1024, 0, handle>>>(p);
+    sample_scale<T><<<GROUPS, GROUP_ROWS * PERI_WARP, 0, handle>>>(p);
 }
 
 } /* namespace */
 
-peri_status peri_prepare_begin(peri_stream *stream, const peri_prepare *p) {
+peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p) {
     cudaStream_t handle = peri_cuda_handle(stream);
     CU_TRY(stream->device, cudaMemsetAsync(p->stats, 0, sizeof *p->stats, handle));
-    if (!p->centred || p->total == 0) {
-        plain_stats<<<1, THREADS, 0, handle>>>(*p);
-    } else {
-        switch (p->rows.dtype) {
-        case PERI_F32: begin<float>(handle, *p); break;
-        case PERI_F16: begin<__half>(handle, *p); break;
-        case PERI_I8: begin<int8_t>(handle, *p); break;
-        default: begin<uint8_t>(handle, *p); break;
-        }
+    p->sample_step = p->total / (GROUPS * GROUP_ROWS);
+    if (p->sample_step == 0) p->sample_step = 1;
+    switch (p->rows.dtype) {
+    case PERI_F32: begin<float>(handle, *p); break;
+    case PERI_F16: begin<__half>(handle, *p); break;
+    case PERI_I8: begin<int8_t>(handle, *p); break;
+    default: begin<uint8_t>(handle, *p); break;
     }
     return peri_cuda_launched(stream);
 }
@@ -386,7 +431,7 @@ peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t
     if (count == 0) return PERI_OK;
     size_t bytes = 4 * peri_cuda_dtype_bytes(p->rows.dtype);
     bool wide = ((size_t)p->rows.data | p->rows.stride_bytes) % bytes == 0;
-    size_t blocks = (count + WARPS - 1) / WARPS;
+    size_t blocks = (count + WARPS * ROWS - 1) / (WARPS * ROWS);
     size_t most = (size_t)peri_cuda_of(stream->device)->multiprocessors * 16;
     unsigned grid = (unsigned)(blocks < most ? blocks : most);
     switch (p->rows.dtype) {

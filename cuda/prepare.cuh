@@ -16,7 +16,9 @@ struct peri_prepared_stats {
     uint32_t norm_max;     /* of |Y|^2 */
     uint32_t residual_max; /* of |dX|^2 */
     uint32_t length_max;   /* of |x|^2 */
-    uint32_t spare[3];
+    uint32_t arrived;      /* blocks that have seen their part of the sample */
+    float largest[32];     /* of each group of the sample: element, */
+    float longest[32];     /* and squared length */
 };
 
 /* A query's part of the certificate. */
@@ -30,13 +32,14 @@ struct peri_prepared_query {
 struct peri_prepare {
     peri_metric metric;
     peri_view rows;
-    size_t total;          /* rows that count: all, or those named */
+    size_t total;          /* rows that count: all, or those named; not 0 */
     const uint32_t *names; /* [total] or NULL: 0, 1, 2 .. */
     const float *lengths;  /* of all rows; cosine */
     bool centred;          /* less a centre and scaled; else both are left out */
     uint32_t depth;        /* a multiple of 64, >= columns */
     float *centre;         /* [depth] */
     peri_prepared_stats *stats;
+    size_t sample_step; /* set by peri_prepare_begin */
 };
 
 /* Squared L2 counts |row|^2 into the value; the inner product and cosine don't. */
@@ -46,7 +49,7 @@ PERI_BOTH static inline bool peri_prepare_squared(peri_metric metric) {
 
 /* Fills centre and stats: of a sample of the rows, such that a few rows far from all others change
  * nothing. */
-peri_status peri_prepare_begin(peri_stream *stream, const peri_prepare *p);
+peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p);
 
 /* Rows first .. first + count - 1 of those that count: out [count, depth] f16, or NULL when rows of
  * f16 are used as they are; terms [count]. Adds to the maxima of the stats. */

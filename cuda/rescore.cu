@@ -15,7 +15,6 @@ namespace {
 constexpr unsigned THREADS = 128;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 constexpr unsigned AT_ONCE = 8;
-constexpr unsigned COLLECT_THREADS = 1024;
 
 struct task {
     peri_metric metric;
@@ -29,7 +28,7 @@ struct task {
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
     bool whole;
-    uint8_t *failed;
+    uint32_t *which, *left, *redone;
     int64_t *ids;
     float *distances;
 };
@@ -119,42 +118,16 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
         ids[rank] = (int64_t)peri_key_slot(keys[c]);
         distances[rank] = values[c];
         /* all rows that pass are candidates, or the last one bounds the others */
-        if (rank + 1 == t.k)
-            t.failed[i] = count == t.wanted &&
-                          !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c]);
+        if (rank + 1 == t.k && count == t.wanted &&
+            !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
+            t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
+            if (t.redone != nullptr) atomicAdd(t.redone, 1u);
+        }
     }
     for (unsigned r = count + lane; r < t.k; r += PERI_WARP) {
         ids[r] = PERI_ID_NONE;
         distances[r] = __int_as_float(0x7F800000);
     }
-    if (count < t.k && lane == 0) t.failed[i] = 0;
-}
-
-/* One block: the numbers of the queries that failed, in their order. */
-__global__ void __launch_bounds__(COLLECT_THREADS)
-    collect(const uint8_t *__restrict__ failed, size_t count, uint32_t *__restrict__ which,
-            uint32_t *__restrict__ left, uint32_t *__restrict__ redone) {
-    __shared__ unsigned sums[PERI_WARP + 1];
-    const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
-    unsigned total = 0;
-    for (size_t at = 0; at < count; at += COLLECT_THREADS) {
-        size_t i = at + threadIdx.x;
-        bool is = i < count && failed[i] != 0;
-        unsigned lanes = __ballot_sync(PERI_ALL_LANES, is);
-        if (lane == 0) sums[warp] = (unsigned)__popc(lanes);
-        __syncthreads();
-        unsigned before = total, all = 0;
-        for (unsigned w = 0; w < COLLECT_THREADS / PERI_WARP; w++) {
-            if (w < warp) before += sums[w];
-            all += sums[w];
-        }
-        if (is) which[before + (unsigned)__popc(lanes & ((1u << lane) - 1))] = (uint32_t)i;
-        total += all;
-        __syncthreads(); /* the sums are read before the next round writes them */
-    }
-    if (threadIdx.x != 0) return;
-    *left = total;
-    if (redone != nullptr) *redone += total;
 }
 
 struct launch {
@@ -187,11 +160,12 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.about = r->about;
     t.stats = r->stats;
     t.whole = r->whole;
-    t.failed = r->failed;
+    t.which = r->which;
+    t.left = r->left;
+    t.redone = op->redone;
     t.ids = op->ids;
     t.distances = op->distances;
+    CU_TRY(stream->device, cudaMemsetAsync(r->left, 0, sizeof *r->left, peri_cuda_handle(stream)));
     peri_dispatch(op->rows.dtype, op->metric, launch{ stream, t });
-    collect<<<1, COLLECT_THREADS, 0, peri_cuda_handle(stream)>>>(r->failed, t.count, r->which,
-                                                                 r->left, op->redone);
     return peri_cuda_launched(stream);
 }

@@ -12,8 +12,7 @@ struct peri_rescore {
     const peri_prepared_query *about; /* [q] */
     const peri_prepared_stats *stats;
     bool whole;      /* rows and queries are whole numbers as they came */
-    uint8_t *failed; /* [q] room */
-    uint32_t *which; /* [q] out: the queries that are not proved, ascending */
+    uint32_t *which; /* [q] out: the queries that are not proved, in any order */
     uint32_t *left;  /* [1] out: how many */
 };
 

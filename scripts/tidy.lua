@@ -181,10 +181,14 @@ local BANNED <const> = {
   },
   {
     names = "cudaMalloc cudaFree cudaMallocAsync cudaFreeAsync cudaMallocHost cudaFreeHost "
-      .. "cudaHostAlloc cudaDeviceSynchronize cudaStreamSynchronize cudaSetDevice cudaMemcpy",
+      .. "cudaHostAlloc cudaDeviceSynchronize cudaStreamSynchronize cudaSetDevice cudaMemcpy "
+      .. "cudaMallocFromPoolAsync",
     rooms = { "cuda/" },
-    home = { ["cuda/device.cu"] = true, ["cuda/memory.cu"] = true, ["cuda/device.cuh"] = true },
-    why = "a kernel file launches and nothing else; device.cu and memory.cu do the rest",
+    home = {
+      ["cuda/device.cu"] = true, ["cuda/memory.cu"] = true, ["cuda/stream.cu"] = true,
+      ["cuda/device.cuh"] = true,
+    },
+    why = "a kernel file launches and nothing else; device.cu, stream.cu and memory.cu do the rest",
   },
 }
 

@@ -15,6 +15,7 @@ describe("pg.flat", function()
       local index = support.build("flat", rows, { metric = metric })
       local hits = assert(index:search(queries, 8))
       assert.equal("exact", hits.info.path)
+      assert.equal(0, hits.info.redone)
       for q, query in queries:each() do
         local truth, rank = support.nearest(rows, query, 8, metric), 0
         for id, distance in hits:each(q) do

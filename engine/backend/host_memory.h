@@ -23,4 +23,13 @@ peri_status peri_host_copy(peri_stream *stream, void *to, size_t to_stride, peri
                            size_t rows, size_t row_bytes);
 peri_status peri_host_fill(peri_stream *stream, void *to, int byte, size_t bytes);
 
+/* Bytes of the struct of an operation. */
+size_t peri_op_bytes(peri_op_kind kind);
+
+/* Plans that run their operations one by one; host_plan.c. */
+peri_status peri_host_plan_compile(peri_stream *stream, const peri_op *const *ops,
+                                   void *const *scratch, size_t count, void **out);
+peri_status peri_host_plan_run(peri_stream *stream, void *compiled);
+void peri_host_plan_close(void *compiled);
+
 #endif

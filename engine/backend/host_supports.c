@@ -99,6 +99,40 @@ static bool scatter_taken(const peri_op_scatter *op, reason why) {
     return true;
 }
 
+static bool others_taken(const peri_op_others *op, reason why) {
+    if (op->degree > 0 && op->first <= PERI_SLOTS_MAX && op->count <= PERI_SLOTS_MAX - op->first)
+        return true;
+    return refuse(why, "lists of %zu for rows %zu .. %zu", op->degree, op->first,
+                  op->first + op->count);
+}
+
+static bool select_k_taken(const peri_op_select_k *op, reason why) {
+    if (op->values.dtype != PERI_F32)
+        return refuse(why, "values of %s are not selected, only f32",
+                      peri_dtype_name(op->values.dtype));
+    if (op->k == 0 || op->k > PERI_SELECT_K_MAX)
+        return refuse(why, "k: %zu given, 1..%u are taken", op->k, PERI_SELECT_K_MAX);
+    return slots_taken(op->values.cols, why);
+}
+
+static bool merge_taken(const peri_op_merge *op, reason why) {
+    if (op->parts == 0) return refuse(why, "parts: 0 given, 1 and more are taken");
+    return k_taken(op->part_k, 1, why) && k_taken(op->k, 1, why);
+}
+
+static bool pairwise_taken(const peri_op_pairwise *op, reason why) {
+    const peri_view *out = &op->out;
+    if (!rows_taken(&op->rows, why) || !slots_taken(op->rows.rows, why) ||
+        !metric_taken(op->metric, &op->rows, op->lengths, why) ||
+        !queries_taken(&op->queries, &op->rows, why))
+        return false;
+    if (out->dtype == PERI_F32 && out->rows == op->queries.rows && out->cols == op->rows.rows)
+        return true;
+    return refuse(why, "distances of %zu queries to %zu rows do not go into %zu x %zu %s",
+                  op->queries.rows, op->rows.rows, out->rows, out->cols,
+                  peri_dtype_name(out->dtype));
+}
+
 static bool list_scan_taken(const peri_op_list_scan *op, reason why) {
     return rows_taken(&op->rows, why) && metric_taken(op->metric, &op->rows, op->lengths, why) &&
            queries_taken(&op->queries, &op->rows, why) && k_taken(op->k, 1, why);
@@ -282,10 +316,14 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_LENGTHS: return rows_taken(&((const peri_op_lengths *)op)->rows, why);
     case PERI_OP_GATHER: return gather_taken((const peri_op_gather *)op, why);
     case PERI_OP_SCATTER: return scatter_taken((const peri_op_scatter *)op, why);
+    case PERI_OP_SELECT_K: return select_k_taken((const peri_op_select_k *)op, why);
+    case PERI_OP_MERGE: return merge_taken((const peri_op_merge *)op, why);
+    case PERI_OP_PAIRWISE: return pairwise_taken((const peri_op_pairwise *)op, why);
     case PERI_OP_LIST_SCAN: return list_scan_taken((const peri_op_list_scan *)op, why);
     case PERI_OP_CODE_SCAN: return code_scan_taken((const peri_op_code_scan *)op, why);
     case PERI_OP_RANGE_SCAN: return range_scan_taken((const peri_op_range_scan *)op, why);
     case PERI_OP_PQ_SCAN: return pq_scan_taken((const peri_op_pq_scan *)op, why);
+    case PERI_OP_OTHERS: return others_taken((const peri_op_others *)op, why);
     case PERI_OP_KNN: return knn_taken((const peri_op_knn *)op, why);
     case PERI_OP_ASSIGN: return assign_taken((const peri_op_assign *)op, why);
     case PERI_OP_CLUSTER_SUMS: return sums_taken((const peri_op_cluster_sums *)op, why);
@@ -297,6 +335,7 @@ bool peri_host_supports(const peri_device *device, const peri_op *op, char *text
     case PERI_OP_GRAPH_SEARCH: return search_taken((const peri_op_graph_search *)op, why);
     case PERI_OP_ROTATE: return rotate_taken((const peri_op_rotate *)op, why);
     case PERI_OP_PQ_ENCODE: return pq_encode_taken((const peri_op_pq_encode *)op, why);
+    case PERI_OP_REPORT: return true;
     case PERI_OP_COUNT: break;
     }
     return refuse(why, "operation %d is not known", op->kind);

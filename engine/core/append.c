@@ -25,7 +25,9 @@ static peri_status prefix(store *s, size_t rows, peri_matrix **out) {
     peri_view view = peri_matrix_view(s->rows);
     view.rows = rows;
     atomic_fetch_add(&s->references, 1);
-    return peri_matrix_anchor(peri_matrix_context(s->rows), view, store_release, s, out);
+    PERI_TRY(peri_matrix_anchor(peri_matrix_context(s->rows), view, store_release, s, out));
+    peri_matrix_borrow(*out, s->rows);
+    return PERI_OK;
 }
 
 static peri_status store_create(const peri_matrix *base, size_t rows, store **out) {

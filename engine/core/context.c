@@ -15,6 +15,7 @@
 #include "core/lane.h"
 #include "core/memory.h"
 #include "core/pool.h"
+#include "core/ring.h"
 #include "core/threads.h"
 
 #define THREADS_MAX 1024u
@@ -119,6 +120,7 @@ static void context_free(peri_context *context) {
     for (size_t i = 0; i < context->device_count; i++) {
         peri_device *device = context->devices[i];
         peri_lanes_close(device);
+        (void)peri_rings_trim(device);
         device->driver->device_close(device);
     }
     peri_pool_close(context);
@@ -214,6 +216,8 @@ static peri_status open_device(peri_context *context, const peri_driver *driver,
     device->place = place;
     device->generation = peri_process_generation();
     device->lanes = NULL;
+    device->parked = NULL;
+    device->rings = NULL;
     context->devices[context->device_count++] = device;
     *out = device;
     return PERI_OK;

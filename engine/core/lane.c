@@ -14,6 +14,7 @@
 #define ARENA_BLOCKS 24
 #define ARENA_BYTES_MIN 65536u
 #define ARENA_BYTES_KEPT ((size_t)256 << 20)
+#define PARKED_MAX 8u /* lanes of a device that are left with work under way */
 
 typedef struct arena {
     struct {
@@ -29,7 +30,10 @@ struct peri_lane {
     peri_device *device;
     peri_stream *stream;
     arena place, host;
-    bool dirty; /* something was enqueued since the last wait */
+    bool dirty;               /* something was enqueued since the last wait */
+    peri_event *event;        /* orders callers' queues; opened when there is one */
+    void (*let_go)(void *ud); /* of a parked lane */
+    void *let_go_ud;
     peri_lane *following;
 };
 
@@ -43,8 +47,8 @@ static peri_status arena_grow(peri_lane *lane, arena *a, size_t bytes) {
     if (a == &lane->host) {
         PERI_TRY(peri_memory_acquire(lane->device->context, bytes, 1, &data));
     } else {
-        PERI_TRY(lane->device->driver->mem_acquire(lane->device, bytes, PERI_MEMORY_DEVICE,
-                                                   PERI_USE_SCRATCH, &mem));
+        PERI_TRY(
+            peri_device_acquire(lane->device, bytes, PERI_MEMORY_DEVICE, PERI_USE_SCRATCH, &mem));
         data = mem->data;
     }
     a->blocks[a->count].data = data;
@@ -88,7 +92,9 @@ static peri_status arena_take(peri_lane *lane, arena *a, size_t count, size_t si
     bytes = peri_round_up(bytes, PERI_ALIGN);
     if (a->count == 0 || a->blocks[a->count - 1].bytes - a->used < bytes) {
         size_t wanted = peri_max_size(peri_max_size(bytes, a->bytes), ARENA_BYTES_MIN);
-        PERI_TRY(arena_grow(lane, a, wanted));
+        peri_status status = arena_grow(lane, a, wanted);
+        if (status == PERI_E_MEMORY && wanted > bytes) status = arena_grow(lane, a, bytes);
+        if (status != PERI_OK) return status;
     }
     *slot = a->blocks[a->count - 1].data + a->used;
     a->used += bytes;
@@ -114,16 +120,47 @@ static void lane_free(peri_lane *lane) {
     peri_device *device = lane->device;
     arena_clear(lane, &lane->place);
     arena_clear(lane, &lane->host);
+    if (lane->event != NULL) device->driver->event_close(lane->event);
     device->driver->stream_close(lane->stream);
     peri_memory_release(device->context, lane, 1, sizeof *lane);
+}
+
+/* Waits for a parked lane; it is then as good as a new one. */
+static void settle(peri_lane *lane) {
+    void (*let_go)(void *ud) = lane->let_go;
+    (void)peri_lane_wait(lane, NULL);
+    lane->let_go = NULL;
+    if (let_go != NULL) let_go(lane->let_go_ud);
+    peri_lane_rewind(lane);
+}
+
+/* Takes the lane that was parked first, when there are as many as there may be. Under the
+ * context's lock. */
+static peri_lane *take_parked(peri_device *device) {
+    void **slot = &device->parked;
+    size_t count = 0;
+    for (peri_lane *l = device->parked; l != NULL; l = l->following) count++;
+    if (count < PARKED_MAX) return NULL;
+    while (((peri_lane *)*slot)->following != NULL)
+        slot = (void **)&((peri_lane *)*slot)->following;
+    peri_lane *lane = *slot;
+    *slot = NULL;
+    return lane;
 }
 
 peri_status peri_lane_acquire(peri_device *device, peri_lane **out) {
     *out = NULL;
     pthread_mutex_lock(&device->context->lock);
-    peri_lane *lane = device->lanes;
-    if (lane != NULL) device->lanes = lane->following;
+    peri_lane *lane = device->lanes, *parked = NULL;
+    if (lane != NULL)
+        device->lanes = lane->following;
+    else
+        parked = take_parked(device);
     pthread_mutex_unlock(&device->context->lock);
+    if (parked != NULL) {
+        settle(parked);
+        lane = parked;
+    }
     if (lane == NULL) return lane_create(device, out);
     lane->following = NULL;
     *out = lane;
@@ -142,6 +179,30 @@ void peri_lane_release(peri_lane *lane) {
     pthread_mutex_unlock(&device->context->lock);
 }
 
+void peri_lane_park(peri_lane *lane, void (*let_go)(void *ud), void *ud) {
+    peri_device *device = lane->device;
+    lane->let_go = let_go;
+    lane->let_go_ud = ud;
+    peri_lane_follow(lane, NULL, 0);
+    pthread_mutex_lock(&device->context->lock);
+    lane->following = device->parked;
+    device->parked = lane;
+    pthread_mutex_unlock(&device->context->lock);
+}
+
+void peri_lanes_settle(peri_device *device) {
+    pthread_mutex_lock(&device->context->lock);
+    peri_lane *lane = device->parked;
+    device->parked = NULL;
+    pthread_mutex_unlock(&device->context->lock);
+    while (lane != NULL) {
+        peri_lane *following = lane->following;
+        settle(lane);
+        peri_lane_release(lane);
+        lane = following;
+    }
+}
+
 void peri_lane_rewind(peri_lane *lane) {
     PERI_ASSERT(!lane->dirty);
     arena_settle(lane, &lane->place);
@@ -154,15 +215,22 @@ void peri_lane_close(peri_lane *lane) {
     lane_free(lane);
 }
 
-void peri_lanes_close(peri_device *device) {
+bool peri_lanes_trim(peri_device *device) {
+    peri_lanes_settle(device);
+    pthread_mutex_lock(&device->context->lock);
     peri_lane *lane = device->lanes;
+    bool some = lane != NULL;
     device->lanes = NULL;
+    pthread_mutex_unlock(&device->context->lock);
     while (lane != NULL) {
         peri_lane *following = lane->following;
         lane_free(lane);
         lane = following;
     }
+    return some;
 }
+
+void peri_lanes_close(peri_device *device) { (void)peri_lanes_trim(device); }
 
 peri_stream *peri_lane_stream(peri_lane *lane) { return lane->stream; }
 peri_device *peri_lane_device(peri_lane *lane) { return lane->device; }
@@ -178,6 +246,44 @@ peri_status peri_lane_take(peri_lane *lane, size_t count, size_t size, void *out
 
 peri_status peri_lane_take_host(peri_lane *lane, size_t count, size_t size, void *out) {
     return arena_take(lane, &lane->host, count, size, out);
+}
+
+/* ---- callers' queues ---------------------------------------------------------------------- */
+
+peri_status peri_queue_open(peri_device *device, peri_queue queue, peri_stream **out) {
+    char place[32];
+    *out = NULL;
+    if (device->driver->stream_wrap == NULL)
+        return peri_fail(PERI_E_UNSUPPORTED, "stream: %p given, %s has no queues", queue.handle,
+                         peri_place_format(device->place, place, sizeof place));
+    return device->driver->stream_wrap(device, queue.handle, out);
+}
+
+peri_status peri_queue_wait(peri_context *context, peri_place place, peri_queue queue) {
+    peri_device *device;
+    peri_stream *stream;
+    if (!queue.given) return PERI_OK;
+    PERI_TRY(peri_context_device(context, place, &device));
+    PERI_TRY(peri_queue_open(device, queue, &stream));
+    peri_status status = device->driver->stream_wait(stream, NULL);
+    device->driver->stream_close(stream);
+    return status;
+}
+
+static peri_status order(peri_lane *lane, peri_stream *first, peri_stream *second) {
+    const peri_driver *driver = lane->device->driver;
+    if (lane->event == NULL) PERI_TRY(driver->event_open(lane->device, &lane->event));
+    PERI_TRY(driver->event_record(lane->event, first));
+    return driver->event_wait(lane->event, second);
+}
+
+peri_status peri_lane_after(peri_lane *lane, peri_stream *caller) {
+    lane->dirty = true;
+    return order(lane, caller, lane->stream);
+}
+
+peri_status peri_lane_before(peri_lane *lane, peri_stream *caller) {
+    return order(lane, lane->stream, caller);
 }
 
 /* ---- moving operands ---------------------------------------------------------------------- */
@@ -203,9 +309,11 @@ peri_status peri_lane_upload(peri_lane *lane, const void *host, size_t count, si
 }
 
 peri_status peri_lane_upload_view(peri_lane *lane, const peri_view *host, peri_view *out) {
+    peri_place place = lane->device->place;
     *out = *host;
-    out->place = lane->device->place;
+    out->place = place;
     if (lane->device->shares_host) return PERI_OK;
+    if (host->place.kind == place.kind && host->place.number == place.number) return PERI_OK;
     size_t row_bytes = host->cols * peri_dtype_bytes(host->dtype);
     PERI_TRY(peri_lane_take(lane, host->rows, row_bytes, &out->data));
     out->stride_bytes = row_bytes;
@@ -226,6 +334,12 @@ peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size
     if (lane->device->shares_host && host == place) return PERI_OK;
     size_t bytes = count * size;
     return enqueue_copy(lane, host, bytes, NULL, place, bytes, lane->device, 1, bytes);
+}
+
+peri_status peri_lane_send(peri_lane *lane, void *place, const void *host, size_t count,
+                           size_t size) {
+    size_t bytes = count * size;
+    return enqueue_copy(lane, place, bytes, lane->device, host, bytes, NULL, 1, bytes);
 }
 
 peri_status peri_lane_run(peri_lane *lane, const peri_op *op) {

@@ -10,13 +10,16 @@
 #include "core/lane.h"
 #include "core/memory.h"
 #include "core/numa.h"
+#include "core/ring.h"
 #include "core/threads.h"
 
 struct peri_matrix {
     atomic_size_t references;
     peri_context *context;
     peri_view view;
-    peri_mem *mem;          /* owned memory, or NULL */
+    peri_mem *mem;          /* the memory it lies in, when that is the engine's */
+    bool owns;              /* gives `mem` back; else a parent does */
+    bool pinned, read_only; /* host memory that is page-locked; others' that is not written */
     peri_anchor_fn release; /* what keeps foreign memory alive, or NULL */
     void *anchor;
 };
@@ -43,12 +46,35 @@ peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_ancho
                                void *anchor, peri_matrix **out) {
     peri_status status = matrix_new(context, view, out);
     if (status != PERI_OK) {
-        release(anchor);
+        if (release != NULL) release(anchor);
         return status;
     }
     (*out)->release = release;
     (*out)->anchor = anchor;
     return PERI_OK;
+}
+
+void peri_matrix_adopt(peri_matrix *matrix, peri_anchor_fn release, void *anchor, bool pinned,
+                       bool read_only) {
+    PERI_ASSERT(matrix->release == NULL && matrix->mem == NULL);
+    matrix->release = release;
+    matrix->anchor = anchor;
+    matrix->pinned = pinned;
+    matrix->read_only = read_only;
+}
+
+void peri_matrix_borrow(peri_matrix *part, const peri_matrix *whole) {
+    PERI_ASSERT(!part->owns);
+    part->mem = whole->mem;
+    part->pinned = whole->pinned;
+    part->read_only = whole->read_only;
+}
+
+bool peri_matrix_read_only(const peri_matrix *matrix) { return matrix->read_only; }
+bool peri_matrix_pinned(const peri_matrix *matrix) { return matrix->pinned; }
+
+void peri_matrix_share(peri_matrix *matrix) {
+    if (matrix->mem != NULL) __atomic_store_n(&matrix->mem->shared, true, __ATOMIC_SEQ_CST);
 }
 
 void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release) {
@@ -60,7 +86,7 @@ void peri_matrix_retain(peri_matrix *matrix) { atomic_fetch_add(&matrix->referen
 void peri_matrix_release(peri_matrix *matrix) {
     if (matrix == NULL || atomic_fetch_sub(&matrix->references, 1) != 1) return;
     peri_context *context = matrix->context;
-    if (matrix->mem != NULL) matrix->mem->device->driver->mem_release(matrix->mem);
+    if (matrix->owns) matrix->mem->device->driver->mem_release(matrix->mem);
     if (matrix->release != NULL) matrix->release(matrix->anchor);
     peri_memory_release(context, matrix, 1, sizeof *matrix);
     peri_context_release(context);
@@ -69,30 +95,41 @@ void peri_matrix_release(peri_matrix *matrix) {
 peri_view peri_matrix_view(const peri_matrix *matrix) { return matrix->view; }
 peri_context *peri_matrix_context(const peri_matrix *matrix) { return matrix->context; }
 
-peri_status peri_matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
-                                peri_place place, peri_matrix **out) {
-    *out = NULL;
-    size_t row_bytes, bytes;
+/* Of the device's own memory at `place`, or of the host's, page-locked for it. */
+static peri_status acquire_as(peri_context *context, peri_view shape, peri_memory_kind kind,
+                              peri_matrix **out) {
+    size_t row_bytes, bytes, rows = shape.rows, cols = shape.cols;
     if (cols == 0) return peri_fail(PERI_E_ARGUMENT, "cols: 0 given, allowed: 1 and more");
-    if ((unsigned)dtype >= PERI_DTYPE_COUNT)
-        return peri_fail(PERI_E_ARGUMENT, "dtype: %d given, which is none", (int)dtype);
-    if (!peri_mul_fits(cols, peri_dtype_bytes(dtype), &row_bytes) ||
+    if ((unsigned)shape.dtype >= PERI_DTYPE_COUNT)
+        return peri_fail(PERI_E_ARGUMENT, "dtype: %d given, which is none", (int)shape.dtype);
+    if (!peri_mul_fits(cols, peri_dtype_bytes(shape.dtype), &row_bytes) ||
         !peri_mul_fits(rows, row_bytes, &bytes))
         return peri_fail(PERI_E_MEMORY, "%zu x %zu %s is more than memory can hold", rows, cols,
-                         peri_dtype_name(dtype));
+                         peri_dtype_name(shape.dtype));
     peri_device *device;
-    PERI_TRY(peri_context_device(context, place, &device));
-    PERI_TRY(matrix_new(context, (peri_view){ NULL, rows, cols, row_bytes, dtype, place }, out));
+    PERI_TRY(peri_context_device(context, shape.place, &device));
+    peri_view view = { NULL, rows, cols, row_bytes, shape.dtype, shape.place };
+    bool pinned = kind != PERI_MEMORY_DEVICE && !device->shares_host;
+    if (pinned) view.place = PERI_CPU;
+    PERI_TRY(matrix_new(context, view, out));
+    (*out)->pinned = pinned;
     if (bytes == 0) return PERI_OK;
-    peri_status status = device->driver->mem_acquire(device, bytes, PERI_MEMORY_DEVICE,
-                                                     PERI_USE_ROWS, &(*out)->mem);
+    peri_status status = peri_device_acquire(device, bytes, kind, PERI_USE_ROWS, &(*out)->mem);
     if (status != PERI_OK) {
         peri_matrix_release(*out);
         *out = NULL;
         return status;
     }
+    (*out)->owns = true;
     (*out)->view.data = (*out)->mem->data;
     return PERI_OK;
+}
+
+peri_status peri_matrix_acquire(peri_context *context, size_t rows, size_t cols, peri_dtype dtype,
+                                peri_place place, peri_matrix **out) {
+    *out = NULL;
+    return acquire_as(context, (peri_view){ NULL, rows, cols, 0, dtype, place }, PERI_MEMORY_DEVICE,
+                      out);
 }
 
 /* Runs one operation at a place and waits. */
@@ -134,10 +171,44 @@ done:
     return status;
 }
 
+peri_status peri_matrix_create_pinned(peri_context *context, size_t rows, size_t cols,
+                                      peri_dtype dtype, peri_place device, peri_matrix **out) {
+    *out = NULL;
+    PERI_TRY(acquire_as(context, (peri_view){ NULL, rows, cols, 0, dtype, device },
+                        PERI_MEMORY_PINNED, out));
+    const peri_view *view = &(*out)->view;
+    if (view->data != NULL) memset(view->data, 0, rows * view->stride_bytes);
+    return PERI_OK;
+}
+
 /* ---- copying ------------------------------------------------------------------------------ */
 
+/* Much pageable host memory goes through a ring; `done` says whether it did. */
+static peri_status copy_by_ring(peri_device *device, const peri_view *to, const peri_view *from,
+                                bool *done) {
+    const peri_ring_way way = { .threads = 0 };
+    size_t row_bytes = from->cols * peri_dtype_bytes(from->dtype);
+    bool up = on_host(from->place), down = on_host(to->place);
+    peri_ring *ring = NULL;
+    *done = false;
+    if ((!up && !down) || from->rows * row_bytes < PERI_RING_BYTES_MIN ||
+        row_bytes > PERI_RING_ROW_BYTES_MAX)
+        return PERI_OK;
+    PERI_TRY(peri_ring_acquire(device, &ring));
+    if (ring == NULL) return PERI_OK;
+    peri_status status = up ? peri_ring_upload(ring, to->data, to->stride_bytes, from->data,
+                                               from->stride_bytes, from->rows, row_bytes, &way)
+                            : peri_ring_download(ring, to->data, to->stride_bytes, from->data,
+                                                 from->stride_bytes, from->rows, row_bytes, &way);
+    peri_status waited = peri_ring_wait(ring);
+    peri_ring_release(ring);
+    *done = true;
+    return status == PERI_OK ? waited : status;
+}
+
 /* Rows between two memories, at most one of them off the host, or both on devices of one driver. */
-static peri_status copy_rows(peri_context *context, const peri_view *to, const peri_view *from) {
+static peri_status copy_rows(peri_context *context, const peri_view *to, const peri_view *from,
+                             bool pinned) {
     size_t row_bytes = from->cols * peri_dtype_bytes(from->dtype);
     if (from->rows == 0) return PERI_OK;
     if (on_host(to->place) && on_host(from->place)) {
@@ -148,9 +219,12 @@ static peri_status copy_rows(peri_context *context, const peri_view *to, const p
     peri_device *to_device = NULL, *from_device = NULL;
     peri_lane *lane = NULL;
     peri_status status;
+    bool done = false;
     if (!on_host(to->place)) PERI_GO(peri_context_device(context, to->place, &to_device));
     if (!on_host(from->place)) PERI_GO(peri_context_device(context, from->place, &from_device));
     peri_device *device = to_device != NULL ? to_device : from_device;
+    if (!pinned) PERI_GO(copy_by_ring(device, to, from, &done));
+    if (done) goto done;
     PERI_GO(peri_lane_acquire(device, &lane));
     PERI_GO(device->driver->copy(peri_lane_stream(lane), to->data, to->stride_bytes, to_device,
                                  from->data, from->stride_bytes, from_device, from->rows,
@@ -182,20 +256,22 @@ static peri_view packed_host(const peri_matrix *matrix, void *data, size_t count
 peri_status peri_matrix_read(const peri_matrix *matrix, size_t first, size_t count, void *out) {
     PERI_TRY(check_rows(matrix, first, count));
     peri_view to = packed_host(matrix, out, count), from = rows_of(matrix, first, count);
-    return copy_rows(matrix->context, &to, &from);
+    return copy_rows(matrix->context, &to, &from, false);
 }
 
 peri_status peri_matrix_write(peri_matrix *matrix, size_t first, size_t count, const void *data) {
     PERI_TRY(check_rows(matrix, first, count));
+    if (matrix->read_only)
+        return peri_fail(PERI_E_ARGUMENT, "matrix: its memory belongs to others and is read-only");
     peri_view to = rows_of(matrix, first, count);
     peri_view from = packed_host(matrix, (void *)(uintptr_t)data, count);
-    return copy_rows(matrix->context, &to, &from);
+    return copy_rows(matrix->context, &to, &from, false);
 }
 
 peri_status peri_matrix_copy_into(peri_matrix *to, size_t first, const peri_matrix *from) {
     PERI_TRY(check_rows(to, first, from->view.rows));
     peri_view view = rows_of(to, first, from->view.rows);
-    return copy_rows(to->context, &view, &from->view);
+    return copy_rows(to->context, &view, &from->view, to->pinned || from->pinned);
 }
 
 peri_status peri_matrix_move(peri_matrix *matrix, peri_place place, peri_matrix **out) {
@@ -215,7 +291,25 @@ peri_status peri_matrix_move(peri_matrix *matrix, peri_place place, peri_matrix 
         return status;
     }
     PERI_TRY(peri_matrix_acquire(matrix->context, view->rows, view->cols, view->dtype, place, out));
-    peri_status status = copy_rows(matrix->context, &(*out)->view, view);
+    peri_status status = copy_rows(matrix->context, &(*out)->view, view, matrix->pinned);
+    if (status != PERI_OK) {
+        peri_matrix_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+peri_status peri_matrix_pin(peri_matrix *matrix, peri_place device, peri_matrix **out) {
+    peri_view shape = matrix->view;
+    *out = NULL;
+    if (matrix->pinned) {
+        peri_matrix_retain(matrix);
+        *out = matrix;
+        return PERI_OK;
+    }
+    shape.place = device;
+    PERI_TRY(acquire_as(matrix->context, shape, PERI_MEMORY_PINNED, out));
+    peri_status status = copy_rows(matrix->context, &(*out)->view, &matrix->view, true);
     if (status != PERI_OK) {
         peri_matrix_release(*out);
         *out = NULL;
@@ -235,8 +329,10 @@ peri_status peri_matrix_slice(peri_matrix *matrix, size_t first, size_t stop, pe
                          "<= stop <= %zu",
                          first, stop, matrix->view.rows);
     peri_matrix_retain(matrix);
-    return peri_matrix_anchor(matrix->context, rows_of(matrix, first, stop - first), release_parent,
-                              matrix, out);
+    PERI_TRY(peri_matrix_anchor(matrix->context, rows_of(matrix, first, stop - first),
+                                release_parent, matrix, out));
+    peri_matrix_borrow(*out, matrix);
+    return PERI_OK;
 }
 
 static peri_status check_ids(const peri_matrix *matrix, const int64_t *ids, size_t count) {
@@ -353,8 +449,8 @@ static bool row_has_direction(const peri_view *view, const void *row) {
     return length > 0 && isfinite(length);
 }
 
-static peri_status bad_row(const peri_view *view, size_t r, const char *what) {
-    const void *row = peri_view_row(view, r);
+/* `row` is row r of the view, wherever it lies. */
+static peri_status bad_row(const peri_view *view, const void *row, size_t r, const char *what) {
     for (size_t c = 0; c < view->cols; c++) {
         float value = element(view, row, c);
         if (!isfinite(value))
@@ -373,7 +469,7 @@ peri_status peri_view_check(const peri_view *view, bool zeros, const char *what)
     for (size_t r = 0; r < view->rows; r++) {
         const void *row = peri_view_row(view, r);
         if (!row_finite(view, row) || (zeros && !row_has_direction(view, row)))
-            return bad_row(view, r, what);
+            return bad_row(view, row, r, what);
     }
     return PERI_OK;
 }
@@ -401,8 +497,8 @@ static peri_status check_task(void *ud, size_t task, size_t worker) {
     return PERI_OK;
 }
 
-peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
-                              const peri_control *control) {
+static peri_status check_on_host(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
+                                 const peri_control *control) {
     peri_matrix *host;
     PERI_TRY(peri_matrix_move(matrix, PERI_CPU, &host));
     atomic_size_t first_bad;
@@ -412,7 +508,84 @@ peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what,
     peri_status status = peri_parallel(matrix->context, &loop, peri_ceil_div(job.view.rows, 1024),
                                        check_task, &job);
     size_t bad = atomic_load(&first_bad);
-    if (status == PERI_OK && bad != SIZE_MAX) status = bad_row(&job.view, bad, what);
+    if (status == PERI_OK && bad != SIZE_MAX)
+        status = bad_row(&job.view, peri_view_row(&job.view, bad), bad, what);
     peri_matrix_release(host);
     return status;
+}
+
+/* ---- checking where the rows are ---------------------------------------------------------- */
+
+#define SUSPECTS_MOST 256u /* rows of huge elements; beyond, all are looked at on the host */
+
+/* The lengths of all rows on the host, by the operation of the place; NULL when it has none. */
+static peri_status read_lengths(const peri_matrix *matrix, size_t threads,
+                                const peri_control *control, peri_device *device, float **out) {
+    peri_op_lengths op = { PERI_OP_LENGTHS, matrix->view, NULL };
+    size_t rows = matrix->view.rows;
+    char reason[256];
+    peri_lane *lane = NULL;
+    peri_status status;
+    *out = NULL;
+    PERI_GO(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_lane_take(lane, rows, sizeof *op.out, &op.out));
+    if (!device->driver->supports(device, (const peri_op *)&op, reason, sizeof reason)) goto done;
+    peri_lane_follow(lane, control, threads);
+    PERI_GO(peri_memory_acquire(matrix->context, rows, sizeof **out, out));
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_fetch(lane, *out, op.out, rows, sizeof **out));
+    PERI_GO(peri_lane_wait(lane, control));
+done:
+    peri_lane_release(lane);
+    if (status == PERI_OK) return PERI_OK;
+    peri_memory_release(matrix->context, *out, rows, sizeof **out);
+    *out = NULL;
+    return status;
+}
+
+static bool is_suspect(float length, bool zeros) {
+    return !isfinite(length) || (zeros && !(length > 0));
+}
+
+/* A length that is finite, and not 0, clears a row. One that is not may come of finite elements
+ * whose squares overflow, so such rows are looked at; sets `enough` when that was done for all. */
+static peri_status check_suspects(const peri_matrix *matrix, bool zeros, const char *what,
+                                  const float *lengths, bool *enough) {
+    size_t rows = matrix->view.rows, suspects = 0;
+    void *row;
+    peri_status status = PERI_OK;
+    for (size_t r = 0; r < rows; r++) suspects += is_suspect(lengths[r], zeros);
+    *enough = suspects <= SUSPECTS_MOST;
+    if (suspects == 0 || !*enough) return PERI_OK;
+    peri_view view = packed_host(matrix, NULL, 1);
+    PERI_TRY(peri_memory_acquire(matrix->context, 1, view.stride_bytes, &row));
+    for (size_t r = 0; r < rows && status == PERI_OK; r++) {
+        if (!is_suspect(lengths[r], zeros)) continue;
+        status = peri_matrix_read(matrix, r, 1, row);
+        if (status != PERI_OK) break;
+        bool good = row_finite(&view, row) && (!zeros || row_has_direction(&view, row));
+        if (!good) status = bad_row(&view, row, r, what);
+    }
+    peri_memory_release(matrix->context, row, 1, view.stride_bytes);
+    return status;
+}
+
+peri_status peri_matrix_check(peri_matrix *matrix, bool zeros, const char *what, size_t threads,
+                              const peri_control *control) {
+    const peri_view *view = &matrix->view;
+    bool whole = view->dtype == PERI_I8 || view->dtype == PERI_U8, enough = false;
+    peri_device *device;
+    float *lengths;
+    if (whole && !zeros) return PERI_OK; /* every number is finite */
+    if (on_host(view->place) || view->rows == 0 || view->dtype > PERI_U8)
+        return check_on_host(matrix, zeros, what, threads, control);
+    PERI_TRY(peri_context_device(matrix->context, view->place, &device));
+    PERI_TRY(read_lengths(matrix, threads, control, device, &lengths));
+    peri_status status = PERI_OK;
+    if (lengths != NULL) {
+        status = check_suspects(matrix, zeros, what, lengths, &enough);
+        peri_memory_release(matrix->context, lengths, view->rows, sizeof *lengths);
+    }
+    if (status != PERI_OK || enough) return status;
+    return check_on_host(matrix, zeros, what, threads, control);
 }

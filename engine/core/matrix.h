@@ -13,6 +13,15 @@ typedef void (*peri_anchor_fn)(void *anchor);
 peri_status peri_matrix_anchor(peri_context *context, peri_view view, peri_anchor_fn release,
                                void *anchor, peri_matrix **out);
 
+/* For a matrix that was anchored without a release: what it keeps from now on, and what its memory
+ * is. Before anyone else sees it. */
+void peri_matrix_adopt(peri_matrix *matrix, peri_anchor_fn release, void *anchor, bool pinned,
+                       bool read_only);
+
+/* `part`, which was anchored, lies in the memory of `whole` and is what it is: page-locked, shared,
+ * read-only. */
+void peri_matrix_borrow(peri_matrix *part, const peri_matrix *whole);
+
 /* What keeps an anchored matrix alive, when `release` is how it is given back; else NULL. */
 void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release);
 

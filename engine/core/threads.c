@@ -6,9 +6,9 @@
  *
  * Who may touch what: `lock` guards the list, the counts of a loop's helpers and the flags of
  * the pool; `next`, `finished` and `stop` of a loop are atomic; its failure is written under
- * `lock`, once. The fork handlers take, in this order, the list of contexts and then the lock of
- * each context (context.c); a pool's own lock is never needed in a child, which drops the old
- * pool by its generation. */
+ * `lock`, once. A helper does not touch a loop once it has left its `active`. The fork handlers
+ * take, in this order, the list of contexts and then the lock of each context (context.c); a
+ * pool's own lock is never needed in a child, which drops the old pool by its generation. */
 #include "core/threads.h"
 
 #include <pthread.h>
@@ -23,6 +23,7 @@
 #include "core/pool.h"
 
 #define POLL_NS 20000000L
+#define SPIN_NS 30000L /* a sleep and its end cost about as much */
 #define DETAIL_MAX 512
 
 typedef struct loop_state {
@@ -31,8 +32,9 @@ typedef struct loop_state {
     size_t tasks, limit;
     atomic_size_t next, finished;
     atomic_bool stop;
-    size_t joined, active; /* under the pool's lock; joined counts the caller */
-    peri_status status;    /* under the pool's lock */
+    size_t joined;        /* under the pool's lock; counts the caller */
+    atomic_size_t active; /* helpers; written under the pool's lock */
+    peri_status status;   /* under the pool's lock */
     char detail[DETAIL_MAX];
     pthread_mutex_t *lock; /* the pool's; NULL when the caller is alone */
     struct loop_state *following;
@@ -112,11 +114,11 @@ static void *worker_main(void *ud) {
             continue;
         }
         size_t worker = loop->joined++;
-        loop->active++;
+        atomic_fetch_add(&loop->active, 1);
         pthread_mutex_unlock(&pool->lock);
         while (run_next(loop, worker)) {}
         pthread_mutex_lock(&pool->lock);
-        if (--loop->active == 0) pthread_cond_broadcast(&pool->idle);
+        if (atomic_fetch_sub(&loop->active, 1) == 1) pthread_cond_broadcast(&pool->idle);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -212,12 +214,33 @@ static void poll_control(poller *poll, loop_state *state) {
     record_failure(state, status);
 }
 
+/* No more helpers than the loop takes: all of a large pool would queue for its lock. One that is
+ * busy looks for work by itself when it ends. */
+static void wake(peri_pool *pool, size_t helpers) {
+    if (helpers >= pool->workers)
+        pthread_cond_broadcast(&pool->work);
+    else
+        for (size_t i = 0; i < helpers; i++) pthread_cond_signal(&pool->work);
+}
+
 static void join_list(peri_pool *pool, loop_state *state) {
     pthread_mutex_lock(&pool->lock);
     state->following = pool->loops;
     pool->loops = state;
-    pthread_cond_broadcast(&pool->work);
+    wake(pool, state->limit - 1);
     pthread_mutex_unlock(&pool->lock);
+}
+
+/* Helpers end within a short task of each other and of the caller, mostly: that is waited for
+ * awake. */
+static void spin(const loop_state *state) {
+    struct timespec began, now;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    do {
+        for (int i = 0; i < 64; i++)
+            if (atomic_load(&state->active) == 0) return;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (nanoseconds_since(&began, &now) < SPIN_NS);
 }
 
 /* Takes the loop off the list and waits for its helpers, polling. */
@@ -226,7 +249,12 @@ static void leave_list(peri_pool *pool, loop_state *state, poller *poll) {
     loop_state **slot = &pool->loops;
     while (*slot != state) slot = &(*slot)->following;
     *slot = state->following;
-    while (state->active > 0) {
+    if (atomic_load(&state->active) > 0) {
+        pthread_mutex_unlock(&pool->lock);
+        spin(state);
+        pthread_mutex_lock(&pool->lock);
+    }
+    while (atomic_load(&state->active) > 0) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += POLL_NS;

@@ -14,8 +14,10 @@
 #include "core/memory.h"
 #include "core/progress.h"
 
-#define CHUNK_ROWS 2048u    /* queries of one kNN operation */
-#define DESCENT_SAMPLES 16u /* new and old neighbours of a list that join, each way */
+#define CHUNK_ROWS 2048u               /* queries of one kNN operation, so that progress is seen */
+#define CHUNK_ROWS_DEVICE 32768u       /* the same where it takes as many to be busy */
+#define CHUNK_BYTES ((size_t)64 << 20) /* of their answers */
+#define DESCENT_SAMPLES 16u            /* new and old neighbours of a list that join, each way */
 
 /* ---- exact -------------------------------------------------------------------------------- */
 
@@ -24,9 +26,7 @@ typedef struct exact {
     peri_device *device;
     peri_view rows;
     const float *lengths;
-    size_t degree;
-    int64_t *ids;    /* host [CHUNK_ROWS, degree + 1] */
-    uint32_t *lists; /* host [CHUNK_ROWS, degree] */
+    size_t degree, chunk;
     peri_matrix *out;
     peri_progress progress;
 } exact;
@@ -48,30 +48,24 @@ static peri_status take_queries(exact *run, peri_lane *lane, size_t first, size_
 
 static peri_status search_chunk(exact *run, peri_lane *lane, size_t first, size_t count) {
     size_t k = run->degree + 1;
+    peri_view lists = peri_matrix_view(run->out);
     peri_op_knn op = { .kind = PERI_OP_KNN,
                        .metric = run->build->metric,
                        .rows = run->rows,
                        .lengths = run->lengths,
                        .k = k };
     PERI_TRY(take_queries(run, lane, first, count, &op.queries));
-    PERI_TRY(peri_lane_out(lane, run->ids, count * k, sizeof *op.ids, &op.ids));
+    PERI_TRY(peri_lane_take(lane, count * k, sizeof *op.ids, &op.ids));
     PERI_TRY(peri_lane_take(lane, count * k, sizeof *op.distances, &op.distances));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
-    PERI_TRY(peri_lane_fetch(lane, run->ids, op.ids, count * k, sizeof *op.ids));
+    const peri_op_others others = { .kind = PERI_OP_OTHERS,
+                                    .ids = op.ids,
+                                    .count = count,
+                                    .degree = run->degree,
+                                    .first = first,
+                                    .slots = peri_view_row(&lists, first) };
+    PERI_TRY(peri_lane_run(lane, (const peri_op *)&others));
     return peri_lane_wait(lane, &run->progress.control);
-}
-
-/* Results to lists: the row itself left out, or the last one when it is not there. */
-static void drop_self(const exact *run, size_t first, size_t count) {
-    size_t degree = run->degree;
-    for (size_t i = 0; i < count; i++) {
-        const int64_t *ids = run->ids + i * (degree + 1);
-        uint32_t *list = run->lists + i * degree;
-        size_t at = 0;
-        for (size_t j = 0; j <= degree && at < degree; j++)
-            if (ids[j] != (int64_t)(first + i) && ids[j] >= 0) list[at++] = (uint32_t)ids[j];
-        while (at < degree) list[at++] = PERI_SLOT_NONE;
-    }
 }
 
 static peri_status exact_chunks(exact *run) {
@@ -80,38 +74,38 @@ static peri_status exact_chunks(exact *run) {
     peri_status status = PERI_OK;
     PERI_TRY(peri_lane_acquire(run->device, &lane));
     peri_lane_follow(lane, &run->progress.control, run->build->threads);
-    for (size_t first = 0; first < n; first += CHUNK_ROWS) {
-        size_t count = peri_min_size(CHUNK_ROWS, n - first);
+    for (size_t first = 0; first < n; first += run->chunk) {
+        size_t count = peri_min_size(run->chunk, n - first);
         peri_progress_step(&run->progress, first, count);
         PERI_GO(search_chunk(run, lane, first, count));
         peri_lane_rewind(lane);
-        drop_self(run, first, count);
-        PERI_GO(peri_matrix_write(run->out, first, count, run->lists));
     }
 done:
     peri_lane_close(lane);
     return status;
 }
 
+/* Rows at a time. */
+static size_t chunk_rows(const peri_device *device, size_t degree) {
+    size_t most = CHUNK_BYTES / ((degree + 1) * (sizeof(int64_t) + sizeof(float)));
+    if (device->shares_host) return CHUNK_ROWS;
+    return peri_max_size(CHUNK_ROWS, peri_min_size(most, CHUNK_ROWS_DEVICE));
+}
+
 static peri_status make_exact(const peri_graph_build *build, peri_device *device, size_t degree,
                               peri_matrix **out) {
-    peri_context *context = device->context;
     exact run = { .build = build, .device = device, .degree = degree };
     run.rows = peri_matrix_view(build->rows);
+    run.chunk = chunk_rows(device, degree);
     if (build->lengths != NULL) run.lengths = peri_matrix_view(build->lengths).data;
-    size_t chunk = peri_min_size(CHUNK_ROWS, run.rows.rows);
     peri_progress_init(&run.progress, build->control, "exact", run.rows.rows);
-    peri_status status;
-    PERI_GO(peri_memory_acquire(context, chunk * (degree + 1), sizeof *run.ids, &run.ids));
-    PERI_GO(peri_memory_acquire(context, chunk * degree, sizeof *run.lists, &run.lists));
-    PERI_GO(peri_matrix_create(context, run.rows.rows, degree, PERI_U32, run.rows.place, &run.out));
-    PERI_GO(exact_chunks(&run));
-    *out = run.out;
-    run.out = NULL;
-done:
-    peri_matrix_release(run.out);
-    peri_memory_release(context, run.lists, chunk * degree, sizeof *run.lists);
-    peri_memory_release(context, run.ids, chunk * (degree + 1), sizeof *run.ids);
+    PERI_TRY(peri_matrix_create(device->context, run.rows.rows, degree, PERI_U32, run.rows.place,
+                                &run.out));
+    peri_status status = exact_chunks(&run);
+    if (status == PERI_OK)
+        *out = run.out;
+    else
+        peri_matrix_release(run.out);
     return status;
 }
 

@@ -1,24 +1,22 @@
 /* pairwise.c: the distance of every row of one matrix to every row of another.
  *
- * An operation of the seam gives canonical values of candidates in the order given; here the
- * candidates are all rows, the same for every query, so that the values are those that any search
- * reports, bit for bit. Rows of `a` are taken in chunks, whose candidates are made once. */
+ * An operation of the seam does it, with the values that any search reports, bit for bit. Rows of
+ * `a` are taken in chunks, so that progress is told and what must be converted stays small. */
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/threads.h"
 #include "graph/pairs.h"
 #include "core/progress.h"
 
-#define CHUNK_PAIRS (1u << 20) /* of one operation, about; 8 MiB of candidates */
+#define CHUNK_PAIRS (1u << 24) /* of one operation, about */
 
 typedef struct pairing {
     const peri_pairwise_options *asked;
     peri_context *context;
     peri_device *device;
     peri_view a, b;
-    size_t chunk;            /* rows of a */
-    peri_matrix *lengths;    /* of b */
-    peri_matrix *candidates; /* i64 [chunk, b.rows], each row 0..b.rows-1 */
+    size_t chunk;         /* rows of a */
+    peri_matrix *lengths; /* of b */
     peri_matrix *out;
     peri_progress progress;
 } pairing;
@@ -65,25 +63,14 @@ static peri_status check(const pairing *p) {
 
 /* ---- chunks ------------------------------------------------------------------------------- */
 
-static peri_status fill_candidates(pairing *p) {
-    peri_matrix *host;
-    PERI_TRY(peri_matrix_create(p->context, p->chunk, p->b.rows, PERI_I64, PERI_CPU, &host));
-    int64_t *rows = peri_matrix_view(host).data;
-    for (size_t i = 0; i < p->chunk; i++)
-        for (size_t j = 0; j < p->b.rows; j++) rows[i * p->b.rows + j] = (int64_t)j;
-    peri_status status = peri_matrix_move(host, p->b.place, &p->candidates);
-    peri_matrix_release(host);
-    return status;
-}
-
 static peri_status run_chunk(pairing *p, peri_lane *lane, size_t first, size_t count) {
-    peri_op_refine op = { .kind = PERI_OP_REFINE,
-                          .metric = p->asked->metric,
-                          .rows = p->b,
-                          .candidates = peri_matrix_view(p->candidates).data,
-                          .columns = p->b.rows };
+    peri_view out = peri_matrix_view(p->out);
+    peri_op_pairwise op = {
+        .kind = PERI_OP_PAIRWISE, .metric = p->asked->metric, .rows = p->b, .out = out
+    };
     if (p->lengths != NULL) op.lengths = peri_matrix_view(p->lengths).data;
-    op.distances = (float *)peri_matrix_view(p->out).data + first * p->b.rows;
+    op.out.rows = count;
+    op.out.data = peri_view_row(&out, first);
     peri_dtype dtype = peri_query_dtype(p->b.dtype);
     PERI_TRY(peri_pairs_queries(lane, &p->a, first, count, dtype, &op.queries));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
@@ -121,13 +108,11 @@ peri_status peri_pairwise(const peri_pairwise_options *asked, peri_matrix **out)
     PERI_GO(peri_matrix_create(p.context, p.a.rows, p.b.rows, PERI_F32, p.b.place, &p.out));
     PERI_GO(
         peri_pairs_lengths(asked->b, asked->metric, asked->threads, asked->control, &p.lengths));
-    PERI_GO(fill_candidates(&p));
     PERI_GO(run_chunks(&p));
     PERI_GO(peri_pairs_report(p.out, asked->metric));
     *out = p.out;
     p.out = NULL;
 done:
-    peri_matrix_release(p.candidates);
     peri_matrix_release(p.lengths);
     peri_matrix_release(p.out);
     return status;

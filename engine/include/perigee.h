@@ -143,14 +143,29 @@ PERI_API peri_status peri_place_parse(const char *text, peri_place *out);
 /* Writes the place's word, at most `size` bytes with the final NUL, and returns `text`. */
 PERI_API const char *peri_place_format(peri_place place, char *text, size_t size);
 
+/* What memory of a device is for: it is counted by use. X(NAME, word). */
+#define PERI_USE_MAP(X)                                                                            \
+    X(ROWS, "rows")       /* matrices: rows, graphs, codes */                                      \
+    X(SCRATCH, "scratch") /* of searches and builds; kept between them, see peri_device_trim */    \
+    X(STAGING, "staging") /* chunks of rows on their way through */                                \
+    X(OTHER, "other")
+
+typedef enum peri_memory_use {
+#define PERI_USE_ENUM(name, word) PERI_USE_##name,
+    PERI_USE_MAP(PERI_USE_ENUM)
+#undef PERI_USE_ENUM
+        PERI_USE_COUNT
+} peri_memory_use;
+
 typedef struct peri_device_info {
     char name[128];     /* "cpu (avx512)", "NVIDIA H200" */
     char detail[256];   /* limits in words: instruction sets, compute capability, driver */
     size_t bytes_total; /* memory; 0 = unknown */
     size_t bytes_free;
-    uint32_t units;       /* threads or multiprocessors */
-    uint32_t shares_host; /* 1: its memory is the host's, nothing is copied */
-    uint64_t peers;       /* bit i: device i of the same driver is reached directly */
+    uint32_t units;                    /* threads or multiprocessors */
+    uint32_t shares_host;              /* 1: its memory is the host's, nothing is copied */
+    uint64_t peers;                    /* bit i: device i of the same driver is reached directly */
+    size_t bytes_held[PERI_USE_COUNT]; /* of the device's own memory, by this context */
 } peri_device_info;
 
 /* Counts the devices of a kind; 0 with PERI_OK and a reason in peri_error_detail() when its
@@ -158,6 +173,15 @@ typedef struct peri_device_info {
 PERI_API peri_status peri_device_count(peri_context *context, peri_place_kind kind, uint32_t *out);
 PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
                                       peri_device_info *out);
+
+/* At most this many bytes of the device's own memory for this context from now on; 0 = all it has.
+ * What is held already stays. PERI_E_UNSUPPORTED: the place uses the host's memory, which a
+ * context limits. */
+PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
+
+/* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
+ * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
+PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
 
 /* ---- dtypes and metrics ------------------------------------------------------------------- */
 
@@ -255,6 +279,35 @@ PERI_API peri_status peri_matrix_read(const peri_matrix *matrix, size_t first, s
 PERI_API peri_status peri_matrix_write(peri_matrix *matrix, size_t first, size_t count,
                                        const void *data);
 
+/* A matrix of zeros in memory of the host that is page-locked: copies to and from `device` run at
+ * the full rate of the link, and beside other work. Its place is the host's. Where a device shares
+ * the host's memory it is a plain matrix. PERI_E_MEMORY: page-locked memory is often limited. */
+PERI_API peri_status peri_matrix_create_pinned(peri_context *context, size_t rows, size_t cols,
+                                               peri_dtype dtype, peri_place device,
+                                               peri_matrix **out);
+/* A copy in such memory, or `matrix` retained when it is there already. */
+PERI_API peri_status peri_matrix_pin(peri_matrix *matrix, peri_place device, peri_matrix **out);
+/* Whether the memory belongs to others who forbade to write to it. */
+PERI_API bool peri_matrix_read_only(const peri_matrix *matrix);
+/* Whether the memory is page-locked. */
+PERI_API bool peri_matrix_pinned(const peri_matrix *matrix);
+
+/* ---- queues of others (their memory: perigee_dlpack.h) ------------------------------------- */
+
+/* A caller's queue on a device: a cudaStream_t in `handle`, 0 and 1 the default stream. */
+typedef struct peri_queue {
+    bool given; /* false: none */
+    void *handle;
+} peri_queue;
+
+/* Waits until what is in the queue is done. */
+PERI_API peri_status peri_queue_wait(peri_context *context, peri_place place, peri_queue queue);
+/* Says that a caller's queue reads or writes the matrix: when its memory is given back, the device
+ * is waited for first. */
+PERI_API void peri_matrix_share(peri_matrix *matrix);
+
+/* ---- files of rows ------------------------------------------------------------------------- */
+
 typedef struct peri_load_options {
     uint32_t size;
     const char *format; /* NULL = by the name's ending: npy fvecs bvecs ivecs fbin ... */
@@ -332,6 +385,12 @@ typedef struct peri_param_table {
  * "opq", "sq", "binary", "rabitq"; verb "train"; also that of "kmeans", and "build" of
  * "knn_graph". NULL: there is none. */
 PERI_API const peri_param_table *peri_params_find(const char *kind, const char *verb);
+
+/* The kinds by number, from 0; NULL past the last: of indexes, of quantizers, and all that have
+ * tables. */
+PERI_API const char *peri_kind_name(size_t number);
+PERI_API const char *peri_quantizer_kind_name(size_t number);
+PERI_API const char *peri_params_name(size_t number);
 
 /* Bytes of an index of a kind ("bytes" of its description) as a formula in the syntax of Lua over
  * n, dim, bytes (of one element) and the resolved parameters, before what every kind adds: 8 n
@@ -431,19 +490,23 @@ PERI_API peri_status peri_searcher_remove(peri_searcher *searcher, const peri_re
 
 typedef struct peri_request {
     uint32_t size;
-    peri_view queries;           /* [q, dim] on the host; see below */
+    peri_view queries;           /* [q, dim] on the host or at the searcher's place */
     size_t k;                    /* 1..PERI_K_MAX; more than the rows: padded */
     peri_filter *const *filters; /* filter_count of them */
     size_t filter_count;         /* 0 none, 1 for the batch, q one for each query */
     peri_options options;        /* the "search" tables of the tree's layers */
     size_t threads;              /* 0 = the context's */
     const peri_control *control;
+    peri_queue queue; /* the search comes after what is in it, and what follows in it after the
+                         search */
 } peri_request;
 
 #define PERI_REQUEST_INIT                                                                          \
     {                                                                                              \
         (uint32_t)sizeof(peri_request), { NULL, 0, 0, 0, PERI_F32, { 0, 0 } }, 0, NULL, 0,         \
-            { NULL, 0 }, 0, NULL                                                                   \
+            { NULL, 0 }, 0, NULL, {                                                                \
+            false, NULL                                                                            \
+        }                                                                                          \
     }
 
 /* What an answer says of itself. */
@@ -453,7 +516,9 @@ typedef struct peri_hits_info {
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
-    size_t missing;     /* results that are PERI_ID_NONE */
+    size_t missing;     /* results that are PERI_ID_NONE; not counted where they stay on a device */
+    size_t redone;      /* queries that an exact search did twice: its first pass, with less
+                           precision, proved nothing. 0 where there is no such pass */
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded
@@ -462,13 +527,16 @@ typedef struct peri_hits {
     int64_t *ids;     /* [q, k] */
     float *distances; /* [q, k] */
     peri_hits_info info;
+    peri_place place; /* of both: the host or the searcher's place */
 } peri_hits;
 
-/* Answers a batch and waits. Queries are f32 or f16 for indexes of f32 and f16 rows; for i8 and
- * u8 rows they are of that dtype, or floats that are whole numbers in its range. Cost: no
- * allocation after the first search of that shape. Errors: PERI_E_ARGUMENT (dim, k, options,
- * filters), PERI_E_INVALID (NaN, Inf, zero query under cosine, with row and column),
- * PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
+/* Answers a batch and waits; but with a queue, and queries and hits at the searcher's place, a flat
+ * index without ids of its own only enqueues: queries, hits and filters must stay until the queue
+ * got there. Queries on a device are not looked at: a NaN among them gives +inf. Queries are f32 or
+ * f16 for indexes of f32 and f16 rows; for i8 and u8 rows they are of that dtype, or, on the host,
+ * floats that are whole numbers in its range. Cost: no allocation after the first search of that
+ * shape. Errors: PERI_E_ARGUMENT (dim, k, options, filters), PERI_E_INVALID (NaN, Inf, zero query
+ * under cosine, with row and column), PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
 PERI_API peri_status peri_searcher_search(peri_searcher *searcher, const peri_request *request,
                                           peri_hits *hits);
 

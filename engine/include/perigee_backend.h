@@ -26,23 +26,13 @@
 extern "C" {
 #endif
 
-#define PERI_BACKEND_ABI 1u
+#define PERI_BACKEND_ABI 2u
 
 typedef struct peri_driver peri_driver;
 typedef struct peri_device peri_device;
 typedef struct peri_stream peri_stream;
 typedef struct peri_event peri_event;
 typedef struct peri_host peri_host;
-
-/* What the memory is for: the accounting by category. */
-typedef enum peri_memory_use {
-    PERI_USE_ROWS,
-    PERI_USE_GRAPH,
-    PERI_USE_SCRATCH,
-    PERI_USE_STAGING,
-    PERI_USE_OTHER,
-    PERI_USE_COUNT
-} peri_memory_use;
 
 typedef enum peri_memory_kind {
     PERI_MEMORY_DEVICE, /* the device's own; the host may not touch it */
@@ -58,6 +48,7 @@ typedef struct peri_mem {
     peri_memory_kind kind;
     peri_memory_use use;
     bool foreign;  /* wrapped, not owned: release forgets it */
+    bool shared;   /* others were given the address: release waits for the device first */
     void *backend; /* the backend's own */
 } peri_mem;
 
@@ -71,6 +62,8 @@ struct peri_device {
     uint32_t shares_host; /* 1: host pointers are device pointers */
     uint64_t generation;  /* of the process when opened: differs after a fork */
     void *lanes;          /* the engine's pool of streams with scratch; not the backend's */
+    void *parked;         /* lanes that were left with work under way */
+    void *rings;          /* the engine's pool of page-locked blocks */
 };
 
 struct peri_stream {
@@ -88,7 +81,11 @@ struct peri_stream {
     X(LENGTHS, lengths)             /* Euclidean length of every row */                            \
     X(GATHER, gather)               /* rows by slot */                                             \
     X(SCATTER, scatter)             /* rows to slots */                                            \
+    X(SELECT_K, select_k)           /* the least values of every row */                            \
+    X(MERGE, merge)                 /* the best of several sorted lists */                         \
+    X(PAIRWISE, pairwise)           /* every query to every row */                                 \
     X(KNN, knn)                     /* exact nearest rows */                                       \
+    X(OTHERS, others)               /* answers of rows about themselves, without themselves */     \
     X(ASSIGN, assign)               /* the nearest centroid of every row */                        \
     X(CLUSTER_SUMS, cluster_sums)   /* centroids moved to the mean of their rows */                \
     X(LIST_SCAN, list_scan)         /* exact nearest entries of some inverted lists */             \
@@ -102,7 +99,8 @@ struct peri_stream {
     X(GRAPH_LINK, graph_link)       /* links chosen among candidates by distances */               \
     X(GRAPH_SEARCH, graph_search)   /* best-first walk */                                          \
     X(ROTATE, rotate)               /* rows less their centroids, turned by a matrix */            \
-    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */
+    X(PQ_ENCODE, pq_encode)         /* the nearest codeword of every piece of a row */             \
+    X(REPORT, report)               /* values as a metric reports them */
 
 typedef enum peri_op_kind {
 #define PERI_OP_ENUM(NAME, name) PERI_OP_##NAME,
@@ -165,6 +163,48 @@ typedef struct peri_op_scatter {
     bool rows_interleaved, out_interleaved; /* u8 only: see PERI_CODES_GROUP */
 } peri_op_scatter;
 
+/* The k least values of each row, ascending, equal ones by column. A zero has no sign and comes out
+ * without one; a NaN counts as +inf and comes out as that. PERI_ID_NONE at +inf ends a row of fewer
+ * than k columns. */
+#define PERI_SELECT_K_MAX 4096u
+
+typedef struct peri_op_select_k {
+    peri_op_kind kind;
+    peri_view values;   /* [n, columns] f32, at most PERI_SLOTS_MAX columns */
+    const int64_t *ids; /* [n, columns] what a column is called; NULL = 0, 1, 2 .. */
+    size_t k;           /* 1..PERI_SELECT_K_MAX */
+    int64_t *best_ids;  /* [n, k] out */
+    float *best_values; /* [n, k] out */
+} peri_op_select_k;
+
+/* The k best of the lists that each query has, one a part, in the order of (distance, id, part).
+ * A list is in the order of (distance, id), and PERI_ID_NONE at +inf ends a short one, as it does
+ * the answer. bases[p] is added to the ids of part p, so that a chunk or a shard of rows may count
+ * from 0. Distances come out with the bits that they have; none is a NaN. With `unique` entries of
+ * equal distance and id count once. */
+typedef struct peri_op_merge {
+    peri_op_kind kind;
+    size_t queries, parts;
+    size_t part_k;          /* entries of a list */
+    const int64_t *ids;     /* [parts, queries, part_k] */
+    const float *distances; /* [parts, queries, part_k] */
+    const int64_t *bases;   /* [parts], or NULL = 0 */
+    bool unique;
+    size_t k;
+    int64_t *best_ids;     /* [queries, k] out */
+    float *best_distances; /* [queries, k] out */
+} peri_op_merge;
+
+/* out[i, j] = the canonical distance of query i and row j, the value inside. */
+typedef struct peri_op_pairwise {
+    peri_op_kind kind;
+    peri_metric metric;
+    peri_view queries;    /* [q, d] as in KNN */
+    peri_view rows;       /* [n, d] f32 f16 i8 u8 */
+    const float *lengths; /* [n] of rows; cosine only, else may be NULL */
+    peri_view out;        /* [q, n] f32 */
+} peri_op_pairwise;
+
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
  * A backend may look for candidates with less precision first. `redone` is the number of queries for
@@ -182,6 +222,17 @@ typedef struct peri_op_knn {
     float *distances; /* [q, k] */
     uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
+
+/* Lists of neighbours from the answers to rows that were searched among themselves: list i is ids[i]
+ * without slot first + i when that is among its first `degree`, and ends at `degree` entries.
+ * PERI_SLOT_NONE for what is missing. */
+typedef struct peri_op_others {
+    peri_op_kind kind;
+    const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */
+    size_t count, degree;
+    size_t first;
+    uint32_t *slots; /* [count, degree] out */
+} peri_op_others;
 
 /* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries
  * of list l are positions offsets[l] .. offsets[l] + sizes[l] - 1 of the arena, room for more may
@@ -587,6 +638,15 @@ typedef struct peri_op_pq_encode {
     uint8_t *codes;   /* [n, ceil(pq_dim * pq_bits / 8)] */
 } peri_op_pq_encode;
 
+/* values[i] becomes what the metric reports of it, in place: inner product -v; euclidean the root
+ * of v, 0 when v is not above 0; others v. */
+typedef struct peri_op_report {
+    peri_op_kind kind;
+    peri_metric metric;
+    float *values; /* [count] */
+    size_t count;
+} peri_op_report;
+
 /* ---- the table ---------------------------------------------------------------------------- */
 
 /* What the engine hands to a plug-in, which does not link to it. */
@@ -658,11 +718,15 @@ struct peri_driver {
     /* Enqueues. `scratch` has scratch_bytes() at least, at the device's place, 64-byte aligned. */
     peri_status (*run)(peri_stream *stream, const peri_op *op, void *scratch, size_t scratch_bytes);
 
-    /* (optional, both or none) A bound list of operations, replayed: a CUDA graph where there is
-     * one. */
+    /* (optional, all or none) A bound list of operations, run once for all: a CUDA graph where
+     * there is one. plan_compile copies the operations and runs nothing; scratch[i] has the
+     * scratch_bytes() of ops[i]. plan_run enqueues them on any stream of the device, as run() would
+     * each: what their pointers name must be there then, and one run of a plan is over before the
+     * next begins. The stream must be idle when a plan is closed. */
     peri_status (*plan_compile)(peri_stream *stream, const peri_op *const *ops,
                                 void *const *scratch, size_t count, void **out_plan);
     peri_status (*plan_run)(peri_stream *stream, void *plan);
+    void (*plan_close)(void *plan);
 
     /* (optional, all or none) A resident kernel that is fed through a mailbox. */
     peri_status (*resident_open)(peri_device *device, const peri_op *op, size_t slots, void **out);

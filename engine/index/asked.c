@@ -45,6 +45,16 @@ static peri_status convert_row(const peri_view *from, const peri_view *to, size_
     return PERI_OK;
 }
 
+/* At the place the values are not looked at, so only what any value converts to is taken. */
+static peri_status convert_placed(peri_lane *lane, const peri_view *from, peri_view *out) {
+    if (out->dtype != PERI_F32)
+        return peri_fail(PERI_E_ARGUMENT, "queries: %s on a device given, allowed there: %s",
+                         peri_dtype_name(from->dtype), peri_dtype_name(out->dtype));
+    PERI_TRY(peri_lane_take(lane, from->rows, out->stride_bytes, &out->data));
+    const peri_op_convert op = { PERI_OP_CONVERT, *from, *out };
+    return peri_lane_run(lane, (const peri_op *)&op);
+}
+
 peri_status peri_queries_prepare(const peri_index *index, peri_lane *lane, const peri_view *from,
                                  peri_view *out) {
     peri_dtype dtype = peri_query_dtype(index->dtype);
@@ -52,6 +62,9 @@ peri_status peri_queries_prepare(const peri_index *index, peri_lane *lane, const
     if (from->dtype == dtype) return PERI_OK;
     out->dtype = dtype;
     out->stride_bytes = from->cols * peri_dtype_bytes(dtype);
+    if (!peri_lane_device(lane)->shares_host &&
+        peri_place_equal(from->place, peri_lane_device(lane)->place))
+        return convert_placed(lane, from, out);
     PERI_TRY(peri_lane_take_host(lane, from->rows, out->stride_bytes, &out->data));
     for (size_t r = 0; r < from->rows; r++) PERI_TRY(convert_row(from, out, r));
     return PERI_OK;

@@ -8,7 +8,7 @@
 
 typedef struct peri_asked {
     peri_index *index;   /* retained */
-    peri_view queries;   /* host, in the query dtype of the index */
+    peri_view queries;   /* in the query dtype of the index; on the host, or at its place */
     peri_bound **bounds; /* what is held until the end */
     size_t bound_count;
     uint32_t filter_count;   /* distinct filters after joining those of wrappers */

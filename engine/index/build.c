@@ -71,6 +71,18 @@ const peri_param_table *peri_params_find(const char *kind, const char *verb) {
     return NULL;
 }
 
+const char *peri_kind_name(size_t number) {
+    return number < peri_kind_count ? peri_kinds[number]->ops.kind : NULL;
+}
+
+const char *peri_params_name(size_t number) {
+    static const char *const others[] = { "filtered", "refined", "kmeans", "knn_graph" };
+    if (number < peri_kind_count) return peri_kind_name(number);
+    number -= peri_kind_count;
+    if (number < sizeof others / sizeof *others) return others[number];
+    return peri_quantizer_kind_name(number - sizeof others / sizeof *others);
+}
+
 const char *peri_kind_memory(const char *kind) {
     const peri_kind *found = peri_kind_find(kind);
     return found == NULL ? NULL : found->memory;

@@ -23,7 +23,12 @@ static peri_status filtered_submit(peri_searcher *self, peri_search *search) {
     state->inner.also = &state->also;
     state->inner.state = NULL;
     search->state = state;
-    return self->inner->ops->submit(self->inner, &state->inner);
+    PERI_TRY(self->inner->ops->submit(self->inner, &state->inner));
+    search->info = state->inner.info;
+    search->left = state->inner.left;
+    search->let_go = state->inner.let_go;
+    search->let_go_ud = state->inner.let_go_ud;
+    return PERI_OK;
 }
 
 static peri_status filtered_finish(peri_searcher *self, peri_search *search) {
@@ -89,6 +94,7 @@ static const peri_searcher_ops filtered_ops = {
     .describe = filtered_describe,
     .line = filtered_line,
     .release = filtered_free,
+    .placed = true,
 };
 
 peri_status peri_searcher_filtered(peri_searcher *inner, peri_filter *filter, peri_searcher **out) {

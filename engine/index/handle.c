@@ -44,6 +44,7 @@ peri_status peri_handle_create(peri_index *index, peri_searcher **out) {
 void peri_handle_free(peri_searcher *searcher) {
     handle *self = (handle *)searcher;
     peri_context *context = searcher->context;
+    peri_lanes_settle(searcher->device); /* searches that were left hold the index too */
     peri_index_release(self->current);
     pthread_mutex_destroy(&self->writer);
     peri_memory_release(context, self, 1, sizeof *self);

@@ -182,7 +182,7 @@ void peri_handle_free(peri_searcher *self);
     {                                                                                              \
         word, search_table, peri_index_submit, peri_index_finish, peri_index_abandon,              \
             peri_index_score, peri_index_range, peri_index_describe, peri_index_line,              \
-            peri_handle_free                                                                       \
+            peri_handle_free, true                                                                 \
     }
 
 /* The kinds, in the order in which they are told. */

@@ -23,6 +23,7 @@
 #define LEVELS 5 /* lists up to 16 times as wide */
 #define CLASSES (LEVELS + 1)
 #define CLASS_EXACT 0u
+#define REDONE_QUERIES_MIN 32u /* below, one more copy from a device is felt */
 
 typedef struct group {
     const uint32_t *members; /* query numbers; NULL = all, in order */
@@ -31,6 +32,7 @@ typedef struct group {
     int64_t *ids; /* [count, k] host */
     float *distances;
     uint32_t *visited; /* [count] host; NULL when every passing row is looked at */
+    uint32_t *redone;  /* host; NULL when it is not asked for */
 } group;
 
 typedef struct plan {
@@ -101,10 +103,28 @@ static peri_status make_groups(const peri_index *index, peri_search *search, pla
 
 /* ---- running a group ---------------------------------------------------------------------- */
 
+/* Some of the queries at the place, where all of them are. */
+static peri_status pick_queries(peri_search *search, const plan *p, const group *g,
+                                peri_view *out) {
+    peri_op_gather op = { PERI_OP_GATHER, p->asked.queries, NULL, p->asked.queries };
+    int64_t *slots;
+    PERI_TRY(peri_lane_take_host(search->lane, g->count, sizeof *slots, &slots));
+    for (size_t i = 0; i < g->count; i++) slots[i] = g->members[i];
+    op.out.rows = g->count;
+    op.out.stride_bytes = op.out.cols * peri_dtype_bytes(op.out.dtype);
+    PERI_TRY(peri_lane_take(search->lane, g->count, op.out.stride_bytes, &op.out.data));
+    PERI_TRY(peri_lane_upload(search->lane, slots, g->count, sizeof *slots, &op.slots));
+    *out = op.out;
+    return peri_lane_run(search->lane, (const peri_op *)&op);
+}
+
 /* The group's queries at the place, packed when the group is not the whole batch. */
 static peri_status place_queries(peri_search *search, const plan *p, const group *g,
                                  peri_view *out) {
     peri_view host = p->asked.queries;
+    bool placed = !p->asked.index->device->shares_host &&
+                  peri_place_equal(host.place, p->asked.index->device->place);
+    if (g->members != NULL && placed) return pick_queries(search, p, g, out);
     if (g->members != NULL) {
         size_t row_bytes = host.cols * peri_dtype_bytes(host.dtype);
         PERI_TRY(peri_lane_take_host(search->lane, g->count, row_bytes, &host.data));
@@ -129,7 +149,7 @@ static peri_status place_which(peri_search *search, const plan *p, const group *
 }
 
 static peri_status run_op(const peri_index *index, peri_search *search, const group *g,
-                          peri_op_graph_search op, uint32_t *visited) {
+                          peri_op_graph_search op, uint32_t *visited, uint32_t *redone) {
     if (index->kind->scan != NULL) {
         peri_scan scan = { search->options,         op.queries, op.filter,    search->k,
                            g->class == CLASS_EXACT, op.ids,     op.distances, visited };
@@ -144,7 +164,8 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
                             .filter = op.filter,
                             .k = search->k,
                             .ids = op.ids,
-                            .distances = op.distances };
+                            .distances = op.distances,
+                            .redone = redone };
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
@@ -159,7 +180,7 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
     peri_lane *lane = search->lane;
     size_t items = g->count * search->k;
     peri_op_graph_search op = p->walk;
-    uint32_t *visited = NULL;
+    uint32_t *visited = NULL, *redone = NULL;
     if (g->members == NULL) {
         g->ids = search->ids;
         g->distances = search->distances;
@@ -175,9 +196,15 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
         PERI_TRY(peri_lane_take_host(lane, g->count, sizeof *g->visited, &g->visited));
         PERI_TRY(peri_lane_out(lane, g->visited, g->count, sizeof *g->visited, &visited));
     }
-    PERI_TRY(run_op(index, search, g, op, visited));
+    if (g->class == CLASS_EXACT && index->kind->scan == NULL && g->count >= REDONE_QUERIES_MIN) {
+        PERI_TRY(peri_lane_take_host(lane, 1, sizeof *g->redone, &g->redone));
+        PERI_TRY(peri_lane_out(lane, g->redone, 1, sizeof *g->redone, &redone));
+    }
+    PERI_TRY(run_op(index, search, g, op, visited, redone));
     PERI_TRY(peri_lane_fetch(lane, g->ids, op.ids, items, sizeof *g->ids));
     PERI_TRY(peri_lane_fetch(lane, g->distances, op.distances, items, sizeof *g->distances));
+    if (g->redone != NULL)
+        PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 1, sizeof *g->redone));
     if (g->visited == NULL) return PERI_OK;
     return peri_lane_fetch(lane, g->visited, visited, g->count, sizeof *g->visited);
 }
@@ -204,6 +231,35 @@ static peri_status fill_plan(const peri_index *index, const peri_search *search,
     return kind->walk == NULL ? PERI_OK : kind->walk(index, search->options, search->k, &p->walk);
 }
 
+static void tell(const peri_index *index, peri_search *search, const plan *p, size_t repaired);
+
+static void let_go(void *ud) { peri_asked_close(ud); }
+
+/* Whether the answer is what one scan of the rows finds, with nothing left to do on the host. */
+static bool stays(const peri_index *index, const peri_search *search, const plan *p) {
+    return search->placed_ids != NULL && index->ids == NULL && index->kind->scan == NULL &&
+           p->group_count == 1 && p->groups[0].class == CLASS_EXACT;
+}
+
+/* Enqueues the scan with its answer where the caller wants it. */
+static peri_status run_there(peri_search *search, plan *p) {
+    const peri_index *index = p->asked.index;
+    peri_op_graph_search op = p->walk;
+    PERI_TRY(place_queries(search, p, &p->groups[0], &op.queries));
+    PERI_TRY(place_which(search, p, &p->groups[0], &op.filter));
+    op.ids = search->placed_ids;
+    op.distances = search->placed_distances;
+    PERI_TRY(run_op(index, search, &p->groups[0], op, NULL, NULL));
+    const peri_op_report report = { PERI_OP_REPORT, index->metric, op.distances,
+                                    search->queries.rows * search->k };
+    PERI_TRY(peri_lane_run(search->lane, (const peri_op *)&report));
+    tell(index, search, p, 0);
+    search->left = true;
+    search->let_go = let_go;
+    search->let_go_ud = &p->asked;
+    return PERI_OK;
+}
+
 peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     plan *p;
     PERI_TRY(peri_lane_take_host(search->lane, 1, sizeof *p, &p));
@@ -213,6 +269,7 @@ peri_status peri_index_submit(peri_searcher *self, peri_search *search) {
     const peri_index *index = p->asked.index;
     PERI_TRY(fill_plan(index, search, p));
     PERI_TRY(make_groups(index, search, p));
+    if (stays(index, search, p)) return run_there(search, p);
     for (size_t i = 0; i < p->group_count; i++) PERI_TRY(run_group(search, p, &p->groups[i]));
     return PERI_OK;
 }
@@ -273,8 +330,10 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
     bool exact = repaired > 0, walked = false;
     double visited = 0, passing = 0;
     size_t queries = search->queries.rows;
+    search->info.redone = 0;
     for (size_t i = 0; i < p->group_count; i++) {
         const group *g = &p->groups[i];
+        if (g->redone != NULL) search->info.redone += *g->redone;
         exact = exact || g->class == CLASS_EXACT;
         walked = walked || g->class != CLASS_EXACT;
         for (size_t j = 0; j < g->count; j++) {
@@ -297,9 +356,10 @@ peri_status peri_index_finish(peri_searcher *self, peri_search *search) {
     plan *p = search->state;
     const peri_index *index = p->asked.index;
     size_t repaired = 0;
-    for (size_t i = 0; i < p->group_count; i++) scatter(search, &p->groups[i]);
-    peri_status status = repair(search, p, &repaired);
-    if (status == PERI_OK) {
+    peri_status status = PERI_OK;
+    for (size_t i = 0; i < p->group_count && !search->left; i++) scatter(search, &p->groups[i]);
+    if (!search->left) status = repair(search, p, &repaired);
+    if (status == PERI_OK && !search->left) {
         tell(index, search, p, repaired);
         translate(index, search);
     }

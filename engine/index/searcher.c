@@ -50,9 +50,21 @@ peri_metric peri_searcher_metric(const peri_searcher *searcher) { return searche
 
 /* ---- what a request may be ---------------------------------------------------------------- */
 
+static bool on_host(peri_place place) {
+    return place.kind == PERI_PLACE_CPU || place.kind == PERI_PLACE_REF;
+}
+
+static peri_status wrong_place(const char *what, peri_place given, peri_place allowed) {
+    char a[32], b[32];
+    peri_place_format(given, a, sizeof a);
+    peri_place_format(allowed, b, sizeof b);
+    return peri_fail(PERI_E_ARGUMENT, "%s: on %s given, allowed: on the host%s%s", what, a,
+                     on_host(allowed) ? "" : " or on ", on_host(allowed) ? "" : b);
+}
+
 static peri_status check_queries(const peri_searcher *self, const peri_view *queries) {
-    if (queries->place.kind != PERI_PLACE_CPU && queries->place.kind != PERI_PLACE_REF)
-        return peri_fail(PERI_E_ARGUMENT, "queries: on a device, allowed: on the host");
+    if (!on_host(queries->place) && !peri_place_equal(queries->place, self->device->place))
+        return wrong_place("queries", queries->place, self->device->place);
     if (queries->dtype > PERI_U8)
         return peri_fail(PERI_E_ARGUMENT, "queries: dtype %s given, allowed: f32 f16 i8 u8",
                          peri_dtype_name(queries->dtype));
@@ -62,7 +74,15 @@ static peri_status check_queries(const peri_searcher *self, const peri_view *que
     if (queries->cols != self->dim)
         return peri_fail(PERI_E_ARGUMENT, "queries: %zu columns given, the index has dim %u",
                          queries->cols, self->dim);
+    if (!on_host(queries->place)) return PERI_OK;
     return peri_view_check(queries, self->metric == PERI_COSINE, "queries");
+}
+
+/* For what reads queries on the host alone. */
+static peri_status check_host_queries(const peri_searcher *self, const peri_view *queries) {
+    if (!on_host(queries->place))
+        return peri_fail(PERI_E_ARGUMENT, "queries: on a device given, allowed here: on the host");
+    return check_queries(self, queries);
 }
 
 static peri_status check_options(const peri_searcher *self, const peri_options *options) {
@@ -97,19 +117,120 @@ static peri_status check_request(const peri_searcher *self, const peri_request *
 
 /* ---- searching ---------------------------------------------------------------------------- */
 
+static bool takes_placed(const peri_searcher *self) {
+    for (; self != NULL; self = self->inner)
+        if (!self->ops->placed) return false;
+    return true;
+}
+
+/* Queries at the place for a searcher that reads them on the host. */
+static peri_status fetch_queries(peri_searcher *self, peri_search *search) {
+    peri_lane *lane = search->lane;
+    peri_view there = search->queries, *here = &search->queries;
+    if (on_host(there.place) || takes_placed(self)) return PERI_OK;
+    size_t row_bytes = there.cols * peri_dtype_bytes(there.dtype);
+    if (there.stride_bytes != row_bytes)
+        return peri_fail(PERI_E_ARGUMENT,
+                         "queries: rows every %zu bytes on a device given, allowed "
+                         "for %s: every %zu",
+                         there.stride_bytes, self->ops->kind, row_bytes);
+    here->place = PERI_CPU;
+    PERI_TRY(peri_lane_take_host(lane, there.rows, row_bytes, &here->data));
+    PERI_TRY(peri_lane_fetch(lane, here->data, there.data, there.rows, row_bytes));
+    PERI_TRY(peri_lane_wait(lane, search->control));
+    return peri_view_check(here, self->metric == PERI_COSINE, "queries");
+}
+
+/* An answer that is wanted at the place but comes to the host first has room there. */
+static peri_status begin(peri_searcher *self, peri_search *search) {
+    size_t items = search->queries.rows * search->k;
+    if (search->caller != NULL) PERI_TRY(peri_lane_after(search->lane, search->caller));
+    PERI_TRY(fetch_queries(self, search));
+    if (search->placed_ids == NULL) return PERI_OK;
+    PERI_TRY(peri_lane_take_host(search->lane, items, sizeof *search->ids, &search->ids));
+    return peri_lane_take_host(search->lane, items, sizeof(float), &search->distances);
+}
+
+static peri_status send_answer(peri_searcher *self, peri_search *search) {
+    peri_lane *lane = search->lane;
+    size_t items = search->queries.rows * search->k;
+    if (search->placed_ids == NULL || search->left) return PERI_OK;
+    peri_metric_report(self->metric, search->distances, items);
+    PERI_TRY(peri_lane_send(lane, search->placed_ids, search->ids, items, sizeof *search->ids));
+    PERI_TRY(peri_lane_send(lane, search->placed_distances, search->distances, items,
+                            sizeof *search->distances));
+    return peri_lane_wait(lane, search->control);
+}
+
 static peri_status run_search(peri_searcher *self, peri_search *search) {
     peri_status status = peri_lane_acquire(self->device, &search->lane);
     if (status != PERI_OK) return status;
     peri_lane_follow(search->lane, search->control, search->threads);
-    status = self->ops->submit(self, search);
+    search->left = false;
+    status = begin(self, search);
+    if (status == PERI_OK) status = self->ops->submit(self, search);
+    if (status == PERI_OK && search->left && search->caller != NULL) {
+        status = peri_lane_before(search->lane, search->caller);
+        peri_lane_park(search->lane, search->let_go, search->let_go_ud);
+        return status;
+    }
     peri_status waited = peri_lane_wait(search->lane, search->control);
     if (status == PERI_OK) status = waited;
     if (status == PERI_OK)
         status = self->ops->finish(self, search);
     else
         self->ops->abandon(self, search);
+    if (status == PERI_OK) status = send_answer(self, search);
     peri_lane_release(search->lane);
     return status;
+}
+
+/* Of two parts of a batch; a part that was answered in another way makes it both ways. */
+static const char *join_paths(const char *a, const char *b) {
+    if (strcmp(a, b) == 0) return a;
+    return strstr(a, "lists") != NULL ? "lists+all lists" : "graph+exact";
+}
+
+static void join_info(peri_hits_info *info, const peri_hits_info *rest, double share) {
+    info->path = join_paths(info->path, rest->path);
+    info->visited = info->visited * share + rest->visited * (1 - share);
+    info->selectivity = info->selectivity * share + rest->selectivity * (1 - share);
+    info->redone += rest->redone;
+}
+
+/* Queries [first, first + count) of a search, as a search. */
+static peri_search part_of(const peri_search *search, size_t first, size_t count) {
+    peri_search part = *search;
+    part.queries.data = (char *)search->queries.data + first * search->queries.stride_bytes;
+    part.queries.rows = count;
+    if (search->placed_ids != NULL) {
+        part.placed_ids += first * search->k;
+        part.placed_distances += first * search->k;
+    } else {
+        part.ids += first * search->k;
+        part.distances += first * search->k;
+    }
+    if (search->filter_count > 1) {
+        part.filters += first;
+        part.filter_count = count;
+    }
+    part.lane = NULL;
+    part.state = NULL;
+    return part;
+}
+
+/* A batch whose scratch does not fit is answered in halves: an answer does not depend on the rest
+ * of its batch. */
+static peri_status search_parts(peri_searcher *self, peri_search *search) {
+    size_t rows = search->queries.rows, half = rows / 2;
+    peri_status status = run_search(self, search);
+    if (status != PERI_E_MEMORY || half == 0) return status;
+    peri_search left = part_of(search, 0, half), right = part_of(search, half, rows - half);
+    PERI_TRY(search_parts(self, &left));
+    PERI_TRY(search_parts(self, &right));
+    search->info = left.info;
+    join_info(&search->info, &right.info, (double)half / (double)rows);
+    return PERI_OK;
 }
 
 /* The device may have been opened before a fork: ask again by place. */
@@ -118,11 +239,25 @@ static peri_status check_device(const peri_searcher *self) {
     return peri_context_device(self->context, self->device->place, &device);
 }
 
+static peri_status check_hits(const peri_searcher *self, const peri_hits *hits) {
+    if (on_host(hits->place) || peri_place_equal(hits->place, self->device->place)) return PERI_OK;
+    return wrong_place("hits", hits->place, self->device->place);
+}
+
+static void report(const peri_searcher *self, const peri_search *search, peri_hits *hits) {
+    size_t items = search->queries.rows * search->k;
+    hits->info = search->info;
+    hits->info.missing = 0;
+    if (search->placed_ids != NULL) return;
+    for (size_t i = 0; i < items; i++) hits->info.missing += hits->ids[i] == PERI_ID_NONE;
+    peri_metric_report(self->metric, hits->distances, items);
+}
+
 peri_status peri_searcher_search(peri_searcher *self, const peri_request *request,
                                  peri_hits *hits) {
     PERI_TRY(check_request(self, request, 1));
+    PERI_TRY(check_hits(self, hits));
     PERI_TRY(check_device(self));
-    size_t rows = request->queries.rows;
     peri_search search = { .queries = request->queries,
                            .k = request->k,
                            .filters = request->filters,
@@ -130,16 +265,20 @@ peri_status peri_searcher_search(peri_searcher *self, const peri_request *reques
                            .options = &request->options,
                            .threads = request->threads,
                            .control = request->control,
-                           .ids = hits->ids,
-                           .distances = hits->distances,
                            .info = { "exact", self->device->place, 0, 1, 0 } };
-    if (rows > 0) PERI_TRY(run_search(self, &search));
-    search.info.missing = 0;
-    for (size_t i = 0; i < rows * request->k; i++)
-        search.info.missing += hits->ids[i] == PERI_ID_NONE;
-    peri_metric_report(self->metric, hits->distances, rows * request->k);
-    hits->info = search.info;
-    return PERI_OK;
+    if (on_host(hits->place)) {
+        search.ids = hits->ids;
+        search.distances = hits->distances;
+    } else {
+        search.placed_ids = hits->ids;
+        search.placed_distances = hits->distances;
+    }
+    if (request->queue.given)
+        PERI_TRY(peri_queue_open(self->device, request->queue, &search.caller));
+    peri_status status = request->queries.rows > 0 ? search_parts(self, &search) : PERI_OK;
+    if (search.caller != NULL) self->device->driver->stream_close(search.caller);
+    if (status == PERI_OK) report(self, &search, hits);
+    return status;
 }
 
 /* The largest value inside whose reported one is `radius` or nearer. */
@@ -157,6 +296,7 @@ peri_status peri_searcher_range(peri_searcher *self, const peri_request *request
                                 peri_range_hits *hits) {
     *hits = (peri_range_hits){ NULL, NULL, NULL };
     PERI_TRY(check_request(self, request, 0));
+    PERI_TRY(check_host_queries(self, &request->queries));
     if (isnan(radius)) return peri_fail(PERI_E_ARGUMENT, "radius: NaN given, allowed: numbers");
     if (self->ops->range == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s is not searched by distance", self->ops->kind);
@@ -182,7 +322,7 @@ peri_status peri_searcher_score(peri_searcher *self, const peri_view *queries, c
                                 size_t columns, float *distances) {
     if (self->ops->score == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s holds no rows to score with", self->ops->kind);
-    PERI_TRY(check_queries(self, queries));
+    PERI_TRY(check_host_queries(self, queries));
     PERI_TRY(check_device(self));
     size_t items;
     if (!peri_mul_fits(queries->rows, columns, &items))

@@ -23,7 +23,8 @@ typedef struct peri_also {
 
 /* A search under way. */
 typedef struct peri_search {
-    peri_view queries; /* host, finite, of the right dim; dtype as the user gave it */
+    peri_view queries; /* of the right dim; dtype as the user gave it; finite when on the host, else
+                          at the place of the searcher, which has `placed` then */
     size_t k;
     peri_filter *const *filters;
     size_t filter_count; /* 0, 1 or queries.rows */
@@ -35,7 +36,18 @@ typedef struct peri_search {
     int64_t *ids;     /* [q, k] host, out */
     float *distances; /* [q, k] host, out: inside values */
     peri_hits_info info;
-    void *state; /* the layer's own, between submit and finish; in the lane's host arena */
+    peri_stream *caller; /* a caller's queue that waits for the answer; NULL: none */
+    /* Where the answer is to be in the end, at the place; NULL: on the host. Who can enqueues it
+     * there in submit(), in reported values, and sets `left`: `ids` and `distances` are not written
+     * then. */
+    int64_t *placed_ids;
+    float *placed_distances;
+    bool left;
+    void (*let_go)(
+        void *ud);   /* with `left` and `caller`: called in place of finish() and abandon(),
+                                 once all is done */
+    void *let_go_ud; /* in the lane's host arena */
+    void *state;     /* the layer's own, between submit and finish; in the lane's host arena */
 } peri_search;
 
 typedef struct peri_searcher_ops {
@@ -56,6 +68,7 @@ typedef struct peri_searcher_ops {
     void (*describe)(const peri_searcher *self, peri_field_fn field, void *ud);
     void (*line)(const peri_searcher *self, char *text, size_t size); /* one line of explain() */
     void (*release)(peri_searcher *self); /* the last reference is gone */
+    bool placed; /* takes queries at the place; a wrapper: when what it wraps does */
 } peri_searcher_ops;
 
 /* The head of every searcher. */

@@ -7,12 +7,14 @@
  * was cut counts as half afterwards. (The balancing step of the coarse quantizers of GPU libraries;
  * the weight 7 of the old centroid is theirs.) Rows that are all equal can't be cut: the moved
  * centroid ties with the old one and the next round tries again, a bounded number of times. */
+#include <math.h>
 #include <string.h>
 
 #include "core/checked.h"
 #include "core/distance.h"
 #include "core/memory.h"
 #include "core/random.h"
+#include "quant/kmeans_draw.h"
 #include "quant/kmeans_rounds.h"
 
 #define DRAWS 64u /* until a row of a large cluster comes; half the rows are in one, or nearly */
@@ -29,7 +31,6 @@ typedef struct repair {
     double threshold;
     uint32_t *sizes; /* [c] a copy: cut as clusters are */
     const uint32_t *labels;
-    double *sums; /* [n] running sums of the distances; not balanced */
     size_t rows, clusters;
     removal *list;
     int64_t *ids; /* [count] the row of each */
@@ -63,19 +64,12 @@ static bool draw_large(repair *p, size_t cluster, removal *out, int64_t *row) {
 
 /* A row by its share of the error. */
 static bool draw_far(repair *p, size_t cluster, removal *out, int64_t *row) {
-    double total = p->sums[p->rows - 1];
-    double share = (double)(peri_random_mix(key_of(p), cluster) >> 11) * 0x1p-53 * total;
-    size_t low = 0, high = p->rows - 1;
-    if (!(total > 0)) return false;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (p->sums[middle] > share)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    *out = (removal){ (uint32_t)cluster, p->labels[low], 0 };
-    *row = (int64_t)low;
+    const peri_kmeans_rounds *r = p->rounds;
+    double share = (double)(peri_random_mix(key_of(p), cluster) >> 11) * 0x1p-53;
+    if (!(r->inertia > 0) || !isfinite(r->inertia)) return false;
+    size_t drawn = peri_draw_row(r->found, p->rows, r->sums, share);
+    *out = (removal){ (uint32_t)cluster, p->labels[drawn], 0 };
+    *row = (int64_t)drawn;
     return true;
 }
 
@@ -86,20 +80,6 @@ static void draw_all(repair *p) {
                                                                 &p->ids[p->count]);
         if (drawn) p->count++;
     }
-}
-
-static peri_status sum_up(repair *p) {
-    peri_matrix *host;
-    PERI_TRY(peri_memory_acquire(p->rounds->context, p->rows, sizeof *p->sums, &p->sums));
-    PERI_TRY(peri_matrix_move(p->rounds->distances, PERI_CPU, &host));
-    const float *distances = peri_matrix_view(host).data;
-    double sum = 0;
-    for (size_t i = 0; i < p->rows; i++) {
-        if (distances[i] > 0) sum += (double)distances[i];
-        p->sums[i] = sum;
-    }
-    peri_matrix_release(host);
-    return PERI_OK;
 }
 
 /* (weight * centroid + row) / (weight + 1), of length 1 for cosine. */
@@ -158,13 +138,11 @@ peri_status peri_kmeans_repair(peri_kmeans_rounds *r, double threshold, const ui
     memcpy(p.sizes, sizes, p.clusters * sizeof *sizes);
     PERI_GO(peri_matrix_move(r->labels, PERI_CPU, &labels));
     p.labels = peri_matrix_view(labels).data;
-    if (threshold <= 0) PERI_GO(sum_up(&p));
     draw_all(&p);
     if (p.count > 0) PERI_GO(apply(&p));
     r->repaired += *out_moved = p.count;
 done:
     peri_matrix_release(labels);
-    peri_memory_release(r->context, p.sums, p.rows, sizeof *p.sums);
     peri_memory_release(r->context, p.sizes, p.clusters, sizeof *p.sizes);
     peri_memory_release(r->context, p.list, most, sizeof *p.list);
     peri_memory_release(r->context, p.ids, most, sizeof *p.ids);

@@ -9,6 +9,7 @@
 
 #include "core/checked.h"
 #include "core/memory.h"
+#include "quant/kmeans_draw.h"
 
 /* Rounds end when the inertia falls by a smaller share: what is left is far below the difference
  * between two seeds. */
@@ -52,6 +53,9 @@ peri_status peri_kmeans_rounds_open(peri_kmeans_rounds *r, const peri_kmeans *as
     PERI_TRY(column(r, n, PERI_U32, &r->labels));
     PERI_TRY(column(r, n, PERI_F32, &r->distances));
     PERI_TRY(column(r, clusters, PERI_U32, &r->counts));
+    PERI_TRY(peri_memory_acquire(r->context, peri_draw_blocks(n), sizeof *r->sums, &r->sums));
+    if (!r->device->shares_host)
+        PERI_TRY(peri_memory_acquire(r->context, n, sizeof *r->found_room, &r->found_room));
     if (r->metric != PERI_COSINE) return PERI_OK;
     PERI_TRY(column(r, n, PERI_F32, &r->lengths));
     PERI_TRY(column(r, clusters, PERI_F32, &r->centroid_lengths));
@@ -59,7 +63,10 @@ peri_status peri_kmeans_rounds_open(peri_kmeans_rounds *r, const peri_kmeans *as
 }
 
 void peri_kmeans_rounds_close(peri_kmeans_rounds *r) {
+    size_t n = r->rows == NULL ? 0 : peri_matrix_view(r->rows).rows;
     peri_lane_close(r->lane);
+    peri_memory_release(r->context, r->found_room, n, sizeof *r->found_room);
+    peri_memory_release(r->context, r->sums, peri_draw_blocks(n), sizeof *r->sums);
     peri_matrix *all[] = { r->rows,   r->lengths,   r->centroids, r->centroid_lengths,
                            r->labels, r->distances, r->counts };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) peri_matrix_release(all[i]);
@@ -67,13 +74,11 @@ void peri_kmeans_rounds_close(peri_kmeans_rounds *r) {
 }
 
 static peri_status sum_distances(peri_kmeans_rounds *r) {
-    peri_matrix *host;
-    PERI_TRY(peri_matrix_move(r->distances, PERI_CPU, &host));
-    peri_view view = peri_matrix_view(host);
-    const float *distances = view.data;
-    r->inertia = 0;
-    for (size_t i = 0; i < view.rows; i++) r->inertia += (double)distances[i];
-    peri_matrix_release(host);
+    peri_view view = peri_matrix_view(r->distances);
+    r->found = r->found_room == NULL ? view.data : r->found_room;
+    if (r->found_room != NULL)
+        PERI_TRY(peri_matrix_read(r->distances, 0, view.rows, r->found_room));
+    r->inertia = peri_draw_fill(r->found, view.rows, r->sums);
     return PERI_OK;
 }
 

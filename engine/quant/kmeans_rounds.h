@@ -23,8 +23,11 @@ typedef struct peri_kmeans_rounds {
     peri_matrix *labels;           /* [n, 1] of the last assignment */
     peri_matrix *distances;        /* [n, 1] */
     peri_matrix *counts;           /* [c, 1] of the last sums */
-    double inertia;                /* of the last assignment */
-    uint32_t iterations;           /* moves */
+    const float *found;            /* [n] on the host: the distances of the last assignment */
+    float *found_room;   /* [n] theirs, where the place does not share the host's memory */
+    double *sums;        /* their running sums (kmeans_draw.h) */
+    double inertia;      /* of the last assignment */
+    uint32_t iterations; /* moves */
     uint32_t assignments;
     size_t repaired;
 } peri_kmeans_rounds;

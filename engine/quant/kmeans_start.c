@@ -11,6 +11,7 @@
 #include "core/checked.h"
 #include "core/memory.h"
 #include "core/random.h"
+#include "quant/kmeans_draw.h"
 #include "quant/kmeans_rounds.h"
 
 #define SAMPLE_PER_CLUSTER 16u
@@ -86,68 +87,79 @@ typedef struct seeding {
     peri_metric metric;
     uint64_t seed;
     const peri_control *control; /* of the part at hand */
+    peri_lane *lane;
     peri_matrix *sample;
     size_t rows;
-    float *nearest;  /* [rows] to what is drawn */
-    float *trial;    /* [rows] the same with a draw more */
-    double *sums;    /* [rows] running sums of `nearest` */
+    peri_matrix *drawn;     /* [each, d] of the sample's dtype: the rows of one round */
+    peri_matrix *centroids; /* [each, d] f32: the same */
+    peri_matrix *labels;    /* [rows] at the place */
+    peri_matrix *distances; /* [rows] at the place, to the drawn ones */
+    float *found;           /* [rows] on the host: the same */
+    float *nearest;         /* [rows] to what was drawn so far */
+    float *trial;           /* [rows] the same with the round's */
+    double *sums;           /* running sums of `nearest` */
+    double *trial_sums;
+    double left;     /* the last of `sums` */
     int64_t *chosen; /* [clusters] rows of the sample */
     size_t count;
     uint64_t draws;
 } seeding;
 
-static double sum_up(seeding *s) {
-    double sum = 0;
-    for (size_t i = 0; i < s->rows; i++) {
-        if (s->nearest[i] > 0) sum += (double)s->nearest[i];
-        s->sums[i] = sum;
-    }
-    return sum;
-}
-
 static int64_t draw(seeding *s) {
-    double total = s->sums[s->rows - 1];
     uint64_t bits = peri_random_mix(s->seed, s->draws++);
     double share = (double)(bits >> 11) * 0x1p-53;
-    size_t low = 0, high = s->rows - 1;
-    if (!(total > 0) || !isfinite(total)) return (int64_t)(share * (double)s->rows);
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (s->sums[middle] > share * total)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return (int64_t)low;
+    if (!(s->left > 0) || !isfinite(s->left)) return (int64_t)(share * (double)s->rows);
+    return (int64_t)peri_draw_row(s->nearest, s->rows, s->sums, share);
 }
 
-/* trial = min(nearest, distance to the nearest of the rows `ids`); returns its sum. */
-static peri_status try_rows(seeding *s, const int64_t *ids, size_t count, double *out_sum) {
-    peri_matrix *centroids = NULL, *labels = NULL, *distances = NULL, *host = NULL;
-    peri_status status;
-    PERI_GO(peri_kmeans_rows_at(s->sample, s->metric, ids, count, &centroids));
-    PERI_GO(peri_kmeans_assign(s->sample, centroids, s->metric, s->asked->threads, s->control,
-                               &labels, &distances));
-    PERI_GO(peri_matrix_move(distances, PERI_CPU, &host));
-    const float *found = peri_matrix_view(host).data;
-    double sum = 0;
-    for (size_t i = 0; i < s->rows; i++) {
-        s->trial[i] = found[i] < s->nearest[i] ? found[i] : s->nearest[i];
-        if (s->trial[i] > 0) sum += (double)s->trial[i];
+/* Enqueues: the rows `ids` of the sample, as f32, and how far each of the sample is from the
+ * nearest. */
+static peri_status measure(seeding *s, const int64_t *ids, size_t count) {
+    peri_view drawn = peri_matrix_view(s->drawn), centroids = peri_matrix_view(s->centroids);
+    drawn.rows = centroids.rows = count;
+    peri_op_gather gather = { PERI_OP_GATHER, peri_matrix_view(s->sample), NULL, drawn };
+    peri_op_convert convert = { PERI_OP_CONVERT, drawn, centroids };
+    peri_op_assign assign = { .kind = PERI_OP_ASSIGN,
+                              .metric = s->metric,
+                              .rows = gather.rows,
+                              .centroids = centroids,
+                              .labels = peri_matrix_view(s->labels).data,
+                              .distances = peri_matrix_view(s->distances).data };
+    PERI_TRY(peri_lane_upload(s->lane, ids, count, sizeof *ids, &gather.slots));
+    PERI_TRY(peri_lane_run(s->lane, (const peri_op *)&gather));
+    if (drawn.data != centroids.data) PERI_TRY(peri_lane_run(s->lane, (const peri_op *)&convert));
+    if (s->metric == PERI_COSINE) {
+        peri_op_lengths lengths = { PERI_OP_LENGTHS, centroids, NULL };
+        PERI_TRY(peri_lane_take(s->lane, count, sizeof *lengths.out, &lengths.out));
+        PERI_TRY(peri_lane_run(s->lane, (const peri_op *)&lengths));
+        assign.lengths = lengths.out;
     }
-    *out_sum = sum;
-done:
-    peri_matrix_release(centroids);
-    peri_matrix_release(labels);
-    peri_matrix_release(distances);
-    peri_matrix_release(host);
-    return status;
+    PERI_TRY(peri_lane_run(s->lane, (const peri_op *)&assign));
+    return peri_lane_fetch(s->lane, s->found, assign.distances, s->rows, sizeof *s->found);
+}
+
+/* trial = the smaller of nearest and the distance to the nearest of the rows `ids`; and its sum. */
+static peri_status try_rows(seeding *s, const int64_t *ids, size_t count, double *out_sum) {
+    peri_lane_follow(s->lane, s->control, s->asked->threads);
+    peri_status status = measure(s, ids, count);
+    if (status == PERI_OK)
+        status = peri_lane_wait(s->lane, s->control);
+    else
+        (void)peri_lane_wait(s->lane, NULL);
+    PERI_TRY(status);
+    peri_lane_rewind(s->lane);
+    *out_sum = peri_draw_lower(s->nearest, s->found, s->rows, s->trial, s->trial_sums);
+    return PERI_OK;
 }
 
 static void keep_trial(seeding *s) {
-    float *swap = s->nearest;
+    float *nearest = s->nearest;
+    double *sums = s->sums;
     s->nearest = s->trial;
-    s->trial = swap;
+    s->trial = nearest;
+    s->sums = s->trial_sums;
+    s->trial_sums = sums;
+    s->left = s->sums[peri_draw_blocks(s->rows) - 1];
 }
 
 /* One more, the best of `tries` draws. */
@@ -176,16 +188,18 @@ static peri_status add_some(seeding *s, size_t count) {
     return PERI_OK;
 }
 
+static size_t drawn_at_once(size_t clusters) { return peri_ceil_div(clusters, ROUNDS_MOST); }
+
 static peri_status choose(seeding *s, size_t clusters, peri_progress *progress) {
-    size_t each = peri_ceil_div(clusters, ROUNDS_MOST);
+    size_t each = drawn_at_once(clusters);
     size_t tries = clusters <= GREEDY_CLUSTERS ? 2 + (size_t)log((double)clusters) : 1;
     for (size_t i = 0; i < s->rows; i++) s->nearest[i] = INFINITY;
+    s->left = INFINITY;
     while (s->count < clusters) {
-        double left = sum_up(s);
         size_t count = s->count == 0 ? 1 : peri_min_size(each, clusters - s->count);
         peri_progress_step(progress, s->count, count);
         PERI_TRY(peri_progress_tell(progress, s->count));
-        if (left == 0) /* fewer different rows than clusters: any will do */
+        if (s->left == 0) /* fewer different rows than clusters: any will do */
             s->chosen[s->count++] = draw(s);
         else if (count == 1)
             PERI_TRY(add_best(s, s->count == 0 ? 1 : tries));
@@ -245,6 +259,47 @@ static peri_status take_sample(seeding *s, peri_matrix *rows) {
     return status;
 }
 
+/* What lies at the place and does not change its size. */
+static peri_status place_room(seeding *s, size_t each) {
+    peri_view sample = peri_matrix_view(s->sample);
+    peri_place place = sample.place;
+    peri_device *device;
+    PERI_TRY(peri_context_device(s->context, place, &device));
+    PERI_TRY(peri_lane_acquire(device, &s->lane));
+    PERI_TRY(peri_matrix_create(s->context, each, sample.cols, sample.dtype, place, &s->drawn));
+    if (sample.dtype == PERI_F32) {
+        peri_matrix_retain(s->drawn);
+        s->centroids = s->drawn;
+    } else {
+        PERI_TRY(peri_matrix_create(s->context, each, sample.cols, PERI_F32, place, &s->centroids));
+    }
+    PERI_TRY(peri_matrix_create(s->context, s->rows, 1, PERI_U32, place, &s->labels));
+    return peri_matrix_create(s->context, s->rows, 1, PERI_F32, place, &s->distances);
+}
+
+static peri_status host_room(seeding *s, size_t clusters) {
+    size_t blocks = peri_draw_blocks(s->rows);
+    PERI_TRY(peri_memory_acquire(s->context, s->rows, sizeof *s->found, &s->found));
+    PERI_TRY(peri_memory_acquire(s->context, s->rows, sizeof *s->nearest, &s->nearest));
+    PERI_TRY(peri_memory_acquire(s->context, s->rows, sizeof *s->trial, &s->trial));
+    PERI_TRY(peri_memory_acquire(s->context, blocks, sizeof *s->sums, &s->sums));
+    PERI_TRY(peri_memory_acquire(s->context, blocks, sizeof *s->trial_sums, &s->trial_sums));
+    return peri_memory_acquire(s->context, clusters, sizeof *s->chosen, &s->chosen);
+}
+
+static void release(seeding *s, size_t clusters) {
+    size_t blocks = peri_draw_blocks(s->rows);
+    peri_matrix *all[] = { s->sample, s->drawn, s->centroids, s->labels, s->distances };
+    peri_lane_close(s->lane);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) peri_matrix_release(all[i]);
+    peri_memory_release(s->context, s->found, s->rows, sizeof *s->found);
+    peri_memory_release(s->context, s->nearest, s->rows, sizeof *s->nearest);
+    peri_memory_release(s->context, s->trial, s->rows, sizeof *s->trial);
+    peri_memory_release(s->context, s->sums, blocks, sizeof *s->sums);
+    peri_memory_release(s->context, s->trial_sums, blocks, sizeof *s->trial_sums);
+    peri_memory_release(s->context, s->chosen, clusters, sizeof *s->chosen);
+}
+
 static peri_status start_plusplus(seeding *s, peri_matrix *rows, size_t clusters,
                                   peri_matrix **out) {
     size_t wanted = peri_max_size(SAMPLE_LEAST, clusters * SAMPLE_PER_CLUSTER);
@@ -254,17 +309,11 @@ static peri_status start_plusplus(seeding *s, peri_matrix *rows, size_t clusters
     s->control = &progress.control;
     s->rows = peri_min_size(peri_matrix_view(rows).rows, wanted);
     PERI_GO(take_sample(s, rows));
-    PERI_GO(peri_memory_acquire(s->context, s->rows, sizeof *s->nearest, &s->nearest));
-    PERI_GO(peri_memory_acquire(s->context, s->rows, sizeof *s->trial, &s->trial));
-    PERI_GO(peri_memory_acquire(s->context, s->rows, sizeof *s->sums, &s->sums));
-    PERI_GO(peri_memory_acquire(s->context, clusters, sizeof *s->chosen, &s->chosen));
+    PERI_GO(place_room(s, drawn_at_once(clusters)));
+    PERI_GO(host_room(s, clusters));
     PERI_GO(choose_best(s, clusters, &progress, out));
 done:
-    peri_matrix_release(s->sample);
-    peri_memory_release(s->context, s->nearest, s->rows, sizeof *s->nearest);
-    peri_memory_release(s->context, s->trial, s->rows, sizeof *s->trial);
-    peri_memory_release(s->context, s->sums, s->rows, sizeof *s->sums);
-    peri_memory_release(s->context, s->chosen, clusters, sizeof *s->chosen);
+    release(s, clusters);
     return status;
 }
 

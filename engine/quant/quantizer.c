@@ -25,6 +25,10 @@ const peri_quantizer_kind *peri_quantizer_kind_find(const char *name) {
     return NULL;
 }
 
+const char *peri_quantizer_kind_name(size_t number) {
+    return number < sizeof kinds / sizeof *kinds ? kinds[number]->name : NULL;
+}
+
 /* ---- life --------------------------------------------------------------------------------- */
 
 peri_status peri_quantizer_create(peri_context *context, const peri_quantizer_kind *kind,

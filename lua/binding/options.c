@@ -10,11 +10,6 @@
 
 #define NAME_LENGTH_MAX 47
 
-static const char *const kinds[] = { "flat",   "ivf_flat",  "ivf_pq", "ivf_sq",   "ivf_rabitq",
-                                     "cagra",  "hnsw",      "vamana", "filtered", "refined",
-                                     "kmeans", "pq",        "opq",    "sq",       "binary",
-                                     "rabitq", "knn_graph", NULL };
-
 static bool in_list(const char *const *list, const char *key) {
     for (size_t i = 0; list[i] != NULL; i++)
         if (strcmp(list[i], key) == 0) return true;
@@ -24,8 +19,9 @@ static bool in_list(const char *const *list, const char *key) {
 /* ---- unknown keys ------------------------------------------------------------------------- */
 
 static bool is_param(const char *verb, const char *key) {
-    for (size_t i = 0; verb != NULL && kinds[i] != NULL; i++) {
-        const peri_param_table *table = peri_params_find(kinds[i], verb);
+    const char *kind;
+    for (size_t i = 0; verb != NULL && (kind = peri_params_name(i)) != NULL; i++) {
+        const peri_param_table *table = peri_params_find(kind, verb);
         for (size_t p = 0; table != NULL && p < table->count; p++)
             if (strcmp(table->list[p].name, key) == 0) return true;
     }
@@ -63,8 +59,9 @@ static void unknown_option(lua_State *L, const char *const *own, const char *ver
     const char *nearest = NULL;
     size_t apart = NAME_LENGTH_MAX;
     for (size_t i = 0; own[i] != NULL; i++) nearer(key, own[i], &nearest, &apart);
-    for (size_t i = 0; verb != NULL && kinds[i] != NULL; i++) {
-        const peri_param_table *table = peri_params_find(kinds[i], verb);
+    const char *kind;
+    for (size_t i = 0; verb != NULL && (kind = peri_params_name(i)) != NULL; i++) {
+        const peri_param_table *table = peri_params_find(kind, verb);
         for (size_t p = 0; table != NULL && p < table->count; p++)
             nearer(key, table->list[p].name, &nearest, &apart);
     }
@@ -185,4 +182,19 @@ peri_place lperi_optionplace(lua_State *L, int options, const char *key) {
     if (text != NULL) lperi_result(L, peri_place_parse(text, &place), 0);
     lua_pop(L, 1);
     return place;
+}
+
+peri_queue lperi_optionqueue(lua_State *L, int options, const char *key) {
+    peri_queue queue = { true, NULL };
+    int whole = 0, type = lperi_pushoption(L, options, key);
+    if (type == LUA_TNIL)
+        queue.given = false;
+    else if (type == LUA_TLIGHTUSERDATA)
+        queue.handle = lua_touserdata(L, -1);
+    else if (type == LUA_TNUMBER)
+        queue.handle = (void *)(uintptr_t)lua_tointegerx(L, -1, &whole);
+    if (type == LUA_TNUMBER ? !whole : type != LUA_TNIL && type != LUA_TLIGHTUSERDATA)
+        wrong_type(L, key, "the address of a stream, as a light userdata or an integer");
+    lua_pop(L, 1);
+    return queue;
 }

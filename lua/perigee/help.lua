@@ -33,6 +33,10 @@ M.entries = {
   { name = "pg.stats", call = "pg.stats() -> table", text = "Bytes and blocks held, threads." },
   { name = "pg.devices", call = "pg.devices() -> list",
     text = "Each place that can be used, with its name and memory; else the reason why not." },
+  { name = "pg.limit", call = "pg.limit(place, bytes) -> true",
+    text = "At most so many bytes of a device's memory from now on; 0 is all it has." },
+  { name = "pg.trim", call = "pg.trim(place) -> true",
+    text = "Gives back the memory of a device that idle searches keep for the next one." },
   { name = "pg.doctor", call = "pg.doctor() -> report",
     text = "What this machine offers, and what is missing and why; prints as a page." },
   { name = "pg.show", call = "pg.show(value) -> string",
@@ -48,11 +52,16 @@ M.entries = {
   { name = "pg.matrix",
     call = "pg.matrix(rows, cols[, dtype[, place]]), pg.matrix(table[, dtype]) -> Matrix",
     text = "A matrix of zeros, or of a table of rows. dtype: f32 (default) f16 i8 u8 i32 "
-      .. "u32 i64." },
+      .. "u32 i64. place \"pinned\": host memory that is page-locked, for fast copies to cuda:0." },
   { name = "pg.pack", call = "pg.pack(matrix), pg.pack(table[, dtype]) -> string",
     text = "The numbers as a packed string, row by row." },
   { name = "pg.unpack", call = "pg.unpack(string[, dtype[, cols]]) -> Matrix",
     text = "A matrix of a packed string; one row when cols is left out." },
+  { name = "pg.from_dlpack", call = "pg.from_dlpack(tensor[, options]) -> Matrix",
+    text = "The rows of another library's tensor, without a copy. tensor: the address of a "
+      .. "DLManagedTensor, as a light userdata or an integer; the matrix gives it back.",
+    options = { { "versioned", "true: it is a DLManagedTensorVersioned" },
+      { "stream", "the stream that fills it, which is waited for" } } },
   -- indexes
   { name = "pg.flat.build", call = "pg.flat.build(rows[, options]) -> Searcher",
     text = "An index that compares every row: exact.", options = BUILD,
@@ -194,13 +203,19 @@ M.entries = {
   { name = "Matrix:normalize", call = "m:normalize() -> Matrix", text = "f32 rows of length 1." },
   { name = "Matrix:as", call = "m:as(dtype) -> Matrix",
     text = "Rounded to the nearest value of another dtype; whole numbers stop at its limits." },
-  { name = "Matrix:to", call = "m:to(place) -> Matrix", text = "The same rows at another place." },
+  { name = "Matrix:to", call = "m:to(place[, options]) -> Matrix",
+    text = "The same rows at another place; \"pinned\": in page-locked memory of the host.",
+    options = { { "stream", "the stream that fills the matrix, which is waited for" } } },
+  { name = "Matrix:to_dlpack", call = "m:to_dlpack([{ versioned = }]) -> light userdata",
+    text = "The address of a DLManagedTensor over the same memory, for another library. Whoever "
+      .. "takes it calls its deleter." },
   { name = "Matrix:save", call = "m:save(path[, { format = }]) -> true",
     text = "Writes a matrix file; the name's ending says which, and the dtype must suit it." },
   { name = "Matrix:pack", call = "m:pack() -> string", text = "The numbers as a packed string." },
   { name = "Matrix:equals", call = "m:equals(other) -> boolean",
     text = "Same shape, dtype and bytes." },
-  { name = "Matrix:info", call = "m:info() -> table", text = "rows, cols, dtype, place, bytes." },
+  { name = "Matrix:info", call = "m:info() -> table",
+    text = "rows, cols, dtype, place, bytes, pinned." },
   { name = "Matrix:close", call = "m:close()", text = "Gives up the handle; it closes once only." },
   -- Searcher
   { name = "Searcher:search", call = "s:search(queries, k[, options]) -> Hits",
@@ -208,7 +223,10 @@ M.entries = {
       .. "rows, a packed f32 string.",
     options = { { "filter", "a filter, or a list of one for each query" },
       { "accept", "function(ids) -> list of booleans: which answers may stand" },
-      { "out", "hits of an earlier search to fill again" }, THREADS, PROGRESS },
+      { "out", "hits of an earlier search to fill again, or { neighbors =, distances = }" },
+      { "place", "where the answer is left: the host (default) or the searcher's place" },
+      { "stream", "a cudaStream_t: the search comes after what is in it, and what follows there "
+        .. "after the search" }, THREADS, PROGRESS },
     params = { "*", "search" } },
   { name = "Searcher:range_search",
     call = "s:range_search(queries, radius[, options]) -> offsets, ids, distances",
@@ -267,6 +285,8 @@ M.entries = {
   -- Hits
   { name = "Hits:each", call = "for id, distance in hits:each([row]) do … end",
     text = "The neighbours of one query, nearest first; row counts from 0." },
+  { name = "Hits:to", call = "hits:to(place) -> Hits",
+    text = "The same answer at another place." },
   { name = "Hits:unpack", call = "hits:unpack() -> distances, neighbors",
     text = "Two matrices [queries, k]; also the fields of these names. hits.info says how "
       .. "it went." },
@@ -340,9 +360,8 @@ end
 
 local MEMORY_MORE <const> = "\n  (bytes: of an element; and 8 n with ids, 4 n under cosine where "
   .. "rows are kept)"
-local SEARCHED <const> = {
-  "ivf_flat", "ivf_pq", "ivf_sq", "ivf_rabitq", "cagra", "hnsw", "vamana", "refined",
-}
+local SEARCHED <const> = { table.unpack(core.kinds) }
+SEARCHED[#SEARCHED + 1] = "refined"
 
 local function entry_text(entry)
   local lines = { entry.call, "  " .. entry.text }

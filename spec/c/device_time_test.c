@@ -1,27 +1,15 @@
-/* device_time_test: exact kNN at a place, timed, with its recall against ref beside it.
+/* device_time_test: exact kNN at a place, timed, with its recall against ref beside it; then what
+ * time_select.h times.
  *
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset). As a test it takes a small set and
  * checks that the recall is 1; PERIGEE_TEST_TIME=1 takes sets of the size that a GPU is for. Rows
  * and queries are uniform random numbers; the time is the median of five runs, from run() to the
  * end of stream_wait(), with the data at the place. The recall is counted by id on the first
  * queries of the batch. */
-#include <time.h>
-
-#include "place.h"
+#include "time_select.h"
 
 #define RUNS 5
 #define JUDGED 20 /* queries that ref answers too */
-
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Ids of the nearest rows, on the host; the median time of the runs in `seconds`. */
 static peri_status nearest(place *p, const peri_view *queries, const peri_view *rows, size_t k,
@@ -41,12 +29,12 @@ static peri_status nearest(place *p, const peri_view *queries, const peri_view *
     void *scratch = place_room(p, bytes);
     place_wait(p);
     for (size_t i = 0; i < runs + 1; i++) { /* the first warms up */
-        double began = seconds_now();
+        double began = time_now();
         place_must(driver->run(p->stream, (const peri_op *)&op, scratch, bytes), "run");
         place_wait(p);
-        if (i > 0) times[i - 1] = seconds_now() - began;
+        if (i > 0) times[i - 1] = time_now() - began;
     }
-    qsort(times, runs, sizeof times[0], by_value);
+    qsort(times, runs, sizeof times[0], time_order);
     *seconds = times[runs / 2];
     place_fetch(p, ids, op.ids, count * sizeof *ids);
     return PERI_OK;
@@ -104,6 +92,7 @@ int main(void) {
         check_shape(&ref, &tested, PERI_F32, 1, 1000000, 128, 10, RUNS);
         check_shape(&ref, &tested, PERI_F32, 1000, 200000, 128, 100, RUNS);
     }
+    time_selection(&tested, timed != NULL && strcmp(timed, "1") == 0);
     place_close(&ref);
     place_close(&tested);
     peri_context_release(context);

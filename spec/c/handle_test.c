@@ -37,7 +37,7 @@ static peri_status search(float number, size_t k, int64_t *ids, float *distances
     peri_request request = PERI_REQUEST_INIT;
     request.queries = (peri_view){ query, 1, DIM, sizeof query, PERI_F32, PERI_CPU };
     request.k = k;
-    peri_hits hits = { ids, distances, { NULL, PERI_CPU, 0, 0, 0 } };
+    peri_hits hits = { .ids = ids, .distances = distances };
     return peri_searcher_search(index_of_all, &request, &hits);
 }
 

@@ -131,7 +131,7 @@ static void check_whole(peri_searcher *searcher, size_t from, uint64_t seed, con
     float distances[20];
     request.queries = peri_matrix_view(rows);
     request.k = 1;
-    peri_hits hits = { ids, distances, { NULL, PERI_CPU, 0, 0, 0 } };
+    peri_hits hits = { .ids = ids, .distances = distances };
     must(peri_searcher_search(searcher, &request, &hits));
     for (size_t i = 0; i < 20; i++)
         CHECK(ids[i] == (int64_t)(from + i) && distances[i] == 0, "%s: row %zu finds %lld", what,

@@ -1,10 +1,11 @@
-/* near_list_test: the offer of every instruction set against the plain one: lists of 1 to 70
- * places, batches of 0 to 40, ties, zeros of both signs, infinities, marks that stay. */
+/* near_list_test: the offer of every instruction set against the plain one: lists of 1 to 70 and of
+ * some hundred places, batches of 0 to 40, ties, zeros of both signs, infinities, marks that
+ * stay. */
 #include "backend/cpu/near_offer.h"
 
 #include "operate.h"
 
-#define PLACES 72
+#define PLACES 416
 #define BATCH 40
 
 static float distance_at(uint64_t seed, uint64_t i) {
@@ -45,6 +46,10 @@ int main(void) {
         for (size_t capacity = 1; capacity <= 70; capacity++)
             for (size_t batch = 0; batch <= BATCH; batch++)
                 compare(peri_near_offer_chosen(), capacity, batch, capacity * 41 + batch);
+        static const size_t large[] = { 100, 127, 128, 129, 200, 256, 410 };
+        for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+            for (size_t batch = 1; batch <= BATCH; batch++)
+                compare(peri_near_offer_chosen(), large[i], batch, large[i] * 41 + batch);
     }
     peri_isa_force(PERI_ISA_COUNT);
     return check_done();

@@ -65,6 +65,49 @@ static inline void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size
     free(c.lengths);
 }
 
+/* ---- others ------------------------------------------------------------------------------- */
+
+static inline peri_status others_at(place *p, const int64_t *ids, size_t count, size_t degree,
+                                    size_t first, uint32_t *slots) {
+    peri_op_others op = {
+        .kind = PERI_OP_OTHERS, .count = count, .degree = degree, .first = first
+    };
+    op.ids = place_put(p, ids, count * (degree + 1) * sizeof *ids);
+    op.slots = place_room(p, count * degree * sizeof *slots);
+    peri_status status = place_run(p, &op);
+    if (status == PERI_OK) place_fetch(p, slots, op.slots, count * degree * sizeof *slots);
+    return status;
+}
+
+/* Row i's own slot is at place i of its answer, when it has that many; every seventh answer is
+ * short. */
+static inline void check_others(pair *t, size_t count, size_t degree, size_t first) {
+    int64_t *ids = test_new(count * (degree + 1), sizeof *ids);
+    uint32_t *wanted = test_new(count * degree, sizeof *wanted);
+    uint32_t *found = test_new(count * degree, sizeof *found);
+    for (size_t i = 0; i < count * (degree + 1); i++) {
+        size_t row = i / (degree + 1), rank = i % (degree + 1);
+        ids[i] = rank == row                         ? (int64_t)(first + row)
+                 : row % 7 == 3 && rank > degree / 2 ? PERI_ID_NONE
+                                                     : (int64_t)(1000 + rank);
+    }
+    place_must(others_at(&t->ref, ids, count, degree, first, wanted), "ref others");
+    if (went(t, PERI_OP_OTHERS, "others", others_at(&t->tested, ids, count, degree, first, found)))
+        CHECK(memcmp(wanted, found, count * degree * sizeof *found) == 0,
+              "others, %zu lists of %zu", count, degree);
+    clear(t);
+    free(ids);
+    free(wanted);
+    free(found);
+}
+
+static inline void sweep_others(pair *t) {
+    check_others(t, 1, 1, 0);
+    check_others(t, 100, 64, 5);
+    check_others(t, 70, 33, 100000);
+    check_others(t, 40, 31, 0);
+}
+
 /* Enough queries and rows for a coarse pass of a device. */
 static inline void sweep_knn_coarse(pair *t) {
     static const struct {

@@ -1,7 +1,13 @@
 /* pq_scan_test.c: the scan of product-quantized codes on the CPU against ref, by every instruction
  * set that this machine has, with one worker and several. */
 #include "backend/cpu/distances.h"
+#include "backend/cpu/pq_scan.h"
 #include "parity_pq.h"
+
+static void sweep_kernels(pair *t, int isa, uint32_t threads, const char *which) {
+    printf("%s%s, %u workers\n", peri_isa_name((peri_isa)isa), which, threads);
+    sweep_pq(t);
+}
 
 static void sweep(uint32_t threads) {
     pair t = { .context = NULL, .small = true };
@@ -12,8 +18,11 @@ static void sweep(uint32_t threads) {
     place_open(&t.tested, test_device(t.context, PERI_PLACE_CPU));
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
         if (!peri_isa_force((peri_isa)isa)) continue;
-        printf("%s, %u workers\n", peri_isa_name((peri_isa)isa), threads);
-        sweep_pq(&t);
+        const peri_pq_kernels *best = peri_pq_kernels_chosen();
+        sweep_kernels(&t, isa, threads, "");
+        peri_pq_kernels_force_common(true);
+        if (peri_pq_kernels_chosen() != best) sweep_kernels(&t, isa, threads, ", common");
+        peri_pq_kernels_force_common(false);
     }
     peri_isa_force(PERI_ISA_COUNT);
     place_close(&t.ref);

@@ -1,13 +1,15 @@
-/* select_test: the k-th smallest, the filter and the sort of every instruction set against a plain
- * sort: lengths around the width of a register, ties, infinities, several spans. */
+/* select_test: the k-th smallest, the filter, the sort and what is kept of a stream, of every
+ * instruction set against a plain sort: lengths around the width of a register, ties, infinities,
+ * several spans. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/cpu/distances.h"
-#include "backend/cpu/select.h"
+#include "backend/cpu/list_keep.h"
 #include "check.h"
 #include "core/random.h"
+#include "core/status.h"
 
 #define MOST 2100
 
@@ -100,6 +102,45 @@ static void check_sort(size_t count, int kind) {
     CHECK(wrong == 0, "sort of %zu of kind %d: %zu places are wrong", count, kind, wrong);
 }
 
+/* What is kept of a stream is the head of its sort, whatever was dropped on the way. */
+static void check_keep(size_t count, size_t k, int kind, const char *name) {
+    static float kept[4 * MOST], distances[MOST];
+    static uint32_t names[4 * MOST];
+    static uint64_t keys[2 * MOST];
+    static int64_t ids[MOST];
+    peri_list_keep keep;
+    size_t wrong = 0;
+    fill(count, kind);
+    for (size_t i = 0; i < count; i++) slots[i] = (uint32_t)((i * 7919) % 2111);
+    peri_list_keep_init(&keep, kept, names, k);
+    for (size_t i = 0; i < count; i++) {
+        peri_list_keep_offer(&keep, values[i], slots[i]);
+        if (i % 19 == 0) wrong += peri_list_keep_bound(&keep) < sorted[k <= count ? k - 1 : 0];
+    }
+    peri_list_keep_finish(&keep, distances, ids, keys);
+    peri_select_sort(values, slots, count, keys);
+    for (size_t i = 0; i < k; i++)
+        wrong += i < count ? ids[i] != (int64_t)slots[i] || distances[i] != values[i]
+                           : ids[i] != PERI_ID_NONE || distances[i] != INFINITY;
+    CHECK(wrong == 0, "%s: %zu of %zu of kind %d kept: %zu places are wrong", name, k, count, kind,
+          wrong);
+}
+
+static void check_keeps(const char *name) {
+    static const size_t counts[] = { 0, 1, 16, 47, 48, 49, 400, MOST };
+    for (int kind = 0; kind < 5; kind++)
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+            for (size_t k = 1; k < MOST; k = 3 * k + 1) check_keep(counts[c], k, kind, name);
+}
+
+static void check_equal_keys(const char *name) {
+    uint64_t keys[100], out[100], wrong = 0;
+    for (uint64_t i = 0; i < 100; i++) keys[i] = i * i % 23 << 33;
+    peri_select_chosen()->sort(keys, 100, out);
+    for (size_t i = 1; i < 100; i++) wrong += out[i] < out[i - 1];
+    CHECK(wrong == 0, "%s: %llu places of equal keys are wrong", name, (unsigned long long)wrong);
+}
+
 int main(void) {
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
         if (!peri_isa_force((peri_isa)isa)) {
@@ -107,6 +148,8 @@ int main(void) {
             continue;
         }
         check_kernels(peri_select_chosen(), peri_isa_name((peri_isa)isa));
+        check_keeps(peri_isa_name((peri_isa)isa));
+        check_equal_keys(peri_isa_name((peri_isa)isa));
     }
     peri_isa_force(PERI_ISA_COUNT);
     for (int kind = 0; kind < 5; kind++)

@@ -131,7 +131,7 @@ static peri_status round_queries(const scan_job *job, peri_stream *stream) {
 typedef struct asked {
     size_t query; /* of the operation */
     const uint64_t *bits;
-    peri_topk *top;
+    peri_list_keep *keep;
     float base;
     uint32_t passed;
 } asked;
@@ -251,11 +251,10 @@ static void scan_chunk(const scan_job *job, const chunk *c, asked *a) {
     find_values(job, c, a, values);
     if (a->bits == NULL) count = c->count;
     a->passed += (uint32_t)count;
-    if (!any_near(values, c->count, peri_topk_bound(a->top))) return;
+    if (!any_near(values, c->count, a->keep->bound)) return;
     for (size_t n = 0; n < count; n++) {
         size_t i = a->bits == NULL ? n : passing[n];
-        if (!(values[i] > peri_topk_bound(a->top)))
-            peri_topk_offer(a->top, values[i], (int64_t)slots[i]);
+        peri_list_keep_offer(a->keep, values[i], slots[i]);
     }
 }
 
@@ -267,7 +266,7 @@ static void scan_task(const void *ud, const peri_list_task *task) {
         size_t query = peri_list_member(task, i), row = work->first + query;
         const float *q = peri_view_row(&job->op->queries, row);
         list[i] = (asked){ row, peri_list_filter(work, query),
-                           peri_list_heap(work, task->worker, query), base_of(job, q, task->list),
+                           peri_list_kept(work, task->worker, query), base_of(job, q, task->list),
                            0 };
     }
     for (size_t at = task->at; at < task->stop; at += PERI_CODE_CHUNK) {
@@ -275,8 +274,10 @@ static void scan_task(const void *ud, const peri_list_task *task) {
         if (task->count >= LANES_QUERIES) transpose(job, task, &c);
         for (size_t i = 0; i < task->count; i++) scan_chunk(job, &c, &list[i]);
     }
-    for (size_t i = 0; i < task->count; i++)
+    for (size_t i = 0; i < task->count; i++) {
+        peri_list_keep_bound(list[i].keep);
         peri_list_count(work, task->worker, peri_list_member(task, i), list[i].passed);
+    }
 }
 
 static void measure_centroids(scan_job *job, const peri_device *device) {

@@ -85,4 +85,7 @@ const peri_driver peri_cpu_driver = {
     .supports = peri_host_supports,
     .scratch_bytes = scratch_bytes,
     .run = run,
+    .plan_compile = peri_host_plan_compile,
+    .plan_run = peri_host_plan_run,
+    .plan_close = peri_host_plan_close,
 };

@@ -43,45 +43,15 @@ static void rescore(const peri_knn_job *job, size_t worker, size_t query) {
     kept->exact = kept->count;
 }
 
-/* Of the entries with that value only the `wanted` of lowest slot stay. */
-static size_t drop_ties(float *values, uint32_t *slots, size_t count, float value, size_t wanted) {
-    uint32_t low = 0, high = UINT32_MAX;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        size_t found = 0;
-        for (size_t i = 0; i < count; i++) found += values[i] == value && slots[i] <= middle;
-        if (found >= wanted)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        values[kept] = values[i];
-        slots[kept] = slots[i];
-        kept += values[kept] != value || slots[kept] <= low;
-    }
-    return kept;
-}
-
 /* Of exact entries, the k best by (value, slot), or up to `most` of the best, without an order;
  * returns the largest value, +inf when there are fewer than k. */
 static float choose_exact(const peri_knn_job *job, size_t worker, size_t query, size_t most) {
     peri_kept *kept = peri_kept_of(job, worker, query);
-    float *values = peri_kept_values(job, worker, query);
-    uint32_t *slots = peri_kept_slots(job, worker, query);
-    size_t k = job->op->k, count = kept->count;
-    if (count < k) return INFINITY;
-    peri_span span = { values, count };
-    float kth = job->select->kth(&span, 1, k, most);
-    count = job->select->filter(values, slots, count, kth);
-    if (count > most) {
-        size_t ties = 0;
-        for (size_t i = 0; i < count; i++) ties += values[i] == kth;
-        count = drop_ties(values, slots, count, kth, k - (count - ties));
-    }
+    size_t count = kept->count;
+    float kth = peri_select_best(job->select, peri_kept_values(job, worker, query),
+                                 peri_kept_slots(job, worker, query), &count, job->op->k, most);
     kept->count = (uint32_t)count;
-    kept->exact = (uint32_t)count;
+    if (count >= job->op->k) kept->exact = (uint32_t)count;
     return kth;
 }
 

@@ -236,17 +236,16 @@ static void pack_panel(coarse *c) {
 
 /* ---- one panel against all queries --------------------------------------------------------- */
 
-/* Canonical values of a query's pending hits, offered to its heap; then its threshold. */
+/* Canonical values of a query's pending hits, offered; then its threshold. */
 static void rescore(coarse *c, size_t i) {
     const asked *a = &c->asked[i];
     const uint32_t *pending = c->pending + i * PENDING_MAX;
     size_t count = c->pending_count[i];
-    peri_topk *top = peri_list_heap(&c->job->work, c->task->worker, a->query);
+    peri_list_keep *keep = peri_list_kept(&c->job->work, c->task->worker, a->query);
     float values[PENDING_MAX];
     peri_distances_slots(&c->piece, a->bytes, a->length, pending, count, values);
-    for (size_t p = 0; p < count; p++)
-        peri_topk_offer(top, values[p], (int64_t)c->slots[pending[p]]);
-    peri_list_share_bound(&c->job->work, a->query, top);
+    for (size_t p = 0; p < count; p++) peri_list_keep_offer(keep, values[p], c->slots[pending[p]]);
+    peri_list_share_bound(&c->job->work, a->query, keep);
     c->pending_count[i] = 0;
     set_least(c, i);
 }

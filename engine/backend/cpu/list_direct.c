@@ -16,15 +16,13 @@ typedef struct scan {
     const void *query;
     const uint64_t *bits;
     float length;
-    peri_topk *top;
+    peri_list_keep *keep;
     uint32_t passed;
 } scan;
 
 /* A distance that is worse than the k-th needs no look at its slot. */
 static void offer_all(scan *s, const float *values, const uint32_t *slots, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!(values[i] > peri_topk_bound(s->top)))
-            peri_topk_offer(s->top, values[i], (int64_t)slots[i]);
+    for (size_t i = 0; i < count; i++) peri_list_keep_offer(s->keep, values[i], slots[i]);
     s->passed += (uint32_t)count;
 }
 
@@ -64,12 +62,12 @@ void peri_list_direct_task(const peri_list_job *job, const peri_list_task *task)
         scan s = { .job = job, .bits = peri_list_filter(&job->work, query) };
         s.query = peri_view_row(&job->op->queries, job->work.first + query);
         s.length = peri_distances_query_length(&job->distances, s.query);
-        s.top = peri_list_heap(&job->work, task->worker, query);
+        s.keep = peri_list_kept(&job->work, task->worker, query);
         for (size_t at = task->at; at < task->stop; at += CHUNK) {
             size_t count = peri_min_size(CHUNK, task->stop - at);
             (s.bits == NULL ? scan_all : scan_some)(&s, at, count);
         }
-        peri_list_share_bound(&job->work, query, s.top);
+        peri_list_share_bound(&job->work, query, s.keep);
         peri_list_count(&job->work, task->worker, query, s.passed);
     }
 }

@@ -8,7 +8,7 @@
 #include "core/checked.h"
 
 #define BATCH_QUERIES_MAX 4096u
-#define HEAP_BYTES_MAX (UINT64_C(64) << 20)  /* heaps of a batch beyond the output */
+#define KEPT_BYTES_MAX (UINT64_C(96) << 20)  /* entries kept of a batch */
 #define MEMBER_BYTES_MAX (UINT64_C(8) << 20) /* pairs of a batch */
 #define ALONE_COST 400000.0                  /* below, waking workers costs more than it saves */
 
@@ -18,9 +18,9 @@ static void plan_sizes(peri_list_work *work, const peri_device *device) {
     work->workers = peri_cpu_workers_max(device);
     if (work->probes == NULL) work->n_probes = work->lists.n_lists;
     work->buckets = work->probes == NULL ? work->lists.n_lists : 2 * work->lists.n_lists;
-    size_t heap = (work->workers - 1) * work->k * (sizeof(float) + sizeof(int64_t));
+    size_t kept = work->workers * peri_list_keep_room(work->k) * 2 * sizeof *work->entries;
     size_t members = work->probes == NULL ? 1 : work->n_probes * sizeof(uint32_t);
-    size_t limit = peri_min_size(HEAP_BYTES_MAX / peri_max_size(1, heap),
+    size_t limit = peri_min_size(KEPT_BYTES_MAX / kept,
                                  MEMBER_BYTES_MAX / peri_max_size(1, members));
     limit = peri_min_size(peri_min_size(limit, BATCH_QUERIES_MAX), work->queries);
     if (work->batch_most > 0) limit = peri_min_size(limit, work->batch_most);
@@ -29,18 +29,19 @@ static void plan_sizes(peri_list_work *work, const peri_device *device) {
 
 size_t peri_list_work_plan(peri_list_work *work, const peri_device *device, void *base) {
     plan_sizes(work, device);
-    size_t at = 0, batch = work->batch_limit, others = work->workers - 1, k = work->k;
+    size_t at = 0, batch = work->batch_limit, all = work->workers * batch;
+    size_t room = peri_list_keep_room(work->k);
     work->starts = peri_scratch_cut(&at, base, (work->buckets + 1) * sizeof *work->starts);
     work->task_starts = peri_scratch_cut(&at, base,
                                          (work->buckets + 1) * sizeof *work->task_starts);
     work->members = NULL;
     if (work->probes != NULL)
         work->members = peri_scratch_cut(&at, base, batch * work->n_probes * sizeof *work->members);
-    work->heaps = peri_scratch_cut(&at, base, work->workers * batch * sizeof *work->heaps);
-    work->heap_distances = peri_scratch_cut(&at, base,
-                                            others * batch * k * sizeof *work->heap_distances);
-    work->heap_ids = peri_scratch_cut(&at, base, others * batch * k * sizeof *work->heap_ids);
-    work->visited = peri_scratch_cut(&at, base, work->workers * batch * sizeof *work->visited);
+    work->kept = peri_scratch_cut(&at, base, all * sizeof *work->kept);
+    work->entries = peri_scratch_cut(&at, base, all * 2 * room * sizeof *work->entries);
+    work->sort_keys = peri_scratch_cut(&at, base,
+                                       work->workers * 2 * work->k * sizeof *work->sort_keys);
+    work->visited = peri_scratch_cut(&at, base, all * sizeof *work->visited);
     work->bounds = peri_scratch_cut(&at, base, batch * sizeof *work->bounds);
     return at;
 }
@@ -146,17 +147,14 @@ static peri_status run_task(void *ud, size_t number, size_t worker) {
 /* ---- running ------------------------------------------------------------------------------ */
 
 static void begin_batch(peri_list_work *work) {
-    size_t k = work->k;
-    for (size_t i = 0; i < work->count; i++) {
-        size_t at = (work->first + i) * k;
-        peri_topk_init(peri_list_heap(work, 0, i), work->distances + at, work->ids + at, k);
+    size_t room = peri_list_keep_room(work->k);
+    for (size_t i = 0; i < work->count; i++)
         atomic_store_explicit(&work->bounds[i], INFINITY, memory_order_relaxed);
-    }
-    for (size_t worker = 1; worker < work->workers; worker++) {
+    for (size_t worker = 0; worker < work->workers; worker++) {
         for (size_t i = 0; i < work->count; i++) {
-            size_t at = ((worker - 1) * work->batch_limit + i) * k;
-            peri_topk_init(peri_list_heap(work, worker, i), work->heap_distances + at,
-                           work->heap_ids + at, k);
+            uint32_t *entries = work->entries + (worker * work->batch_limit + i) * 2 * room;
+            peri_list_keep_init(peri_list_kept(work, worker, i), (float *)(void *)entries,
+                                entries + room, work->k);
         }
     }
     memset(work->visited, 0, work->workers * work->batch_limit * sizeof *work->visited);
@@ -166,16 +164,17 @@ static void begin_batch(peri_list_work *work) {
 /* Gathers what the workers found for one query into the output. */
 static peri_status merge_task(void *ud, size_t task, size_t worker) {
     const peri_list_work *work = ud;
-    peri_topk *top = peri_list_heap(work, 0, task);
+    peri_list_keep *keep = peri_list_kept(work, 0, task);
     uint32_t visited = work->visited[task];
-    (void)worker;
+    size_t at = (work->first + task) * work->k;
     for (size_t other = 1; other < work->workers; other++) {
-        const peri_topk *from = peri_list_heap(work, other, task);
+        const peri_list_keep *from = peri_list_kept(work, other, task);
         for (size_t i = 0; i < from->count; i++)
-            peri_topk_offer(top, from->distances[i], from->ids[i]);
+            peri_list_keep_offer(keep, from->values[i], from->slots[i]);
         visited += work->visited[other * work->batch_limit + task];
     }
-    peri_topk_finish(top);
+    peri_list_keep_finish(keep, work->distances + at, work->ids + at,
+                          work->sort_keys + worker * 2 * work->k);
     if (work->visited_out != NULL) work->visited_out[work->first + task] = visited;
     return PERI_OK;
 }

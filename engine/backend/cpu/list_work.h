@@ -4,16 +4,16 @@
  * with its nearest list, then the others, both by list, so that queries which probe one list read
  * it together, and most of them know near rows already when they come to lists farther off. A task
  * is a block of the queries of one list on a segment of its entries; how large both are, and what
- * a task does, is the operation's (shape, run). Each worker has a heap of k results for each query
- * of the batch; the heaps are merged at the end, and the k best by (distance, slot) do not depend
- * on who found them. Who may touch what: `bounds` is shared and atomic; heaps and counts belong to
- * their worker; the rest is read only while tasks run. */
+ * a task does, is the operation's (shape, run). Each worker keeps entries of each query of the
+ * batch (list_keep.h); they are merged at the end, and the k best by (distance, slot) do not depend
+ * on who found them. Who may touch what: `bounds` is shared and atomic; what is kept and counts
+ * belong to their worker; the rest is read only while tasks run. */
 #ifndef PERI_BACKEND_CPU_LIST_WORK_H
 #define PERI_BACKEND_CPU_LIST_WORK_H
 
 #include <stdatomic.h>
 
-#include "core/topk.h"
+#include "backend/cpu/list_keep.h"
 #include "perigee_backend.h"
 
 /* One task: entries [at, stop) of the arena, which lie in one list, and `count` queries of the
@@ -57,12 +57,12 @@ typedef struct peri_list_work {
      * there are only the first n_lists. */
     size_t first, count; /* queries */
     size_t buckets;
-    size_t *starts;        /* [buckets + 1] of a bucket's queries in `members` */
-    uint32_t *members;     /* [count * n_probes] queries of the batch by bucket; NULL: all */
-    size_t *task_starts;   /* [buckets + 1] tasks before those of a bucket */
-    peri_topk *heaps;      /* [workers, batch_limit] */
-    float *heap_distances; /* [workers - 1, batch_limit, k]; worker 0 uses the output */
-    int64_t *heap_ids;
+    size_t *starts;         /* [buckets + 1] of a bucket's queries in `members` */
+    uint32_t *members;      /* [count * n_probes] queries of the batch by bucket; NULL: all */
+    size_t *task_starts;    /* [buckets + 1] tasks before those of a bucket */
+    peri_list_keep *kept;   /* [workers, batch_limit] */
+    uint32_t *entries;      /* [workers, batch_limit, 2, room]: values, then slots */
+    uint64_t *sort_keys;    /* [workers, 2 k] */
     uint32_t *visited;      /* [workers, batch_limit] */
     _Atomic(float) *bounds; /* [batch_limit] no k-th value can be above it */
 } peri_list_work;
@@ -81,8 +81,9 @@ static inline size_t peri_list_member(const peri_list_task *task, size_t i) {
     return task->members == NULL ? task->first_member + i : task->members[i];
 }
 
-static inline peri_topk *peri_list_heap(const peri_list_work *work, size_t worker, size_t query) {
-    return &work->heaps[worker * work->batch_limit + query];
+static inline peri_list_keep *peri_list_kept(const peri_list_work *work, size_t worker,
+                                             size_t query) {
+    return &work->kept[worker * work->batch_limit + query];
 }
 
 /* The bits that say which slots a query of the batch may return; NULL = all. */
@@ -97,10 +98,10 @@ static inline float peri_list_bound(const peri_list_work *work, size_t query) {
     return atomic_load_explicit(&work->bounds[query], memory_order_relaxed);
 }
 
-/* Lowers the bound of a query to what a worker's heap proves. */
+/* Lowers the bound of a query to what a worker's entries prove. */
 static inline void peri_list_share_bound(const peri_list_work *work, size_t query,
-                                         const peri_topk *top) {
-    float value = peri_topk_bound(top);
+                                         peri_list_keep *keep) {
+    float value = peri_list_keep_bound(keep);
     _Atomic(float) *bound = &work->bounds[query];
     float seen = atomic_load_explicit(bound, memory_order_relaxed);
     while (value < seen && !atomic_compare_exchange_weak_explicit(

@@ -19,9 +19,10 @@ static inline uint32_t mask_of(__m256i words, __m256i odd, uint16_t limit) {
     return (uint32_t)_mm256_movemask_epi8(both);
 }
 
-static inline __attribute__((always_inline)) void
-fast_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *tables, size_t table_bytes,
-           size_t queries, const uint16_t *limits, uint32_t *masks) {
+static inline __attribute__((always_inline)) void fast_masks(const uint8_t *codes, size_t row_bytes,
+                                                             const uint8_t *const *tables,
+                                                             size_t queries, const uint32_t *limits,
+                                                             uint32_t *masks) {
     __m256i words[PERI_PQ_FAST_QUERIES], odd[PERI_PQ_FAST_QUERIES];
     __m256i nibble = _mm256_set1_epi8(15);
     for (size_t q = 0; q < queries; q++) words[q] = odd[q] = _mm256_setzero_si256();
@@ -30,24 +31,27 @@ fast_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *tables, size_t
         __m256i low = _mm256_and_si256(byte, nibble);
         __m256i high = _mm256_and_si256(_mm256_srli_epi16(byte, 4), nibble);
         for (size_t q = 0; q < queries; q++) {
-            const uint8_t *table = tables + q * table_bytes + 32 * b;
+            const uint8_t *table = tables[q] + 32 * b;
             __m256i sum = _mm256_add_epi8(_mm256_shuffle_epi8(table_at(table), low),
                                           _mm256_shuffle_epi8(table_at(table + 16), high));
             words[q] = _mm256_add_epi16(words[q], sum);
             odd[q] = _mm256_add_epi16(odd[q], _mm256_srli_epi16(sum, 8));
         }
     }
-    for (size_t q = 0; q < queries; q++) masks[q] = mask_of(words[q], odd[q], limits[q]);
+    for (size_t q = 0; q < queries; q++)
+        masks[q * PERI_PQ_FAST_GROUPS] = mask_of(words[q], odd[q], short_limit(limits[q]));
 }
 
-static void avx2_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *tables,
-                       size_t table_bytes, size_t queries, const uint16_t *limits,
+static void avx2_masks(const uint8_t *codes, size_t row_bytes, size_t groups,
+                       const uint8_t *const *tables, size_t queries, const uint32_t *limits,
                        uint32_t *masks) {
-    switch (queries) { /* so that the sums of each query stay in registers */
-    case 4: fast_masks(codes, row_bytes, tables, table_bytes, 4, limits, masks); break;
-    case 3: fast_masks(codes, row_bytes, tables, table_bytes, 3, limits, masks); break;
-    case 2: fast_masks(codes, row_bytes, tables, table_bytes, 2, limits, masks); break;
-    default: fast_masks(codes, row_bytes, tables, table_bytes, 1, limits, masks); break;
+    for (size_t g = 0; g < groups; g++, codes += row_bytes * PERI_CODES_GROUP, masks++) {
+        switch (queries) { /* so that the sums of each query stay in registers */
+        case 4: fast_masks(codes, row_bytes, tables, 4, limits, masks); break;
+        case 3: fast_masks(codes, row_bytes, tables, 3, limits, masks); break;
+        case 2: fast_masks(codes, row_bytes, tables, 2, limits, masks); break;
+        default: fast_masks(codes, row_bytes, tables, 1, limits, masks); break;
+        }
     }
 }
 
@@ -67,5 +71,14 @@ static void avx2_sums(const peri_pq_shape *shape, const float *T, const uint8_t 
     for (size_t i = 0; i < 4; i++) _mm256_storeu_ps(sums + 8 * i, sum[i]);
 }
 
-const peri_pq_kernels peri_pq_kernels_avx2 = { plain_tables, avx2_sums, plain_spans, plain_shrink,
-                                               avx2_masks };
+static float avx2_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
+                         float *scratch, const float *words, float *T) {
+    return plain_tables(shape, x, centroid, scratch, words, T);
+}
+
+const peri_pq_kernels peri_pq_kernels_avx2 = { .most = PERI_PQ_FAST_MOST,
+                                               .tables = avx2_tables,
+                                               .sums = avx2_sums,
+                                               .spans = plain_spans,
+                                               .shrink = plain_shrink,
+                                               .masks = avx2_masks };

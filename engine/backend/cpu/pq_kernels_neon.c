@@ -28,12 +28,23 @@ static void one_query(const uint8_t *codes, size_t row_bytes, const uint8_t *tab
             bits_of(sums[3], most) << 24;
 }
 
-static void neon_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *tables,
-                       size_t table_bytes, size_t queries, const uint16_t *limits,
+static void neon_masks(const uint8_t *codes, size_t row_bytes, size_t groups,
+                       const uint8_t *const *tables, size_t queries, const uint32_t *limits,
                        uint32_t *masks) {
-    for (size_t q = 0; q < queries; q++)
-        one_query(codes, row_bytes, tables + q * table_bytes, limits[q], &masks[q]);
+    for (size_t g = 0; g < groups; g++)
+        for (size_t q = 0; q < queries; q++)
+            one_query(codes + g * row_bytes * PERI_CODES_GROUP, row_bytes, tables[q],
+                      short_limit(limits[q]), &masks[q * PERI_PQ_FAST_GROUPS + g]);
 }
 
-const peri_pq_kernels peri_pq_kernels_neon = { plain_tables, plain_sums, plain_spans, plain_shrink,
-                                               neon_masks };
+static float neon_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
+                         float *scratch, const float *words, float *T) {
+    return plain_tables(shape, x, centroid, scratch, words, T);
+}
+
+const peri_pq_kernels peri_pq_kernels_neon = { .most = PERI_PQ_FAST_MOST,
+                                               .tables = neon_tables,
+                                               .sums = plain_sums,
+                                               .spans = plain_spans,
+                                               .shrink = plain_shrink,
+                                               .masks = neon_masks };

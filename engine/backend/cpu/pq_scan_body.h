@@ -34,13 +34,14 @@ static inline const float *less_centroid(const peri_pq_shape *shape, const float
     return t;
 }
 
-static void plain_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
-                         float *scratch, const float *words, float *T) {
+static inline float plain_tables(const peri_pq_shape *shape, const float *x, const float *centroid,
+                                 float *scratch, const float *words, float *T) {
     const float *t = less_centroid(shape, x, centroid, scratch);
     size_t step = shape->one_book ? 0 : (size_t)shape->pq_len * shape->words;
     for (uint32_t j = 0; j < shape->pq_dim; j++)
         add_piece(shape, t + (size_t)j * shape->pq_len, words + j * step,
                   T + (size_t)j * shape->words);
+    return -1;
 }
 
 /* Codes of piece j of the 32 entries of a group. */
@@ -67,13 +68,13 @@ static inline void plain_sums(const peri_pq_shape *shape, const float *T, const 
     }
 }
 
-static inline void plain_spans(const float *T, size_t pq_dim, bool squared, float *lows,
+static inline void plain_spans(const peri_pq_shape *shape, const float *T, float *lows,
                                peri_pq_span *span) {
     *span = (peri_pq_span){ .widest = 0 };
-    for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS) {
-        float low = squared ? 0 : -T[0], high = squared ? 0 : -T[0];
-        for (size_t w = 0; w < PERI_PQ_FAST_WORDS; w++) {
-            float value = squared ? T[w] : -T[w];
+    for (size_t j = 0; j < shape->pq_dim; j++, T += shape->words) {
+        float low = shape->squared ? 0 : -T[0], high = low;
+        for (size_t w = 0; w < shape->words; w++) {
+            float value = shape->squared ? T[w] : -T[w];
             low = value < low ? value : low;
             high = value > high ? value : high;
         }
@@ -93,22 +94,29 @@ static inline void plain_shrink(const float *T, size_t pq_dim, bool squared, con
         }
 }
 
-static inline void plain_masks(const uint8_t *codes, size_t row_bytes, const uint8_t *tables,
-                               size_t table_bytes, size_t queries, const uint16_t *limits,
+static inline void plain_masks(const uint8_t *codes, size_t row_bytes, size_t groups,
+                               const uint8_t *const *tables, size_t queries, const uint32_t *limits,
                                uint32_t *masks) {
-    for (size_t q = 0; q < queries; q++, tables += table_bytes) {
-        uint16_t sums[PERI_CODES_GROUP] = { 0 };
-        uint32_t mask = 0;
-        for (size_t b = 0; b < row_bytes; b++) {
-            const uint8_t *low = tables + b * 2 * PERI_PQ_FAST_WORDS;
-            const uint8_t *high = low + PERI_PQ_FAST_WORDS, *group = codes + b * PERI_CODES_GROUP;
+    for (size_t q = 0; q < queries; q++)
+        for (size_t g = 0; g < groups; g++) {
+            uint16_t sums[PERI_CODES_GROUP] = { 0 };
+            uint32_t mask = 0;
+            for (size_t b = 0; b < row_bytes; b++) {
+                const uint8_t *low = tables[q] + b * 2 * PERI_PQ_FAST_WORDS;
+                const uint8_t *high = low + PERI_PQ_FAST_WORDS;
+                const uint8_t *group = codes + (g * row_bytes + b) * PERI_CODES_GROUP;
+                for (uint32_t r = 0; r < PERI_CODES_GROUP; r++)
+                    sums[r] = (uint16_t)(sums[r] + low[group[r] & 15] + high[group[r] >> 4]);
+            }
             for (uint32_t r = 0; r < PERI_CODES_GROUP; r++)
-                sums[r] = (uint16_t)(sums[r] + low[group[r] & 15] + high[group[r] >> 4]);
+                mask |= (uint32_t)(sums[r] <= limits[q]) << r;
+            masks[q * PERI_PQ_FAST_GROUPS + g] = mask;
         }
-        for (uint32_t r = 0; r < PERI_CODES_GROUP; r++)
-            mask |= (uint32_t)(sums[r] <= limits[q]) << r;
-        masks[q] = mask;
-    }
+}
+
+/* A limit of sums of 16 bits. */
+static inline uint16_t short_limit(uint32_t limit) {
+    return (uint16_t)(limit < UINT16_MAX ? limit : UINT16_MAX);
 }
 
 #endif

@@ -2,10 +2,13 @@
  * of what was selected. */
 #include "backend/cpu/select.h"
 
+#include <math.h>
+
 #include "backend/cpu/distances.h"
 #include "backend/cpu/select_body.h"
 
-#define INSERTION_MOST 24u /* entries: below, counting digits costs more than comparing (taste) */
+#define INSERTION_MOST 12u /* entries of a run of equal values (taste) */
+#define COMPARE_MOST 160u  /* entries: up to here comparing all pairs costs less than digits */
 
 static float kth(const peri_span *spans, size_t span_count, size_t k, size_t most) {
     return select_kth(&select_plain_loops, spans, span_count, k, most);
@@ -24,7 +27,11 @@ static size_t filter(float *values, uint32_t *slots, size_t count, float most) {
     return kept;
 }
 
-const peri_select_kernels peri_select_plain = { kth, filter };
+static void sort(const uint64_t *keys, size_t count, uint64_t *out) {
+    select_sort(keys, count, out);
+}
+
+const peri_select_kernels peri_select_plain = { kth, filter, sort };
 
 const peri_select_kernels *peri_select_chosen(void) {
     switch (peri_isa_chosen()) {
@@ -34,6 +41,41 @@ const peri_select_kernels *peri_select_chosen(void) {
 #endif
     default: return &peri_select_plain;
     }
+}
+
+/* Of the entries with that value only the `wanted` of lowest slot stay. */
+static size_t drop_ties(float *values, uint32_t *slots, size_t count, float value, size_t wanted) {
+    uint32_t low = 0, high = UINT32_MAX;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        size_t found = 0;
+        for (size_t i = 0; i < count; i++) found += values[i] == value && slots[i] <= middle;
+        if (found >= wanted)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        values[kept] = values[i];
+        slots[kept] = slots[i];
+        kept += values[kept] != value || slots[kept] <= low;
+    }
+    return kept;
+}
+
+float peri_select_best(const peri_select_kernels *kernels, float *values, uint32_t *slots,
+                       size_t *count, size_t k, size_t most) {
+    if (*count < k) return INFINITY;
+    peri_span span = { values, *count };
+    float kth = kernels->kth(&span, 1, k, most);
+    size_t kept = kernels->filter(values, slots, *count, kth), ties = 0;
+    if (kept > most) {
+        for (size_t i = 0; i < kept; i++) ties += values[i] == kth;
+        kept = drop_ties(values, slots, kept, kth, k - (kept - ties));
+    }
+    *count = kept;
+    return kth;
 }
 
 /* ---- sorting ------------------------------------------------------------------------------ */
@@ -77,10 +119,6 @@ static void radix_sort(uint64_t *keys, uint64_t *spare, size_t count, unsigned f
 
 /* By value first, then each run of equal values by slot: runs are few and short in most data. */
 static void sort_keys(uint64_t *keys, uint64_t *spare, size_t count) {
-    if (count <= INSERTION_MOST) {
-        insertion_sort(keys, count);
-        return;
-    }
     radix_sort(keys, spare, count, 4, 8);
     for (size_t i = 0, stop; i < count; i = stop) {
         for (stop = i + 1; stop < count && keys[stop] >> 32 == keys[i] >> 32;) stop++;
@@ -96,9 +134,15 @@ void peri_select_sort(float *values, uint32_t *slots, size_t count, uint64_t *ke
     for (size_t i = 0; i < count; i++)
         keys[i] = (uint64_t)((uint32_t)select_order(values[i]) ^ UINT32_C(0x80000000)) << 32 |
                   slots[i];
-    sort_keys(keys, keys + count, count);
+    const uint64_t *sorted = keys;
+    if (count <= COMPARE_MOST) {
+        sorted = keys + count;
+        peri_select_chosen()->sort(keys, count, keys + count);
+    } else {
+        sort_keys(keys, keys + count, count);
+    }
     for (size_t i = 0; i < count; i++) {
-        values[i] = select_value((int32_t)((uint32_t)(keys[i] >> 32) ^ UINT32_C(0x80000000)));
-        slots[i] = (uint32_t)keys[i];
+        values[i] = select_value((int32_t)((uint32_t)(sorted[i] >> 32) ^ UINT32_C(0x80000000)));
+        slots[i] = (uint32_t)sorted[i];
     }
 }

@@ -25,12 +25,21 @@ typedef struct peri_select_kernels {
      * many there are. Both arrays have room for `count` rounded up to a multiple of 16; what is
      * behind the entries is read and overwritten. */
     size_t (*filter)(float *values, uint32_t *slots, size_t count, float most);
+    /* out = keys in ascending order, which compares each with each: for a few. */
+    void (*sort)(const uint64_t *keys, size_t count, uint64_t *out);
 } peri_select_kernels;
 
 extern const peri_select_kernels peri_select_plain, peri_select_avx2, peri_select_avx512;
 
 /* Of the instruction set in use. */
 const peri_select_kernels *peri_select_chosen(void);
+
+/* Of `count` entries without an order, moves the k best by (value, slot) to the front, or up to
+ * `most` of the best, and says how many in `count`. Returns a value that the k-th best does not
+ * exceed, and none that is left: +inf when there are fewer than k. Arrays as those of filter; -0
+ * does not occur. */
+float peri_select_best(const peri_select_kernels *kernels, float *values, uint32_t *slots,
+                       size_t *count, size_t k, size_t most);
 
 /* Sorts entries by (value, slot), ascending. `keys` has room for 2 * count. */
 void peri_select_sort(float *values, uint32_t *slots, size_t count, uint64_t *keys);

@@ -10,4 +10,8 @@ static size_t filter(float *values, uint32_t *slots, size_t count, float most) {
     return peri_select_plain.filter(values, slots, count, most);
 }
 
-const peri_select_kernels peri_select_avx2 = { kth, filter };
+static void sort(const uint64_t *keys, size_t count, uint64_t *out) {
+    select_sort(keys, count, out);
+}
+
+const peri_select_kernels peri_select_avx2 = { kth, filter, sort };

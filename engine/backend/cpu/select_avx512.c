@@ -71,4 +71,21 @@ static size_t filter(float *values, uint32_t *slots, size_t count, float most) {
     return kept;
 }
 
-const peri_select_kernels peri_select_avx512 = { kth, filter };
+/* A key's place is how many are less, and how many before it are equal. */
+static void sort(const uint64_t *keys, size_t count, uint64_t *out) {
+    for (size_t i = 0; i < count; i++) {
+        __m512i key = _mm512_set1_epi64((long long)keys[i]);
+        size_t place = 0;
+        for (size_t j = 0; j < count; j += 8) {
+            __mmask8 valid = (__mmask8)(front(count - j) & 0xFF);
+            __m512i other = _mm512_maskz_loadu_epi64(valid, keys + j);
+            __mmask8 before = (__mmask8)(j >= i ? 0 : front(i - j) & 0xFF);
+            __mmask8 less = _mm512_mask_cmplt_epu64_mask(valid, other, key);
+            __mmask8 equal = _mm512_mask_cmpeq_epu64_mask(before, other, key);
+            place += (size_t)__builtin_popcount((uint32_t)(less | equal));
+        }
+        out[place] = keys[i];
+    }
+}
+
+const peri_select_kernels peri_select_avx512 = { kth, filter, sort };

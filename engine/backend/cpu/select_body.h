@@ -81,4 +81,15 @@ __attribute__((always_inline)) static inline float select_kth(const select_loops
     return select_value(low);
 }
 
+/* A key's place is how many are less, and how many before it are equal. */
+__attribute__((always_inline)) static inline void select_sort(const uint64_t *keys, size_t count,
+                                                              uint64_t *out) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t key = keys[i], place = 0;
+        for (size_t j = 0; j < i; j++) place += keys[j] <= key;
+        for (size_t j = i + 1; j < count; j++) place += keys[j] < key;
+        out[place] = key;
+    }
+}
+
 #endif

@@ -1,7 +1,8 @@
 /* walk.c: one walk. See walk.h; perigee_backend.h defines what it finds.
  *
  * `taken` is a bitset of all rows (8 KB for 60 000: it stays in the first cache) that is cleaned
- * after a walk by the list of what was set, or whole when that is cheaper. Source: Malkov &
+ * after a walk by the log of what was set, or whole when that is cheaper. Batches are gathered at
+ * the end of the log, so that it is written as a walk goes. Source: Malkov &
  * Yashunin 2018, algorithms 2 and 5, for the descent. */
 #include "backend/cpu/walk.h"
 
@@ -16,14 +17,31 @@
 #include "core/topk.h"
 
 #define PREFETCH_LINES 8u /* of a row, at most: the hardware follows a long row by itself */
+#define LINE 64u
+#define CLEARED 64u /* words at once */
+/* Words of `taken` that are cleaned in a run as fast as one that the log names. */
+#define WORDS_A_SLOT 16u
+
+static size_t asked_bytes(const peri_distances *of) {
+    return peri_min_size(of->dim * peri_dtype_bytes(of->dtype), LINE * PREFETCH_LINES);
+}
+
+/* Rows whose bits are cleaned one by one, at most, and room for a batch behind them. */
+static size_t log_room(const peri_op_graph_search *op) {
+    return peri_bitset_words(op->rows.rows) / WORDS_A_SLOT + 2 * PERI_WALK_BATCH;
+}
 
 void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op) {
     *plan = (peri_walk_plan){ .op = op,
                               .offer = peri_near_offer_chosen(),
+                              .links = peri_walk_links_chosen(),
                               .coded = op->codes.rows.data != NULL };
     peri_distances_init(&plan->exact, op->metric, &op->rows, op->lengths);
     plan->walk = plan->exact;
     if (plan->coded) peri_distances_codes(&plan->walk, op->metric, &op->codes);
+    plan->walk_bytes = asked_bytes(&plan->walk);
+    plan->exact_bytes = asked_bytes(&plan->exact);
+    plan->log_room = log_room(op);
     plan->limit = op->max_iterations == 0 ? SIZE_MAX
                                           : peri_max_size(op->max_iterations, op->min_iterations);
 }
@@ -35,49 +53,72 @@ size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *w) {
     w->list.capacity = op->itopk_size;
     w->passing.capacity = op->filter.count == 0 ? 0 : plan->coded ? op->rerank : op->k;
     w->best.capacity = plan->coded ? op->k : 0;
+    w->here.capacity = 1;
     w->list.keys = peri_scratch_cut(&at, base, op->itopk_size * sizeof(uint64_t));
     w->passing.keys = peri_scratch_cut(&at, base, w->passing.capacity * sizeof(uint64_t));
     w->best.keys = peri_scratch_cut(&at, base, w->best.capacity * sizeof(uint64_t));
+    w->here.keys = peri_scratch_cut(&at, base, sizeof(uint64_t));
     w->opened = peri_scratch_cut(&at, base, op->search_width * sizeof(uint32_t));
     w->taken = peri_scratch_cut(&at, base, words * sizeof(uint64_t));
-    w->touched = peri_scratch_cut(&at, base, words * sizeof(uint32_t));
-    w->slots = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint32_t));
+    w->log = peri_scratch_cut(&at, base, log_room(op) * sizeof(uint32_t));
+    w->passed = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint32_t));
     w->distances = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(float));
     w->spare = peri_scratch_cut(&at, base, (PERI_WALK_BATCH + PERI_NEAR_BLOCK) * sizeof(uint64_t));
     w->code = peri_scratch_cut(&at, base, peri_code_query_bytes(op->codes.rows.cols));
     return at;
 }
 
+/* In pieces for which no C library's memset takes `rep stosb`, which may send the lines to farther
+ * caches: it cost a third of a short walk. */
+static void clear_words(uint64_t *words, size_t count) {
+    size_t i = 0;
+    for (; i + CLEARED <= count; i += CLEARED) memset(words + i, 0, CLEARED * sizeof *words);
+    memset(words + i, 0, (count - i) * sizeof *words);
+}
+
+void peri_walk_reset(peri_walk *w) {
+    w->slots = w->log;
+    w->log_lost = false;
+}
+
 void peri_walk_clean(peri_walk *w) {
-    memset(w->taken, 0, peri_bitset_words(w->plan->op->rows.rows) * sizeof(uint64_t));
-    w->touched_count = 0;
+    clear_words(w->taken, peri_bitset_words(w->plan->op->rows.rows));
+    peri_walk_reset(w);
 }
 
 /* ---- asking for memory -------------------------------------------------------------------- */
 
-static inline void prefetch(const void *at, size_t bytes) {
-    const char *line = at, *stop = line + peri_min_size(bytes, 64 * PREFETCH_LINES);
-    for (; line < stop; line += 64) __builtin_prefetch(line);
+/* Inlined by force: for GCC a function that only prefetches does nothing, and its calls go. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void prefetch(const void *at, size_t bytes) {
+    const char *line = at, *stop = line + bytes;
+    for (; line < stop; line += LINE) __builtin_prefetch(line);
 }
 
-static void prefetch_rows(const peri_distances *of, const uint32_t *slots, size_t count) {
-    size_t bytes = of->dim * peri_dtype_bytes(of->dtype), stride = of->stride;
+INLINE void prefetch_rows(const peri_distances *of, size_t bytes, const uint32_t *slots,
+                          size_t count) {
+    size_t stride = of->stride;
     const char *rows = of->rows;
-    if (bytes > 64 && bytes <= 128) { /* codes and bytes, mostly: without an inner loop */
+    if (bytes > LINE && bytes <= 2 * LINE) { /* codes and bytes, mostly: without an inner loop */
         for (size_t i = 0; i < count; i++) {
             const char *row = rows + slots[i] * stride;
             __builtin_prefetch(row);
-            __builtin_prefetch(row + 64);
+            __builtin_prefetch(row + LINE);
         }
         return;
     }
     for (size_t i = 0; i < count; i++) prefetch(rows + slots[i] * stride, bytes);
 }
 
+INLINE void prefetch_links(const uint32_t *links, size_t degree) {
+    prefetch(links, peri_min_size(degree * sizeof *links, LINE * PREFETCH_LINES));
+}
+
 static void read_links(peri_walk *w, const uint32_t *links, size_t degree) {
     w->links = links;
     w->links_left = degree;
-    prefetch(links, degree * sizeof *links);
+    prefetch_links(links, degree);
 }
 
 /* ---- which links come next ----------------------------------------------------------------- */
@@ -91,7 +132,8 @@ static void enter_graph(peri_walk *w) {
 static void read_level(peri_walk *w) {
     const peri_hierarchy *h = &w->plan->op->hierarchy;
     w->moved = false;
-    read_links(w, h->links + ((size_t)h->first[w->at] + w->level - 1) * h->degree, h->degree);
+    size_t first = h->first[peri_near_slot(w->here.keys[0])];
+    read_links(w, h->links + (first + w->level - 1) * h->degree, h->degree);
 }
 
 static void end_walk(peri_walk *w) {
@@ -128,40 +170,36 @@ static void read_next_row(peri_walk *w) {
     read_links(w, op->graph + (size_t)w->opened[w->opened_next++] * op->degree, op->degree);
     /* the likely next one */
     if (w->opened_next == w->opened_count && w->first_open < w->list.count)
-        prefetch(op->graph + (size_t)peri_near_slot(w->list.keys[w->first_open]) * op->degree,
-                 op->degree * sizeof *op->graph);
+        prefetch_links(op->graph + (size_t)peri_near_slot(w->list.keys[w->first_open]) * op->degree,
+                       op->degree);
 }
 
 /* ---- the first half ------------------------------------------------------------------------ */
 
-/* Appends the slot to the batch unless it was taken before, without a branch: it is a toss. */
-static inline size_t append_new(uint64_t *taken, uint32_t *slots, size_t count, uint32_t slot) {
-    uint64_t word = taken[slot / 64];
-    slots[count] = slot;
-    taken[slot / 64] = word | UINT64_C(1) << (slot % 64);
-    return count + (~word >> (slot % 64) & 1);
+/* The next links of the row under way, up to a batch and to the end of a short row. */
+static size_t next_links(peri_walk *w, const uint32_t **links) {
+    size_t stop = peri_min_size(w->links_left, PERI_WALK_BATCH), count = stop;
+    *links = w->links;
+    w->links += stop;
+    w->links_left -= stop;
+    if (count == 0 || (*links)[count - 1] != PERI_SLOT_NONE) return count;
+    for (count = 0; (*links)[count] != PERI_SLOT_NONE;) count++;
+    w->links_left = 0;
+    return count;
 }
 
-/* The links that are new, up to a batch of the row. */
+/* Those that are new. */
 static void gather_links(peri_walk *w) {
-    size_t stop = peri_min_size(w->links_left, PERI_WALK_BATCH), i = 0, count = 0;
-    const uint32_t *links = w->links;
-    uint64_t *taken = w->taken;
-    uint32_t *slots = w->slots;
-    for (; i < stop && links[i] != PERI_SLOT_NONE; i++)
-        count = append_new(taken, slots, count, links[i]);
-    w->links += stop;
-    w->links_left = i < stop ? 0 : w->links_left - stop; /* a short row */
-    w->gathered = count;
+    const uint32_t *links;
+    size_t count = next_links(w, &links);
+    w->gathered = w->plan->links(links, count, w->taken, w->slots);
 }
 
-/* A batch of the level's links, taken or not. */
+/* All of them, taken or not. */
 static void gather_level(peri_walk *w) {
-    size_t stop = peri_min_size(w->links_left, PERI_WALK_BATCH), i = 0;
-    for (; i < stop && w->links[i] != PERI_SLOT_NONE; i++) w->slots[i] = w->links[i];
-    w->links += stop;
-    w->links_left = i < stop ? 0 : w->links_left - stop;
-    w->gathered = i;
+    const uint32_t *links;
+    w->gathered = next_links(w, &links);
+    memcpy(w->slots, links, w->gathered * sizeof *links);
 }
 
 static void gather_seeds(peri_walk *w) {
@@ -169,7 +207,7 @@ static void gather_seeds(peri_walk *w) {
     for (; w->next < seeds && count < PERI_WALK_BATCH; w->next++) {
         uint32_t slot = n > seeds ? (uint32_t)(peri_random_mix(w->seed_key, w->next) % n)
                                   : (uint32_t)w->next;
-        count = append_new(w->taken, w->slots, count, slot);
+        count = peri_walk_append(w->taken, w->slots, count, slot);
     }
     w->gathered = count;
 }
@@ -193,7 +231,7 @@ static void gather_candidates(peri_walk *w) {
 void peri_walk_gather(peri_walk *w) {
     switch (w->stage) {
     case PERI_WALK_ENTRY:
-        w->slots[0] = w->at;
+        w->slots[0] = w->plan->op->hierarchy.entry;
         w->gathered = 1;
         break;
     case PERI_WALK_DESCENT: gather_level(w); break;
@@ -203,38 +241,43 @@ void peri_walk_gather(peri_walk *w) {
     case PERI_WALK_RERANK: gather_candidates(w); break;
     case PERI_WALK_DONE: w->gathered = 0; break;
     }
-    prefetch_rows(w->stage == PERI_WALK_RERANK ? &w->plan->exact : &w->plan->walk, w->slots,
-                  w->gathered);
+    const peri_walk_plan *plan = w->plan;
+    bool exact = w->stage == PERI_WALK_RERANK;
+    prefetch_rows(exact ? &plan->exact : &plan->walk, exact ? plan->exact_bytes : plan->walk_bytes,
+                  w->slots, w->gathered);
 }
 
 /* ---- the second half ----------------------------------------------------------------------- */
 
-/* Slots in `slots`, all new, with their distances in `distances`. */
-static void offer_batch(peri_walk *w, size_t count) {
-    size_t words = peri_bitset_words(w->plan->op->rows.rows);
-    if (w->touched_count + count <= words)
-        memcpy(w->touched + w->touched_count, w->slots, count * sizeof(uint32_t));
-    w->touched_count += count;
-    size_t lowest = w->plan->offer(&w->list, w->distances, w->slots, count, w->spare);
-    if (lowest < w->first_open) w->first_open = lowest;
-    if (w->bits == NULL) return;
+/* The first `count` of `slots` stay where they are: they are the log. */
+static void advance_log(peri_walk *w, size_t count) {
+    w->slots += count;
+    if ((size_t)(w->slots - w->log) + PERI_WALK_BATCH <= w->plan->log_room) return;
+    w->slots = w->log;
+    w->log_lost = true;
+}
+
+static void offer_passing(peri_walk *w, size_t count) {
     size_t passing = 0;
     for (size_t i = 0; i < count; i++) {
-        w->slots[passing] = w->slots[i];
+        w->passed[passing] = w->slots[i];
         w->distances[passing] = w->distances[i];
         passing += peri_bitset_test(w->bits, w->slots[i]);
     }
-    w->plan->offer(&w->passing, w->distances, w->slots, passing, w->spare);
+    w->plan->offer(&w->passing, w->distances, w->passed, passing, w->spare);
+}
+
+/* Slots in `slots`, all new, with their distances in `distances`. */
+static void offer_batch(peri_walk *w, size_t count) {
+    size_t lowest = w->plan->offer(&w->list, w->distances, w->slots, count, w->spare);
+    if (lowest < w->first_open) w->first_open = lowest;
+    if (w->bits != NULL) offer_passing(w, count);
+    advance_log(w, count);
 }
 
 static void step_down(peri_walk *w) {
-    for (size_t i = 0; i < w->gathered; i++) {
-        float d = w->distances[i];
-        if (!peri_nearer(d, w->slots[i], w->nearest, w->at)) continue;
-        w->nearest = d;
-        w->at = w->slots[i];
-        w->moved = true;
-    }
+    size_t place = w->plan->offer(&w->here, w->distances, w->slots, w->gathered, w->spare);
+    w->moved |= place == 0;
     if (w->links_left > 0) return;
     if (!w->moved) w->level--;
     if (w->level > 0) read_level(w);
@@ -248,8 +291,8 @@ static void begin_level(peri_walk *w) {
 
 /* The row where the descent ended, its distance known. */
 static void offer_entry(peri_walk *w) {
-    append_new(w->taken, w->slots, 0, w->at);
-    w->distances[0] = w->nearest;
+    peri_walk_append(w->taken, w->slots, 0, peri_near_slot(w->here.keys[0]));
+    w->distances[0] = peri_near_distance(w->here.keys[0]);
     offer_batch(w, 1);
 }
 
@@ -287,13 +330,14 @@ static void write_results(peri_walk *w) {
 }
 
 static void finish(peri_walk *w) {
-    size_t words = peri_bitset_words(w->plan->op->rows.rows);
+    size_t words = peri_bitset_words(w->plan->op->rows.rows), count = (size_t)(w->slots - w->log);
     write_results(w);
-    if (w->touched_count <= words)
-        for (size_t i = 0; i < w->touched_count; i++) w->taken[w->touched[i] / 64] = 0;
-    else
-        memset(w->taken, 0, words * sizeof(uint64_t));
-    w->touched_count = 0;
+    if (w->log_lost || count > words / WORDS_A_SLOT) {
+        peri_walk_clean(w);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) w->taken[w->log[i] / 64] = 0;
+    w->slots = w->log;
 }
 
 /* Takes what was measured, and goes on to the next stage when this one is through. */
@@ -302,7 +346,8 @@ bool peri_walk_absorb(peri_walk *w) {
     measure(w);
     switch (w->stage) {
     case PERI_WALK_ENTRY:
-        w->nearest = w->distances[0];
+        w->here.count = 0;
+        w->plan->offer(&w->here, w->distances, w->slots, 1, w->spare);
         begin_level(w);
         break;
     case PERI_WALK_DESCENT: step_down(w); break;
@@ -354,6 +399,5 @@ void peri_walk_begin(peri_walk *w, size_t number) {
     w->gathered = w->next = 0;
     w->first_open = w->opened_count = w->opened_next = w->rounds = 0;
     w->stage = PERI_WALK_ENTRY;
-    w->at = w->plan->op->hierarchy.entry;
-    if (w->at == PERI_SLOT_NONE) enter_graph(w);
+    if (w->plan->op->hierarchy.entry == PERI_SLOT_NONE) enter_graph(w);
 }

@@ -13,6 +13,7 @@
 
 #include "backend/cpu/distances.h"
 #include "backend/cpu/near_offer.h"
+#include "backend/cpu/walk_links.h"
 
 #define PERI_WALK_BATCH 128u /* rows handed to the distance kernel at once */
 
@@ -32,6 +33,9 @@ typedef struct peri_walk_plan {
     peri_distances exact; /* canonical distances of the rows */
     peri_distances walk;  /* what the walk goes by: the same, or the values of the codes */
     peri_near_offer_fn offer;
+    peri_walk_links_fn links;
+    size_t walk_bytes, exact_bytes; /* of a row, that are asked for ahead */
+    size_t log_room;
     bool coded;
     size_t limit; /* rounds at most */
 } peri_walk_plan;
@@ -42,10 +46,11 @@ typedef struct peri_walk {
     peri_near_list list;    /* L; marked = closed */
     peri_near_list passing; /* with a filter: the best that pass, by what the walk goes by */
     peri_near_list best;    /* with codes: the best by canonical distance */
+    peri_near_list here;    /* descent: the one row where it is */
     uint32_t *opened;       /* [search_width] */
     uint64_t *taken;        /* [words] a bit for each row that was offered; clean between walks */
-    uint32_t *touched;      /* [words] what was set in taken, as long as it fits */
-    uint32_t *slots;        /* [PERI_WALK_BATCH] gathered, not yet absorbed */
+    uint32_t *log;          /* [log_room] what was set in taken, as long as it fits */
+    uint32_t *passed;       /* [PERI_WALK_BATCH] with a filter: those of a batch that pass */
     float *distances;       /* [PERI_WALK_BATCH] */
     uint64_t *spare;        /* [PERI_WALK_BATCH + PERI_NEAR_BLOCK] keys */
     uint8_t *code;          /* the encoded query */
@@ -57,14 +62,14 @@ typedef struct peri_walk {
     const uint64_t *bits; /* of the query's filter; NULL = all */
     uint64_t seed_key;
     uint32_t visited;
-    size_t touched_count;
+    uint32_t *slots; /* [PERI_WALK_BATCH] gathered, not yet absorbed: the end of the log */
+    bool log_lost;   /* the log began anew: taken has more than it says */
     /* where it is */
     peri_walk_stage stage;
     size_t gathered;       /* slots in `slots` */
     const uint32_t *links; /* rest of the row of links under way, */
     size_t links_left;     /* so many */
-    uint32_t level, at;    /* descent */
-    float nearest;
+    uint32_t level;        /* descent */
     bool moved;
     size_t next; /* seed, or candidate to re-rank */
     size_t opened_count, opened_next, rounds;
@@ -75,8 +80,10 @@ void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op);
 
 /* Lays the scratch of a walk out over `base` (NULL: only the size is wanted); returns its size. */
 size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *walk);
-/* Once for each walk before its first query. */
+/* Once for each walk before its first query; where its scratch was cleaned before, a reset is
+ * enough. */
 void peri_walk_clean(peri_walk *walk);
+void peri_walk_reset(peri_walk *walk);
 
 void peri_walk_begin(peri_walk *walk, size_t number);
 void peri_walk_gather(peri_walk *walk);

@@ -5,6 +5,7 @@
 
 #include "backend/drivers.h"
 #include "backend/fake/fake.h"
+#include "backend/host_memory.h"
 #include "core/checked.h"
 
 static peri_fake_device *device_of(peri_device *device) { return (peri_fake_device *)device; }
@@ -51,6 +52,7 @@ static peri_status device_stat(const peri_host *host, uint32_t number, peri_devi
     pthread_mutex_lock(&fake->memory_lock);
     out->bytes_total = fake->limit;
     out->bytes_free = fake->limit > fake->bytes ? fake->limit - fake->bytes : 0;
+    memcpy(out->bytes_held, fake->held, sizeof out->bytes_held);
     pthread_mutex_unlock(&fake->memory_lock);
     return PERI_OK;
 }
@@ -98,6 +100,7 @@ static void device_close(peri_device *device) {
     if (device == NULL) return;
     peri_fake_device *fake = device_of(device);
     const peri_host *host = device->host;
+    peri_fake_stream_close(fake->plain);
     if (host->generation() == device->generation) {
         PERI_ASSERT(fake->streams == NULL && fake->blocks == NULL);
         peri_fake_queue_end(fake);
@@ -149,7 +152,7 @@ static peri_status copy(peri_stream *stream, void *to, size_t to_stride, peri_de
                                      .to_device = to_device == NULL ? NULL : device_of(to_device),
                                      .from_device = from_device == NULL ? NULL
                                                                         : device_of(from_device) };
-    return peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    return peri_fake_enqueue(peri_fake_stream_of(stream), &task);
 }
 
 static peri_status fill(peri_stream *stream, void *to, int byte, size_t bytes) {
@@ -160,24 +163,32 @@ static peri_status fill(peri_stream *stream, void *to, int byte, size_t bytes) {
                          to, (unsigned)stream->device->place.number);
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_FILL);
     task.as.fill = (peri_fake_fill){ .to = to, .bytes = bytes, .byte = byte };
-    return peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    return peri_fake_enqueue(peri_fake_stream_of(stream), &task);
+}
+
+void peri_fake_decline(peri_device *device, const bool *declined) {
+    peri_fake_device *fake = device_of(device);
+    memcpy(fake->declined, declined, sizeof fake->declined);
+}
+
+static const char *op_name(peri_op_kind kind) {
+    static const char *const names[PERI_OP_COUNT] = {
+#define OP_NAME(NAME, name) [PERI_OP_##NAME] = #name,
+        PERI_OP_MAP(OP_NAME)
+#undef OP_NAME
+    };
+    return names[kind];
 }
 
 static bool supports(const peri_device *device, const peri_op *op, char *reason, size_t size) {
-    return peri_cpu_driver.supports(((const peri_fake_device *)device)->cpu, op, reason, size);
+    const peri_fake_device *fake = (const peri_fake_device *)device;
+    if (!fake->declined[op->kind]) return peri_cpu_driver.supports(fake->cpu, op, reason, size);
+    snprintf(reason, size, "not on this fake: %s", op_name(op->kind));
+    return false;
 }
 
 static size_t scratch_bytes(const peri_device *device, const peri_op *op) {
     return peri_cpu_driver.scratch_bytes(((const peri_fake_device *)device)->cpu, op);
-}
-
-static size_t op_bytes(peri_op_kind kind) {
-    static const size_t bytes[PERI_OP_COUNT] = {
-#define OP_BYTES(NAME, name) [PERI_OP_##NAME] = sizeof(peri_op_##name),
-        PERI_OP_MAP(OP_BYTES)
-#undef OP_BYTES
-    };
-    return bytes[kind];
 }
 
 static peri_status run(peri_stream *stream, const peri_op *op, void *scratch, size_t bytes) {
@@ -189,10 +200,10 @@ static peri_status run(peri_stream *stream, const peri_op *op, void *scratch, si
         return peri_fail(PERI_E_DEVICE, "scratch, %zu bytes at %p, is not memory of fake:%u", bytes,
                          scratch, (unsigned)device->base.place.number);
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_RUN);
-    memcpy(&task.as.run.op, op, op_bytes(op->kind));
+    memcpy(&task.as.run.op, op, peri_op_bytes(op->kind));
     task.as.run.scratch = scratch;
     task.as.run.scratch_bytes = bytes;
-    return peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    return peri_fake_enqueue(peri_fake_stream_of(stream), &task);
 }
 
 const peri_driver peri_fake_driver = {
@@ -209,6 +220,7 @@ const peri_driver peri_fake_driver = {
     .mem_limit = peri_fake_mem_limit,
     .stream_open = peri_fake_stream_open,
     .stream_close = peri_fake_stream_close,
+    .stream_wrap = peri_fake_stream_wrap,
     .stream_wait = peri_fake_stream_wait,
     .stream_notify = peri_fake_stream_notify,
     .copy = copy,
@@ -220,4 +232,7 @@ const peri_driver peri_fake_driver = {
     .supports = supports,
     .scratch_bytes = scratch_bytes,
     .run = run,
+    .plan_compile = peri_host_plan_compile,
+    .plan_run = peri_host_plan_run,
+    .plan_close = peri_host_plan_close,
 };

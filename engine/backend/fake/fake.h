@@ -107,6 +107,7 @@ typedef struct peri_fake_task {
 
 struct peri_fake_stream {
     peri_stream base;
+    peri_fake_stream *wrapped;    /* a caller's stream, which all is given on to; NULL: its own */
     peri_stream *cpu;             /* runs the operations; its control is `relay` */
     peri_control relay;           /* passes progress out and cancellation in */
     peri_fake_task *first, *last; /* first is the one that runs or waits */
@@ -129,16 +130,28 @@ struct peri_fake_device {
     pthread_t thread;
     bool started, quit;
     peri_fake_stream *streams;
+    peri_stream *plain;      /* what stream_wrap takes numbers for; made when it is asked for */
     size_t tasks_to_failure; /* 0 = not set; counts down, at 1 the task fails */
+    bool declined[PERI_OP_COUNT];
 
     pthread_mutex_t memory_lock;
     peri_fake_block *blocks;
     size_t bytes, limit;
-    size_t opened; /* tasks that work on the memory now; 0 = closed */
+    size_t held[PERI_USE_COUNT]; /* `bytes` by use */
+    size_t acquires_to_failure;  /* 0 = not set; counts down to 1, where all fail */
+    size_t opened;               /* tasks that work on the memory now; 0 = closed */
 };
 
 /* For tests: copy, fill or operation number `tasks` from now (1 = the next) fails on the queue. */
 void peri_fake_fail(peri_device *device, size_t tasks);
+
+/* For tests: acquire number `acquires` of device memory from now (1 = the next) and all after it
+ * find none; 0 ends that. */
+void peri_fake_short(peri_device *device, size_t acquires);
+
+/* For tests: operations that the device does not do from now on, [PERI_OP_COUNT], as a device whose
+ * backend lacks them. While nothing runs. */
+void peri_fake_decline(peri_device *device, const bool *declined);
 
 /* PERI_E_FORK in a child of the process that opened the device. */
 peri_status peri_fake_check(const peri_device *device);
@@ -167,7 +180,15 @@ peri_status peri_fake_filter_check(peri_fake_device *device, const peri_op *op);
 /* ---- queue.c */
 
 peri_status peri_fake_stream_open(peri_device *device, peri_stream **out);
+/* A caller's queue: a stream of this device (a peri_stream *), or a number, 0..2, as CUDA has for
+ * its default streams: here they are one. */
+peri_status peri_fake_stream_wrap(peri_device *device, void *foreign, peri_stream **out);
 void peri_fake_stream_close(peri_stream *stream);
+/* The stream that the tasks of `stream` go to. */
+static inline peri_fake_stream *peri_fake_stream_of(peri_stream *stream) {
+    peri_fake_stream *self = (peri_fake_stream *)stream;
+    return self->wrapped != NULL ? self->wrapped : self;
+}
 peri_status peri_fake_stream_wait(peri_stream *stream, const peri_control *control);
 peri_status peri_fake_stream_notify(peri_stream *stream, peri_notify_fn fn, void *ud);
 peri_status peri_fake_event_open(peri_device *device, peri_event **out);
@@ -181,6 +202,8 @@ peri_fake_task peri_fake_task_of(peri_fake_task_kind kind);
 peri_status peri_fake_enqueue(peri_fake_stream *stream, const peri_fake_task *task);
 /* Ends the queue's thread and waits for it. */
 void peri_fake_queue_end(peri_fake_device *device);
+/* Waits until no task is left. */
+void peri_fake_queue_rest(peri_fake_device *device);
 /* Whether a task that has not run names an address in the range. */
 bool peri_fake_queue_names(peri_fake_device *device, const void *data, size_t bytes);
 

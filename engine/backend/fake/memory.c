@@ -25,12 +25,24 @@ static peri_status host_block(peri_device *device, peri_fake_block *block, size_
     return PERI_OK;
 }
 
+void peri_fake_short(peri_device *device, size_t acquires) {
+    peri_fake_device *fake = device_of(device);
+    pthread_mutex_lock(&fake->memory_lock);
+    fake->acquires_to_failure = acquires;
+    pthread_mutex_unlock(&fake->memory_lock);
+}
+
 /* Counts the bytes against the limit, all or nothing. */
-static peri_status reserve(peri_fake_device *device, size_t bytes) {
+static peri_status reserve(peri_fake_device *device, size_t bytes, peri_memory_use use) {
     pthread_mutex_lock(&device->memory_lock);
     size_t left = device->limit > device->bytes ? device->limit - device->bytes : 0;
+    if (device->acquires_to_failure > 1)
+        device->acquires_to_failure--;
+    else if (device->acquires_to_failure == 1)
+        left = 0;
     bool fits = bytes <= left;
     if (fits) device->bytes += bytes;
+    if (fits) device->held[use] += bytes;
     pthread_mutex_unlock(&device->memory_lock);
     if (fits) return PERI_OK;
     return peri_fail(PERI_E_MEMORY, "fake:%u: %zu bytes needed, %zu bytes free",
@@ -42,13 +54,14 @@ static peri_status device_block(peri_fake_device *device, peri_fake_block *block
     if (bytes == 0) return PERI_OK;
     if (!peri_add_fits(bytes, page + ALIGN, &used) || !peri_add_fits(used, page, &mapped))
         return peri_fail(PERI_E_MEMORY, "%zu bytes are more than an address space", bytes);
-    PERI_TRY(reserve(device, bytes));
+    PERI_TRY(reserve(device, bytes, block->mem.use));
     block->pages_bytes = peri_round_up(bytes, page);
     char *pages = mmap(NULL, block->pages_bytes + page, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED) {
         pthread_mutex_lock(&device->memory_lock);
         device->bytes -= bytes;
+        device->held[block->mem.use] -= bytes;
         pthread_mutex_unlock(&device->memory_lock);
         return peri_fail(PERI_E_MEMORY, "fake:%u: %zu bytes needed: the system gave none",
                          (unsigned)device->base.place.number, bytes);
@@ -101,14 +114,18 @@ peri_status peri_fake_mem_acquire(peri_device *device, size_t bytes, peri_memory
     return PERI_OK;
 }
 
+/* Memory of the device alone: a host pointer is what a GPU would fault at. */
 peri_status peri_fake_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
     *out = NULL;
     PERI_TRY(peri_fake_check(device));
+    if (!peri_fake_memory_holds(device_of(device), data, bytes))
+        return peri_fail(PERI_E_ARGUMENT, "fake:%u: %zu bytes at %p are not memory of this device",
+                         (unsigned)device->place.number, bytes, data);
     peri_fake_block *block;
     PERI_TRY(block_create(device, &block));
     block->mem.data = data;
     block->mem.bytes = bytes;
-    block->mem.kind = PERI_MEMORY_MAPPED;
+    block->mem.kind = PERI_MEMORY_DEVICE;
     block->mem.use = PERI_USE_OTHER;
     block->mem.foreign = true;
     link_block(device_of(device), block);
@@ -124,7 +141,10 @@ static void unlink_block(peri_fake_device *device, peri_fake_block *block) {
     else
         device->blocks = block->next;
     if (block->next != NULL) block->next->previous = block->previous;
-    if (block->pages != NULL) device->bytes -= block->mem.bytes;
+    if (block->pages != NULL) {
+        device->bytes -= block->mem.bytes;
+        device->held[block->mem.use] -= block->mem.bytes;
+    }
     pthread_mutex_unlock(&device->memory_lock);
 }
 
@@ -134,6 +154,7 @@ void peri_fake_mem_release(peri_mem *mem) {
     peri_device *device = mem->device;
     const peri_host *host = device->host;
     if (host->generation() == device->generation) {
+        if (mem->shared) peri_fake_queue_rest(device_of(device));
         PERI_ASSERT(!peri_fake_queue_names(device_of(device), mem->data, mem->bytes));
         unlink_block(device_of(device), block);
     }

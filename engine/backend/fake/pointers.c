@@ -72,6 +72,32 @@ static void of_scatter(pointers *p, const peri_op_scatter *op) {
     add_view(p, "out", &op->out);
 }
 
+static void of_select_k(pointers *p, const peri_op_select_k *op) {
+    size_t n = op->values.rows;
+    add_view(p, "values", &op->values);
+    add(p, "ids", op->ids, n, op->values.cols, sizeof *op->ids);
+    add(p, "best_ids", op->best_ids, n, op->k, sizeof *op->best_ids);
+    add(p, "best_values", op->best_values, n, op->k, sizeof *op->best_values);
+}
+
+static void of_merge(pointers *p, const peri_op_merge *op) {
+    size_t q = op->queries, entries;
+    if (!peri_mul_fits(q, op->part_k, &entries)) entries = SIZE_MAX;
+    add(p, "ids", op->ids, op->parts, entries, sizeof *op->ids);
+    add(p, "distances", op->distances, op->parts, entries, sizeof *op->distances);
+    add(p, "bases", op->bases, op->parts, 1, sizeof *op->bases);
+    add(p, "best_ids", op->best_ids, q, op->k, sizeof *op->best_ids);
+    add(p, "best_distances", op->best_distances, q, op->k, sizeof *op->best_distances);
+}
+
+static void of_pairwise(pointers *p, const peri_op_pairwise *op) {
+    add_view(p, "queries", &op->queries);
+    add_view(p, "rows", &op->rows);
+    if (op->metric == PERI_COSINE)
+        add(p, "lengths", op->lengths, op->rows.rows, 1, sizeof *op->lengths);
+    add_view(p, "out", &op->out);
+}
+
 static void add_lists(pointers *p, const peri_lists_view *lists) {
     add(p, "lists.offsets", lists->offsets, lists->n_lists + 1, 1, sizeof *lists->offsets);
     add(p, "lists.sizes", lists->sizes, lists->n_lists, 1, sizeof *lists->sizes);
@@ -148,6 +174,11 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add(p, "ids", op->ids, op->queries.rows, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, op->queries.rows, op->k, sizeof *op->distances);
     add(p, "redone", op->redone, 1, 1, sizeof *op->redone);
+}
+
+static void of_others(pointers *p, const peri_op_others *op) {
+    add(p, "ids", op->ids, op->count, op->degree + 1, sizeof *op->ids);
+    add(p, "slots", op->slots, op->count, op->degree, sizeof *op->slots);
 }
 
 static void of_assign(pointers *p, const peri_op_assign *op) {
@@ -262,6 +293,10 @@ static void of_pq_encode(pointers *p, const peri_op_pq_encode *op) {
     add(p, "codebooks", op->codebooks, op->books << op->pq_bits, op->pq_len, sizeof *op->codebooks);
     add(p, "labels", op->labels, op->rows.rows, 1, sizeof *op->labels);
     add(p, "codes", op->codes, op->rows.rows, peri_codes_bytes(op->pq_dim, op->pq_bits), 1);
+}
+
+static void of_report(pointers *p, const peri_op_report *op) {
+    add(p, "values", op->values, op->count, 1, sizeof *op->values);
 }
 
 peri_status peri_fake_pointers_check(peri_fake_device *device, const peri_op *op) {

@@ -195,6 +195,19 @@ bool peri_fake_queue_names(peri_fake_device *device, const void *data, size_t by
     return named;
 }
 
+void peri_fake_queue_rest(peri_fake_device *device) {
+    pthread_mutex_lock(&device->lock);
+    for (peri_fake_stream *s = device->streams; s != NULL;) {
+        if (s->first == NULL) {
+            s = s->next;
+            continue;
+        }
+        pthread_cond_wait(&device->idle, &device->lock);
+        s = device->streams;
+    }
+    pthread_mutex_unlock(&device->lock);
+}
+
 /* ---- streams ------------------------------------------------------------------------------ */
 
 /* The cpu backend polls this on the queue's thread. */
@@ -236,6 +249,39 @@ done:
     return status;
 }
 
+/* The stream that a caller's value stands for. */
+static peri_status find_foreign(peri_device *device, void *foreign, peri_fake_stream **out) {
+    peri_fake_device *fake = (peri_fake_device *)device;
+    *out = foreign;
+    if ((uintptr_t)foreign <= 2) { /* one thread at a time asks first: tests do */
+        if (fake->plain == NULL) PERI_TRY(peri_fake_stream_open(device, &fake->plain));
+        *out = (peri_fake_stream *)fake->plain;
+        return PERI_OK;
+    }
+    bool known = false;
+    pthread_mutex_lock(&fake->lock);
+    for (peri_fake_stream *s = fake->streams; s != NULL && !known; s = s->next) known = s == *out;
+    pthread_mutex_unlock(&fake->lock);
+    if (known) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "stream: %p given, which is none of fake:%u", foreign,
+                     (unsigned)device->place.number);
+}
+
+peri_status peri_fake_stream_wrap(peri_device *device, void *foreign, peri_stream **out) {
+    peri_fake_device *fake = (peri_fake_device *)device;
+    peri_fake_stream *wrapped, *stream;
+    *out = NULL;
+    PERI_TRY(peri_fake_check(device));
+    PERI_TRY(find_foreign(device, foreign, &wrapped));
+    stream = resize(fake, NULL, 0, sizeof *stream);
+    if (stream == NULL) return no_memory(sizeof *stream);
+    memset(stream, 0, sizeof *stream);
+    stream->base.device = device;
+    stream->wrapped = wrapped;
+    *out = &stream->base;
+    return PERI_OK;
+}
+
 static void tasks_release(const peri_fake_device *device, peri_fake_task *task) {
     while (task != NULL) {
         peri_fake_task *before = task->made;
@@ -248,6 +294,10 @@ void peri_fake_stream_close(peri_stream *stream) {
     if (stream == NULL) return;
     peri_fake_stream *self = (peri_fake_stream *)stream;
     peri_fake_device *device = device_of(stream);
+    if (self->wrapped != NULL) {
+        resize(device, self, sizeof *self, 0);
+        return;
+    }
     if (!forked(stream->device)) {
         pthread_mutex_lock(&device->lock);
         while (self->first != NULL) pthread_cond_wait(&device->idle, &device->lock);
@@ -315,7 +365,7 @@ static peri_status ask(peri_fake_stream *stream, const peri_control *control) {
 
 peri_status peri_fake_stream_wait(peri_stream *stream, const peri_control *control) {
     PERI_TRY(peri_fake_check(stream->device));
-    peri_fake_stream *self = (peri_fake_stream *)stream;
+    peri_fake_stream *self = peri_fake_stream_of(stream);
     peri_fake_device *device = device_of(stream);
     peri_status ended = PERI_OK;
     pthread_mutex_lock(&device->lock);
@@ -347,7 +397,7 @@ peri_status peri_fake_stream_notify(peri_stream *stream, peri_notify_fn fn, void
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_NOTIFY);
     task.as.notify.fn = fn;
     task.as.notify.ud = ud;
-    return peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    return peri_fake_enqueue(peri_fake_stream_of(stream), &task);
 }
 
 /* ---- events ------------------------------------------------------------------------------- */
@@ -373,7 +423,7 @@ peri_status peri_fake_event_record(peri_event *event, peri_stream *stream) {
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_FIRE);
     task.as.mark = mark;
     mark_retain(mark); /* the task's; the first is the event's */
-    peri_status status = peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    peri_status status = peri_fake_enqueue(peri_fake_stream_of(stream), &task);
     if (status != PERI_OK) {
         mark_release(event->device, mark);
         mark_release(event->device, mark);
@@ -402,7 +452,7 @@ peri_status peri_fake_event_wait(peri_event *event, peri_stream *stream) {
     pthread_mutex_unlock(&mark->lock);
     peri_fake_task task = peri_fake_task_of(PERI_FAKE_AWAIT);
     task.as.mark = mark;
-    peri_status status = peri_fake_enqueue((peri_fake_stream *)stream, &task);
+    peri_status status = peri_fake_enqueue(peri_fake_stream_of(stream), &task);
     if (status != PERI_OK) mark_release(device, mark);
     return status;
 }

@@ -1,0 +1,214 @@
+/* coarse.cu: the choice of an engine for the coarse pass, and the steps that both may use.
+ *
+ * bounds: a warp a query looks for the `wanted`-th least of some hundred group minima of a sample
+ * of the rows, by bisection over the bits of values. A group is many rows and its least is one of
+ * them, so `wanted` groups at or under a value prove as many rows there: a bound that holds, and
+ * with four groups for each wanted row it is within a seventh of the sample's own rank.
+ * finish: a warp a query takes the entries of the query's lists, some times `wanted` in all, cuts
+ * them to the wanted ones in registers and puts them in order by counting the smaller ones of
+ * each: wanted^2 / 32 steps. Bound by the latency of the lists' loads; 8 KiB of shared memory a
+ * warp. */
+#include "coarse_parts.cuh"
+
+#include "device.cuh"
+
+namespace {
+
+constexpr unsigned WARPS = 4;
+constexpr unsigned ROOM = PERI_KEEP_LANE_MAX * PERI_WARP; /* keys of a query at a time */
+constexpr uint32_t SEGMENTS_MAX = 4096;
+
+__device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
+    unsigned n = 0;
+    for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP)
+        n += peri_value_bits(minima[i]) <= bits;
+    return __reduce_add_sync(PERI_ALL_LANES, n);
+}
+
+/* A value that at least `wanted` and hardly more minima reach. */
+__device__ uint64_t minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
+    if (groups < wanted) return PERI_KEY_NONE;
+    uint32_t low = PERI_NO_VALUE, high = 0;
+    for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP) {
+        uint32_t bits = peri_value_bits(minima[i]);
+        low = min(low, bits);
+        high = max(high, bits);
+    }
+    low = __reduce_min_sync(PERI_ALL_LANES, low);
+    high = __reduce_max_sync(PERI_ALL_LANES, high);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        unsigned n = minima_at_most(minima, groups, middle);
+        if (n >= wanted)
+            high = middle;
+        else
+            low = middle + 1;
+        if (n >= wanted && n <= wanted + wanted / 16) break;
+    }
+    return (uint64_t)high << 32 | PERI_NO_VALUE;
+}
+
+__global__ void __launch_bounds__(WARPS *PERI_WARP) bounds_kernel(peri_coarse_lists lists) {
+    const uint32_t queries = lists.queries();
+    const uint32_t warp = threadIdx.x / PERI_WARP;
+    for (size_t query = (size_t)blockIdx.x * WARPS + warp; query < queries;
+         query += (size_t)gridDim.x * WARPS) {
+        uint64_t bound = lists.keys[(lists.first_query + query) * lists.wanted + lists.wanted - 1];
+        if (lists.minima != nullptr) {
+            uint64_t other = minima_bound(lists.minima + query * lists.groups, lists.groups,
+                                          lists.wanted);
+            bound = other < bound ? other : bound;
+        }
+        if (threadIdx.x % PERI_WARP == 0) lists.bounds[query] = bound;
+    }
+}
+
+/* One list's entries behind what is in `keys`, cut whenever it is full; returns how many there are. */
+__device__ unsigned take_list(const peri_coarse_lists &lists, uint32_t list, uint32_t query,
+                              uint64_t *keys, unsigned held, uint64_t *bound) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    size_t slot = (size_t)list * lists.tile_queries + query % lists.tile_queries;
+    const uint64_t *entries = lists.entries + slot * lists.capacity;
+    const uint32_t count = lists.counts[2 * slot], kept = lists.counts[2 * slot + 1];
+    const uint64_t *bits = lists.bits(query);
+    for (uint32_t at = 0; at < count;) {
+        if (held == ROOM)
+            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, lists.wanted,
+                                 bound);
+        uint32_t n = min(count - at, ROOM - held);
+        for (uint32_t i = lane; i < n; i += PERI_WARP) {
+            uint64_t key = entries[at + i];
+            keys[held + i] = at + i < kept ? key : peri_keep_named(key, lists.rows, bits);
+        }
+        __syncwarp();
+        held += n;
+        at += n;
+    }
+    return held;
+}
+
+/* All lists of a query: its tile's, and those of blocks that went on with the tile. */
+__device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
+                               uint32_t query, uint64_t *keys, uint64_t *bound) {
+    uint32_t tile = query / lists.tile_queries;
+    uint64_t first = (uint64_t)tile * cut.segments, stop = first + cut.segments;
+    unsigned held = take_list(lists, tile, query, keys, 0, bound);
+    uint32_t block = (uint32_t)(first * cut.blocks / cut.units());
+    while (block < cut.blocks && cut.begin(block) <= first) block++;
+    for (; block < cut.blocks && cut.begin(block) < stop; block++)
+        if (cut.begin(block) < cut.begin(block + 1))
+            held = take_list(lists, lists.tiles + block, query, keys, held, bound);
+    return held;
+}
+
+/* keys[0..count-1], no two the same place, in order to `out`; what is not there is NONE. */
+__device__ void write_ordered(const uint64_t *keys, unsigned count, unsigned wanted,
+                              uint64_t *out) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    for (unsigned i = lane; i < count; i += PERI_WARP) {
+        uint64_t key = keys[i];
+        unsigned rank = 0;
+        for (unsigned j = 0; j < count; j++) {
+            uint64_t other = keys[j];
+            rank += other < key || (other == key && j < i);
+        }
+        if (rank < wanted) out[rank] = key;
+    }
+    for (unsigned i = count + lane; i < wanted; i += PERI_WARP) out[i] = PERI_KEY_NONE;
+}
+
+__global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_lists lists) {
+    __shared__ uint64_t rooms[WARPS][ROOM];
+    const peri_coarse_cut cut = lists.cut();
+    const uint32_t queries = lists.queries();
+    const uint32_t warp = threadIdx.x / PERI_WARP;
+    uint64_t *keys = rooms[warp];
+    for (size_t query = (size_t)blockIdx.x * WARPS + warp; query < queries;
+         query += (size_t)gridDim.x * WARPS) {
+        uint64_t bound = lists.bounds[query];
+        unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
+        if (held > 2 * PERI_WARP && held > lists.wanted)
+            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, lists.wanted,
+                                 &bound);
+        write_ordered(keys, held, lists.wanted,
+                      lists.keys + (lists.first_query + query) * lists.wanted);
+        __syncwarp();
+    }
+}
+
+bool is_hopper(const peri_device *device) {
+    int major = 0, minor = 0, number = (int)device->place.number;
+    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
+    (void)cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number);
+    return major == 9 && minor == 0;
+}
+
+bool takes_wgmma(const peri_device *device, const peri_coarse *coarse) {
+    if (coarse->engine == PERI_COARSE_AUTO) return is_hopper(device);
+    return coarse->engine == PERI_COARSE_WGMMA;
+}
+
+peri_status check(const peri_device *device, const peri_coarse *coarse) {
+    const size_t most = (size_t)1 << 31, element = peri_coarse_type_bytes(coarse->type);
+    const size_t stride = coarse->row_stride_bytes;
+    const uint32_t columns = coarse->columns == 0 ? coarse->depth : coarse->columns;
+    bool wrong = coarse->wanted == 0 || coarse->wanted > PERI_COARSE_WANTED_MAX ||
+                 coarse->depth == 0 || coarse->depth * element % PERI_COARSE_DEPTH_BYTES != 0 ||
+                 columns > coarse->depth || coarse->query_count >= most ||
+                 coarse->row_count >= most || stride % 16 != 0 ||
+                 (stride != 0 && stride < columns * element) ||
+                 (uintptr_t)coarse->queries % 128 != 0 || (uintptr_t)coarse->rows % 16 != 0;
+    if (!wrong) return PERI_OK;
+    return device->host->fail(PERI_E_ARGUMENT,
+                              "coarse: wanted %u, depth %u, columns %u, stride %zu, %zu queries, "
+                              "%zu rows: not what the coarse pass takes",
+                              (unsigned)coarse->wanted, (unsigned)coarse->depth,
+                              (unsigned)coarse->columns, stride, coarse->query_count,
+                              coarse->row_count);
+}
+
+} /* namespace */
+
+uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks) {
+    uint32_t best = 1, most = row_tiles < SEGMENTS_MAX ? row_tiles : SEGMENTS_MAX;
+    double best_share = 0;
+    for (uint32_t segments = 1; segments <= most && best_share < 0.985; segments++) {
+        uint64_t units = (uint64_t)tiles * segments, rounds = (units + blocks - 1) / blocks;
+        double share = (double)units / ((double)rounds * blocks);
+        /* ranges differ by a tile: a share of what is short */
+        share *= (double)(row_tiles / segments) / ((double)row_tiles / segments + 1);
+        if (share > best_share) {
+            best_share = share;
+            best = segments;
+        }
+        if (segments >= 64 && units > 16 * (uint64_t)blocks) break;
+    }
+    return best;
+}
+
+peri_status peri_coarse_bounds(peri_stream *stream, const peri_coarse_lists *lists) {
+    bounds_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP, 0,
+                    peri_cuda_handle(stream)>>>(*lists);
+    return peri_cuda_launched(stream);
+}
+
+peri_status peri_coarse_finish(peri_stream *stream, const peri_coarse_lists *lists) {
+    finish_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP, 0,
+                    peri_cuda_handle(stream)>>>(*lists);
+    return peri_cuda_launched(stream);
+}
+
+size_t peri_coarse_scratch(const peri_device *device, const peri_coarse *coarse) {
+    if (coarse->query_count == 0 || coarse->row_count == 0) return 0;
+    return takes_wgmma(device, coarse) ? peri_coarse_wgmma_scratch(device, coarse)
+                                       : peri_coarse_mma_scratch(device, coarse);
+}
+
+peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *coarse, void *scratch,
+                            size_t scratch_bytes) {
+    if (coarse->query_count == 0 || coarse->row_count == 0) return PERI_OK;
+    PERI_TRY(check(stream->device, coarse));
+    return takes_wgmma(stream->device, coarse)
+               ? peri_coarse_wgmma_run(stream, coarse, scratch, scratch_bytes)
+               : peri_coarse_mma_run(stream, coarse, scratch, scratch_bytes);
+}

@@ -1,0 +1,549 @@
+/* select_k: the least values of every row.
+ *
+ * values [n, columns] f32 | ids [n, columns] i64 or none | best_ids, best_values [n, k]
+ * A task is a row, or one of `splits` segments of it; a block takes tasks in turn, in tiles of 4096
+ * values that are copied to shared memory ahead of their use, from one task to the next too: 16
+ * values a thread, one comparison each with the bound, one barrier. What is below the bound goes
+ * into a pool (select_pool.cuh). The bound of a first tile is found among the least values of its
+ * threads, so that a tile never goes through the pool whole. Segments leave k keys each in scratch,
+ * and blocks select among those until one list is left a row. Rows of up to 1024 columns are a
+ * warp's each, in registers.
+ * Shared memory 48 KiB for k <= 512, 96 KiB above; 64 registers. Bound by memory: n * columns * 4
+ * bytes, each read once. Rows that fall from their first column to the last fill the pool in every
+ * tile and take a few times as long. */
+#include <cuda_pipeline.h>
+
+#include "device.cuh"
+#include "ops.h"
+#include "select_pool.cuh"
+
+namespace {
+
+constexpr size_t SMALL_K_MAX = 512;        /* of the pool of 16 KiB */
+constexpr size_t TASK_VALUES = 131072;     /* of a segment, while there are enough */
+constexpr size_t SPLIT_COLUMNS_MIN = 8192; /* below, selecting again costs more than it gains */
+constexpr size_t SPLIT_ANSWERS = 16;       /* a segment has this many times k columns */
+constexpr size_t TURNS_MAX = 8;            /* segments of one block, about */
+constexpr size_t SCRATCH_MAX = (size_t)256 << 20;
+constexpr size_t FAN_KEYS = 8192; /* of lists that a block selects among, about */
+constexpr size_t FAN_MIN = 8;     /* lists */
+constexpr size_t BLOCKS_MAX = (size_t)1 << 30;
+
+size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
+size_t least(size_t a, size_t b) { return a < b ? a : b; }
+size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* ---- kernels ------------------------------------------------------------------------------ */
+
+struct job {
+    const char *values;
+    size_t stride, columns, rows;
+    size_t split_columns; /* a multiple of 4 */
+    size_t splits;        /* segments of a row */
+    const int64_t *ids;
+    int64_t *best_ids;
+    float *best_values;
+    const uint64_t *keys_in; /* [rows, lists, k] */
+    size_t lists, fan;       /* `fan` lists a block, `splits` blocks a row */
+    uint64_t *keys_out;      /* [rows, splits, k], where there are several */
+    unsigned k;
+    unsigned slack; /* keys that stay in the pool beyond k */
+};
+
+__device__ uint64_t key_of(float value, size_t column) {
+    return peri_key(value != value ? __int_as_float(0x7F800000) : value, (uint32_t)column);
+}
+
+/* One entry of the answer of a row. */
+__device__ void write_best(const job &j, size_t row, unsigned rank, uint64_t key) {
+    const bool none = key == PERI_KEY_NONE;
+    const size_t column = peri_key_slot(key), at = row * j.k + rank;
+    int64_t id = none ? PERI_ID_NONE : (int64_t)column;
+    if (!none && j.ids != nullptr) id = j.ids[row * j.columns + column];
+    j.best_ids[at] = id;
+    j.best_values[at] = none ? __int_as_float(0x7F800000) : peri_key_value(key);
+}
+
+/* A task's k best, sorted: into the answer, or into scratch. */
+template <typename Pool> __device__ void finish(const Pool &pool, const job &j, size_t task) {
+    pool.flush(j.k, j.k + 32);
+    if (j.splits == 1) {
+        pool.answer(j.k, [&](unsigned rank, uint64_t key) { write_best(j, task, rank, key); });
+        return;
+    }
+    uint64_t *out = j.keys_out + task * j.k;
+    pool.answer(j.k, [&](unsigned rank, uint64_t key) { out[rank] = key; });
+}
+
+/* Columns begin..stop of a row, counted from the last boundary of 16 bytes before the row. */
+struct segment {
+    const float *base;
+    size_t begin, stop;
+    uint32_t shift; /* what a column is counted too high */
+};
+
+__device__ segment find_segment(const job &j, size_t task) {
+    const size_t row = task / j.splits, split = task % j.splits;
+    const char *bytes = j.values + row * j.stride;
+    segment s;
+    s.shift = (uint32_t)((size_t)bytes % 16 / 4);
+    s.base = reinterpret_cast<const float *>(bytes) - s.shift;
+    s.begin = split * j.split_columns;
+    s.stop = split + 1 == j.splits ? s.shift + j.columns : s.begin + j.split_columns;
+    if (split == 0) s.begin = s.shift;
+    return s;
+}
+
+/* How a block of THREADS works: VECTORS loads of 16 bytes a thread make a tile, STAGES tiles are
+ * in shared memory or on their way there, where each thread reads only what it loaded itself. */
+template <unsigned THREADS_, unsigned KEYS, unsigned VECTORS_, unsigned STAGES_, unsigned BLOCKS_>
+struct shape {
+    static constexpr unsigned THREADS = THREADS_, VECTORS = VECTORS_, STAGES = STAGES_;
+    static constexpr unsigned BLOCKS = BLOCKS_; /* on a multiprocessor at once, where it has room */
+    static constexpr unsigned TILE = THREADS * VECTORS * 4;                    /* values */
+    static constexpr unsigned SHARED = THREADS * KEYS * 8 + STAGES * TILE * 4; /* bytes */
+    using pool = peri_pool<THREADS, KEYS>;
+
+    /* Where value i of a thread is in its tile. */
+    __device__ static unsigned place_of(unsigned i) {
+        return (threadIdx.x + i / 4 * THREADS) * 4 + i % 4;
+    }
+};
+
+/* Asks for a tile; what is past the end of the segment isn't read. */
+template <typename Shape> __device__ void ask(const segment &s, size_t at, float *stage) {
+#pragma unroll
+    for (unsigned v = 0; v < Shape::VECTORS; v++) {
+        const unsigned place = Shape::place_of(4 * v);
+        const size_t from = at + place, left = from < s.stop ? s.stop - from : 0;
+        const unsigned bytes = left < 4 ? (unsigned)left * 4 : 16;
+        __pipeline_memcpy_async(stage + place, s.base + (left == 0 ? 0 : from), 16, 16 - bytes);
+    }
+}
+
+/* Bit i: value i of the thread is of the segment. */
+template <typename Shape> __device__ unsigned valid_values(const segment &s, size_t at) {
+    unsigned valid = 0;
+    if (at >= s.begin && at + Shape::TILE <= s.stop) return (1u << 4 * Shape::VECTORS) - 1;
+#pragma unroll
+    for (unsigned i = 0; i < 4 * Shape::VECTORS; i++) {
+        const size_t from = at + Shape::place_of(i);
+        valid |= (unsigned)(from >= s.begin && from < s.stop) << i;
+    }
+    return valid;
+}
+
+template <typename Shape>
+__device__ unsigned values_below(const float *stage, float bound, unsigned valid) {
+    unsigned pending = 0;
+#pragma unroll
+    for (unsigned v = 0; v < Shape::VECTORS; v++) {
+        const float4 four = *reinterpret_cast<const float4 *>(stage + Shape::place_of(4 * v));
+        if (!(fminf(fminf(four.x, four.y), fminf(four.z, four.w)) < bound)) continue;
+        pending |= (unsigned)(four.x < bound) << 4 * v | (unsigned)(four.y < bound) << (4 * v + 1) |
+                   (unsigned)(four.z < bound) << (4 * v + 2) |
+                   (unsigned)(four.w < bound) << (4 * v + 3);
+    }
+    return pending & valid;
+}
+
+/* Pushes what is pending, with one addition to the pool's count; what finds the pool full stays
+ * pending. */
+template <typename Shape>
+__device__ unsigned push_values(const typename Shape::pool &pool, const float *stage,
+                                unsigned pending, uint32_t column) {
+    if (pending == 0) return 0;
+    unsigned at = pool.take((unsigned)__popc(pending));
+    while (pending != 0 && at < Shape::pool::CAPACITY) {
+        const unsigned place = Shape::place_of((unsigned)__ffs((int)pending) - 1);
+        pool.keys[at++] = key_of(stage[place], column + place);
+        pending &= pending - 1;
+    }
+    return pending;
+}
+
+/* What of the pending values is below a bound that a flush found. */
+template <typename Shape>
+__device__ unsigned still_pending(const float *stage, unsigned pending, uint32_t column,
+                                  uint64_t bound) {
+    unsigned left = 0;
+    for (; pending != 0; pending &= pending - 1) {
+        const unsigned i = (unsigned)__ffs((int)pending) - 1, place = Shape::place_of(i);
+        if (key_of(stage[place], column + place) < bound) left |= 1u << i;
+    }
+    return left;
+}
+
+/* Which values of a first tile enter. The k-th least of the least value of each thread, or of each
+ * load, is not below the k-th least of all and hardly above it. */
+template <typename Shape>
+__device__ unsigned first_pending(const typename Shape::pool &pool, const float *stage,
+                                  unsigned valid, unsigned total, unsigned k) {
+    constexpr unsigned VECTORS = Shape::VECTORS, THREADS = Shape::THREADS;
+    unsigned orders[4 * VECTORS], least[VECTORS], whole[1] = { ~0u }, pending = 0, bound;
+#pragma unroll
+    for (unsigned v = 0; v < VECTORS; v++) {
+        const float4 four = *reinterpret_cast<const float4 *>(stage + Shape::place_of(4 * v));
+        const float values[4] = { four.x, four.y, four.z, four.w };
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            const unsigned order = (unsigned)(key_of(values[i], 0) >> 32);
+            orders[4 * v + i] = valid >> (4 * v + i) & 1u ? order : ~0u;
+        }
+        least[v] = min(min(orders[4 * v], orders[4 * v + 1]),
+                       min(orders[4 * v + 2], orders[4 * v + 3]));
+        whole[0] = min(whole[0], least[v]);
+    }
+    const unsigned enough = k + k / 8 + 4;
+    if (total == Shape::TILE && k <= THREADS / 4 * 3)
+        bound = pool.bound_of(whole, THREADS, k, enough);
+    else if (total == Shape::TILE && k <= THREADS * VECTORS / 4 * 3)
+        bound = pool.bound_of(least, THREADS * VECTORS, k, enough);
+    else
+        bound = pool.bound_of(orders, total, k, enough);
+#pragma unroll
+    for (unsigned i = 0; i < 4 * VECTORS; i++) pending |= (unsigned)(orders[i] <= bound) << i;
+    if (threadIdx.x == 0) pool.state->bound = (uint64_t)bound << 32 | 0xFFFFFFFFu;
+    return pending & valid;
+}
+
+/* The tiles of a block's tasks, one after the other, as they are asked for: ahead of those that are
+ * looked at, also from one task to the next. */
+template <typename Shape> struct asker {
+    const job &j;
+    float *stages;
+    size_t task, at;
+    unsigned turn;
+    segment s;
+
+    __device__ asker(const job &asked, float *shared) : j(asked), stages(shared) {
+        task = blockIdx.x;
+        turn = 0;
+        s = find_segment(j, task);
+        at = s.begin / 4 * 4;
+    }
+    __device__ void ask_next() {
+        if (task < j.rows * j.splits) {
+            ask<Shape>(s, at, stages + turn * Shape::TILE);
+            at += Shape::TILE;
+            if (at >= s.stop) {
+                task += gridDim.x;
+                if (task < j.rows * j.splits) s = find_segment(j, task);
+                at = s.begin / 4 * 4;
+            }
+        }
+        __pipeline_commit();
+        turn = turn + 1 == Shape::STAGES ? 0 : turn + 1;
+    }
+};
+
+/* Every value of a segment is offered; the pool holds the k least of them, and some more. */
+template <typename Shape>
+__device__ void scan(const typename Shape::pool &pool, const job &j, const segment &s,
+                     asker<Shape> *ahead, unsigned *turn) {
+    const size_t first = s.begin / 4 * 4;
+    float bound = 0.0f;
+    bool bounded = false;
+    size_t at = first;
+    do {
+        const float *stage = ahead->stages + *turn * Shape::TILE;
+        const uint32_t column = (uint32_t)at - s.shift;
+        ahead->ask_next();
+        __pipeline_wait_prior(Shape::STAGES - 1);
+        unsigned pending = valid_values<Shape>(s, at);
+        if (bounded) {
+            pending = values_below<Shape>(stage, bound, pending);
+        } else if (at == first) {
+            const size_t stop = at + Shape::TILE < s.stop ? at + Shape::TILE : s.stop;
+            const unsigned total = stop > s.begin ? (unsigned)(stop - s.begin) : 0;
+            if (total > j.k + j.slack)
+                pending = first_pending<Shape>(pool, stage, pending, total, j.k);
+        }
+        pending = push_values<Shape>(pool, stage, pending, column);
+        while (__syncthreads_or((int)pending) != 0) {
+            pool.flush(j.k, j.k + j.slack);
+            pending = still_pending<Shape>(stage, pending, column, pool.state->bound);
+            pending = push_values<Shape>(pool, stage, pending, column);
+        }
+        const uint64_t key = pool.state->bound;
+        bounded = key != PERI_KEY_NONE;
+        bound = peri_key_value(key);
+        *turn = *turn + 1 == Shape::STAGES ? 0 : *turn + 1;
+        at += Shape::TILE;
+    } while (at < s.stop);
+}
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::THREADS, Shape::BLOCKS) select_values(job j) {
+    extern __shared__ uint64_t shared_keys[];
+    __shared__ peri_pool_state state;
+    const typename Shape::pool pool = { shared_keys, &state };
+    asker<Shape> ahead(j, reinterpret_cast<float *>(shared_keys + Shape::pool::CAPACITY));
+    unsigned turn = 0;
+    for (unsigned i = 0; i + 1 < Shape::STAGES; i++) ahead.ask_next();
+    for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
+        pool.begin();
+        __syncthreads();
+        scan<Shape>(pool, j, find_segment(j, task), &ahead, &turn);
+        finish(pool, j, task);
+        __syncthreads();
+    }
+}
+
+template <typename Pool> __global__ void __launch_bounds__(Pool::SIZE) select_keys(job j) {
+    constexpr unsigned THREADS = Pool::SIZE, KEYS = Pool::CAPACITY / THREADS;
+    extern __shared__ uint64_t shared_keys[];
+    __shared__ peri_pool_state state;
+    const Pool pool = { shared_keys, &state };
+    for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
+        const size_t row = task / j.splits, list = task % j.splits * j.fan;
+        const size_t lists = list + j.fan < j.lists ? j.fan : j.lists - list;
+        const uint64_t *keys = j.keys_in + (row * j.lists + list) * j.k;
+        pool.begin();
+        __syncthreads();
+        for (size_t at = 0; at < lists * j.k; at += THREADS * KEYS) {
+            uint64_t mine[KEYS], bound = pool.state->bound;
+            unsigned pending = 0;
+#pragma unroll
+            for (unsigned i = 0; i < KEYS; i++) {
+                size_t from = at + i * THREADS + threadIdx.x;
+                mine[i] = from < lists * j.k ? keys[from] : PERI_KEY_NONE;
+            }
+#pragma unroll
+            for (unsigned i = 0; i < KEYS; i++)
+                pending |= (unsigned)(mine[i] < bound && !pool.push(mine[i])) << i;
+            while (__syncthreads_or((int)pending) != 0) {
+                pool.flush(j.k, j.k + j.slack);
+                bound = pool.state->bound;
+#pragma unroll
+                for (unsigned i = 0; i < KEYS; i++)
+                    if ((pending >> i & 1u) != 0 && (mine[i] >= bound || pool.push(mine[i])))
+                        pending &= ~(1u << i);
+            }
+        }
+        finish(pool, j, task);
+        __syncthreads();
+    }
+}
+
+/* ---- short rows --------------------------------------------------------------------------- */
+
+constexpr unsigned SHORT_THREADS = 256, SHORT_WARPS = SHORT_THREADS / PERI_WARP;
+constexpr unsigned SHORT_K_MAX = 128, SHORT_ROOM = SHORT_K_MAX + SHORT_K_MAX / 4 + 8;
+constexpr size_t SHORT_COLUMNS_MAX = 1024;
+
+/* As peri_pool::bound_of(), of a warp. *below = how many are below it where ties let more than
+ * `most` not exceed it, else ~0. */
+template <unsigned N>
+__device__ unsigned warp_bound(const unsigned (&numbers)[N], unsigned total, unsigned least,
+                               unsigned most, unsigned *below) {
+    unsigned low = ~0u, high = 0, under = 0;
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) {
+        low = min(low, numbers[i]);
+        if (numbers[i] != ~0u) high = max(high, numbers[i]);
+    }
+    low = __reduce_min_sync(PERI_ALL_LANES, low);
+    high = __reduce_max_sync(PERI_ALL_LANES, high);
+    while (total > most && low < high) {
+        unsigned middle = low + (high - low) / 2, here = 0;
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) here += numbers[i] <= middle;
+        here = __reduce_add_sync(PERI_ALL_LANES, here);
+        if (here >= least) {
+            high = middle;
+            total = here;
+        } else {
+            low = middle + 1;
+            under = here;
+        }
+    }
+    *below = total > most ? under : ~0u;
+    return high;
+}
+
+/* A warp a row of up to 32 * N columns, which stay in its registers: lane l has columns l, l + 32,
+ * and so on. */
+template <unsigned N> __global__ void __launch_bounds__(SHORT_THREADS) select_short(job j) {
+    __shared__ uint64_t rooms[SHORT_WARPS][SHORT_ROOM];
+    const unsigned lane = threadIdx.x % PERI_WARP, before = (1u << lane) - 1;
+    const unsigned columns = (unsigned)j.columns, most = j.k + j.k / 4 + 8;
+    uint64_t *keys = rooms[threadIdx.x / PERI_WARP];
+    size_t row = (size_t)blockIdx.x * SHORT_WARPS + threadIdx.x / PERI_WARP;
+    for (; row < j.rows; row += (size_t)gridDim.x * SHORT_WARPS) {
+        const float *values = peri_row<float>(j.values, j.stride, row);
+        unsigned orders[N], count = 0, ties = 0, below;
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) {
+            const unsigned column = i * PERI_WARP + lane;
+            orders[i] = column < columns ? (unsigned)(key_of(values[column], 0) >> 32) : ~0u;
+        }
+        const unsigned bound = warp_bound(orders, columns, j.k, most, &below);
+        const unsigned spare = below == ~0u ? ~0u : j.k - below; /* ties that enter */
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) {
+            const bool tie = orders[i] == bound;
+            const unsigned tied = __ballot_sync(PERI_ALL_LANES, tie);
+            const bool kept = tie ? ties + (unsigned)__popc(tied & before) < spare
+                                  : orders[i] < bound;
+            const unsigned lanes = __ballot_sync(PERI_ALL_LANES, kept);
+            if (kept)
+                keys[count + (unsigned)__popc(lanes & before)] = (uint64_t)orders[i] << 32 |
+                                                                 (i * PERI_WARP + lane);
+            ties += (unsigned)__popc(tied);
+            count += (unsigned)__popc(lanes);
+        }
+        __syncwarp();
+        for (unsigned e = lane; e < count; e += PERI_WARP) {
+            unsigned rank = 0;
+            for (unsigned f = 0; f < count; f++) rank += keys[f] < keys[e];
+            if (rank < j.k) write_best(j, row, rank, keys[e]);
+        }
+        for (unsigned e = count + lane; e < j.k; e += PERI_WARP)
+            write_best(j, row, e, PERI_KEY_NONE);
+        __syncwarp(); /* the keys are read before the next row's are written */
+    }
+}
+
+/* ---- the operation ------------------------------------------------------------------------ */
+
+/* How an operation is cut; the same for scratch() and run(). */
+struct plan {
+    unsigned capacity; /* of the pool */
+    size_t wave;       /* blocks that run at once */
+    size_t splits, split_columns, fan;
+    size_t lists_bytes[2]; /* of the segments' keys, and of those that are left of them */
+};
+
+using small_shape = shape<256, 8, 4, 2, 4>;  /* 48 KiB of shared memory */
+using large_shape = shape<512, 16, 2, 2, 2>; /* 96 KiB */
+
+/* Segments of a row, `least_splits` or some more: as many as let the blocks end together. */
+size_t balanced(size_t rows, size_t least_splits, size_t most_splits, size_t wave) {
+    size_t best = least_splits, best_idle = SIZE_MAX;
+    for (size_t splits = least_splits; splits <= least(most_splits, 2 * least_splits); splits++) {
+        const size_t tasks = rows * splits, turns = ceil_div(tasks, wave);
+        const size_t idle = (turns * wave - tasks) * 1000 / tasks; /* in thousandths */
+        if (idle >= best_idle) continue;
+        best = splits;
+        best_idle = idle;
+    }
+    return best;
+}
+
+plan make_plan(const peri_device *device, const peri_op_select_k *op) {
+    const bool small = op->k <= SMALL_K_MAX;
+    const size_t rows = op->values.rows, columns = op->values.cols;
+    plan p = {};
+    p.capacity = small ? small_shape::pool::CAPACITY : large_shape::pool::CAPACITY;
+    p.wave = (size_t)peri_cuda_of(device)->multiprocessors *
+             (small ? small_shape::BLOCKS : large_shape::BLOCKS);
+    size_t tasks = least(rows * columns / TASK_VALUES, p.wave * TURNS_MAX);
+    if (tasks < 4 * p.wave) tasks = p.wave;
+    size_t most_splits = columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k);
+    most_splits = least(most_splits, SCRATCH_MAX / (rows * op->k * sizeof(uint64_t)));
+    size_t splits = most(least(ceil_div(tasks, rows), most_splits), 1);
+    if (splits > 1 && rows > 1) splits = balanced(rows, splits, most_splits, p.wave);
+    p.split_columns = ceil_div(ceil_div(columns + 3, splits), 4) * 4;
+    p.splits = most(ceil_div(columns + 3, p.split_columns), 1);
+    p.fan = most(FAN_MIN, FAN_KEYS / op->k);
+    if (p.splits == 1) return p;
+    p.lists_bytes[0] = rows * p.splits * op->k * sizeof(uint64_t);
+    p.lists_bytes[1] = rows * ceil_div(p.splits, p.fan) * op->k * sizeof(uint64_t);
+    return p;
+}
+
+template <typename Kernel> cudaError_t allow(Kernel kernel, unsigned bytes) {
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+
+template <typename Shape>
+peri_status launch(peri_stream *stream, const plan &p, job j, char *scratch) {
+    cudaStream_t handle = peri_cuda_handle(stream);
+    constexpr unsigned bytes = Shape::pool::CAPACITY * sizeof(uint64_t);
+    CU_TRY(stream->device, allow(select_values<Shape>, Shape::SHARED));
+    CU_TRY(stream->device, allow(select_keys<typename Shape::pool>, bytes));
+    uint64_t *lists[2] = { reinterpret_cast<uint64_t *>(scratch),
+                           reinterpret_cast<uint64_t *>(scratch + p.lists_bytes[0]) };
+    j.keys_out = lists[0];
+    unsigned blocks = (unsigned)least(j.rows * j.splits, p.wave);
+    select_values<Shape><<<blocks, Shape::THREADS, Shape::SHARED, handle>>>(j);
+    peri_status status = peri_cuda_launched(stream);
+    for (unsigned from = 0; status == PERI_OK && j.splits > 1; from = 1 - from) {
+        j.lists = j.splits;
+        j.splits = ceil_div(j.lists, j.fan);
+        j.keys_in = lists[from];
+        j.keys_out = lists[1 - from];
+        blocks = (unsigned)least(j.rows * j.splits, BLOCKS_MAX);
+        select_keys<typename Shape::pool><<<blocks, Shape::THREADS, bytes, handle>>>(j);
+        status = peri_cuda_launched(stream);
+    }
+    return status;
+}
+
+bool is_short(const peri_op_select_k *op) {
+    return op->values.cols <= SHORT_COLUMNS_MAX && op->k <= SHORT_K_MAX;
+}
+
+peri_status launch_short(peri_stream *stream, const job &j) {
+    cudaStream_t handle = peri_cuda_handle(stream);
+    const unsigned blocks = (unsigned)least(ceil_div(j.rows, SHORT_WARPS), BLOCKS_MAX);
+    if (j.columns <= 2 * PERI_WARP)
+        select_short<2><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    else if (j.columns <= 8 * PERI_WARP)
+        select_short<8><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    else
+        select_short<SHORT_COLUMNS_MAX / PERI_WARP><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+    return peri_cuda_launched(stream);
+}
+
+bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.dtype != PERI_F32)
+        return peri_cuda_refuse(why, "values of %s are not selected, only f32",
+                                peri_cuda_name(op->values.dtype));
+    if (op->k == 0 || op->k > PERI_SELECT_K_MAX)
+        return peri_cuda_refuse(why, "k: %zu given, 1..%u are taken", op->k, PERI_SELECT_K_MAX);
+    if (op->values.cols > PERI_SLOTS_MAX)
+        return peri_cuda_refuse(why, "%zu columns given, at most %u are taken", op->values.cols,
+                                PERI_SLOTS_MAX);
+    return peri_cuda_aligned(&op->values, why);
+}
+
+size_t scratch(const peri_device *device, const peri_op *any) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.rows == 0 || is_short(op)) return 0;
+    plan p = make_plan(device, op);
+    return p.lists_bytes[0] + p.lists_bytes[1];
+}
+
+peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t bytes) {
+    auto op = (const peri_op_select_k *)any;
+    if (op->values.rows == 0) return PERI_OK;
+    plan p = is_short(op) ? plan{} : make_plan(stream->device, op);
+    if (bytes < p.lists_bytes[0] + p.lists_bytes[1])
+        return stream->device->host->fail(PERI_E_ARGUMENT,
+                                          "select_k: %zu bytes of scratch, %zu needed", bytes,
+                                          p.lists_bytes[0] + p.lists_bytes[1]);
+    job j = {};
+    j.values = static_cast<const char *>(op->values.data);
+    j.stride = op->values.stride_bytes;
+    j.columns = op->values.cols;
+    j.rows = op->values.rows;
+    j.split_columns = p.split_columns;
+    j.splits = p.splits;
+    j.ids = op->ids;
+    j.best_ids = op->best_ids;
+    j.best_values = op->best_values;
+    j.fan = p.fan;
+    j.k = (unsigned)op->k;
+    j.slack = (p.capacity - j.k) / 8;
+    if (is_short(op)) return launch_short(stream, j);
+    if (op->k <= SMALL_K_MAX)
+        return launch<small_shape>(stream, p, j, static_cast<char *>(scratch));
+    return launch<large_shape>(stream, p, j, static_cast<char *>(scratch));
+}
+
+} /* namespace */
+
+const peri_cuda_op peri_cuda_select_k_op = { supports, scratch, run };
