@@ -304,7 +304,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
                                 PERI_CUDA_K_MAX);
     if (op->filter.count > 0 && op->filter.bits == nullptr)
         return peri_cuda_refuse(why, "not on cuda: a filter without its bits");
-    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+    return peri_cuda_scan_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
 }
 
 size_t scratch(const peri_device *device, const peri_op *any) {
