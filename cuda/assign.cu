@@ -3,16 +3,18 @@
  * rows [n, d] f32 f16 i8 u8 | centroids [c, d] f32 | labels, distances [n]
  * Few centroids or few rows: canonical distances to all of them (assign_direct.cu). Else the coarse
  * pass of the tensor cores finds candidates, which are proved to hold the nearest
- * (assign_coarse.cu); rows where that fails are done directly, from a list that the host never
+ * (assign_coarse.cu; assign_wgmma.cu is the pass itself on Hopper, to a depth of 128, coarse.cuh
+ * elsewhere); rows where that fails are done directly, from a list that the host never
  * sees. Rows go in chunks, so that scratch is bounded. */
 #include "assign.cuh"
 #include "coarse.cuh"
+#include "core/status.h"
 #include "distance.cuh"
 #include "ops.h"
 
 namespace {
 
-constexpr size_t DIRECT_CHUNK_ROWS = (size_t)4 << 20; /* 32 MiB of keys */
+constexpr size_t DIRECT_CHUNK_ROWS = (size_t)4 << 20;    /* 32 MiB of keys */
 constexpr size_t COARSE_CHUNK_BYTES = (size_t)160 << 20; /* of all that grows with the rows */
 constexpr size_t COARSE_CHUNK_LEAST = 16384;             /* rows: the device is full */
 constexpr size_t COARSE_CENTROIDS_LEAST = 128, COARSE_ROWS_LEAST = 512;
@@ -25,8 +27,8 @@ size_t round_up(size_t a, size_t step) { return (a + step - 1) / step * step; }
 
 /* Where things lie in the scratch; the same for scratch() and run(). */
 struct plan {
-    bool coarse;
-    size_t chunk; /* rows */
+    bool coarse, nearest; /* the coarse pass, by the kernel that is for this alone */
+    size_t chunk;         /* rows */
     peri_assign_coarse_job job;
     uint64_t *keys; /* [chunk] of the direct way */
     void *pass;     /* scratch of the coarse pass */
@@ -60,14 +62,15 @@ peri_coarse coarse_of(const plan &p, size_t count) {
 
 /* Scratch of the coarse pass for chunks of `chunk` rows, the last and shorter one too. */
 size_t pass_bytes(const plan &p, const peri_device *device, size_t chunk) {
+    if (p.nearest) return 0;
     peri_coarse whole = coarse_of(p, chunk), last = coarse_of(p, p.job.op.rows.rows % chunk);
     size_t bytes = peri_coarse_scratch(device, &whole);
     return last.query_count == 0 ? bytes : most(bytes, peri_coarse_scratch(device, &last));
 }
 
 size_t row_bytes(const plan &p) {
-    return p.job.depth * sizeof(__half) + WANTED * sizeof(uint64_t) + sizeof(peri_assign_known) +
-           sizeof(uint32_t) + sizeof(uint64_t);
+    return p.job.depth * sizeof(__half) + p.job.wanted * sizeof(uint64_t) +
+           sizeof(peri_assign_known) + sizeof(uint32_t) + sizeof(uint64_t);
 }
 
 /* As many rows as fit, halved while the coarse pass wants too much for them; whole waves of blocks
@@ -88,16 +91,17 @@ void plan_coarse(plan *p, const peri_device *device, char *base) {
     size_t step = PERI_COARSE_DEPTH_BYTES / sizeof(__half);
     size_t quad_bytes = 4 * peri_cuda_dtype_bytes(job.op.rows.dtype);
     job.depth = (uint32_t)round_up(d, step);
-    job.wanted = WANTED;
+    p->nearest = peri_assign_nearest_takes(device, job.depth);
+    job.wanted = p->nearest ? PERI_ASSIGN_NEAREST : WANTED;
     job.wide = ((size_t)job.op.rows.data | job.op.rows.stride_bytes) % quad_bytes == 0;
     p->chunk = chunk_rows(*p, device);
     if (is_squared(job.op.metric)) cut(p, base, d, &job.centre);
     cut(p, base, 1, &job.most);
     cut(p, base, c * job.depth, &job.centroids);
-    cut(p, base, c, &job.terms);
+    cut(p, base, round_up(c, PERI_ASSIGN_TERMS), &job.terms);
     cut(p, base, p->chunk * job.depth, &job.rows);
     cut(p, base, p->chunk, &job.known);
-    cut(p, base, p->chunk * WANTED, &job.keys);
+    cut(p, base, p->chunk * job.wanted, &job.keys);
     cut(p, base, p->chunk, &job.list);
     cut(p, base, 1, &job.list_count);
     p->pass_bytes = pass_bytes(*p, device, p->chunk);
@@ -133,13 +137,14 @@ size_t scratch(const peri_device *device, const peri_op *any) {
 /* One chunk by the coarse pass; what is left goes to `part`. */
 peri_status run_coarse(peri_stream *stream, const plan &p, peri_assign_part *part) {
     peri_coarse coarse = coarse_of(p, part->count);
-    peri_status status = peri_assign_coarse_rows(stream, &p.job, part->first, part->count);
-    if (status == PERI_OK) status = peri_coarse_run(stream, &coarse, p.pass, p.pass_bytes);
-    if (status == PERI_OK)
-        status = peri_assign_coarse_settle(stream, &p.job, part->first, part->count);
+    PERI_TRY(peri_assign_coarse_rows(stream, &p.job, part->first, part->count));
+    if (p.nearest)
+        PERI_TRY(peri_assign_nearest(stream, &p.job, part->count));
+    else
+        PERI_TRY(peri_coarse_run(stream, &coarse, p.pass, p.pass_bytes));
     part->list = p.job.list;
     part->list_count = p.job.list_count;
-    return status;
+    return peri_assign_coarse_settle(stream, &p.job, part->first, part->count);
 }
 
 peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t scratch_bytes) {

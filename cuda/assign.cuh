@@ -34,6 +34,9 @@ struct peri_assign_known {
     float residual, length, scale;
 };
 
+constexpr size_t PERI_ASSIGN_TERMS = 128; /* terms are in whole tiles of so many */
+constexpr uint32_t PERI_ASSIGN_NEAREST = 3;
+
 struct peri_assign_coarse_job {
     peri_op_assign op;
     uint32_t depth, wanted;   /* wanted: 2..32 */
@@ -41,7 +44,7 @@ struct peri_assign_coarse_job {
     float *centre;            /* [d]; squared L2, else NULL */
     peri_assign_most *most;   /* [1] */
     __half *centroids, *rows; /* [c, depth], [chunk, depth] */
-    float *terms;             /* [c] */
+    float *terms;             /* [c], then +infinity to the end of the tile; 0 but for squared L2 */
     peri_assign_known *known; /* [chunk] */
     uint64_t *keys;           /* [chunk, wanted] */
     uint32_t *list;           /* [chunk] rows that are not settled, in any order */
@@ -53,6 +56,11 @@ peri_status peri_assign_coarse_centroids(peri_stream *stream, const peri_assign_
 /* Makes rows and known of rows first .. first + count - 1, and clears keys and list. */
 peri_status peri_assign_coarse_rows(peri_stream *stream, const peri_assign_coarse_job *job,
                                     size_t first, size_t count);
+/* Fills the keys of `count` rows, wanted PERI_ASSIGN_NEAREST: no centroid that they don't name has a
+ * coarse value below the last one's. Hopper, and depths of 64 and 128 alone. */
+bool peri_assign_nearest_takes(const peri_device *device, uint32_t depth);
+peri_status peri_assign_nearest(peri_stream *stream, const peri_assign_coarse_job *job,
+                                size_t count);
 /* From keys to labels and distances, or an entry of the list. */
 peri_status peri_assign_coarse_settle(peri_stream *stream, const peri_assign_coarse_job *job,
                                       size_t first, size_t count);

@@ -137,12 +137,18 @@ __global__ void __launch_bounds__(THREADS) prepare_centroids(peri_assign_coarse_
         left = __fsqrt_ru(warp_sum(left));
         if (threadIdx.x % PERI_WARP != 0) continue;
         float norm = __double2float_ru(sqrt(squares));
-        job.terms[c] = (float)squares;
+        job.terms[c] = job.centre != nullptr ? (float)squares : 0.0f;
         raise(&job.most->norm, norm);
         raise(&job.most->residual, residual_most(left, norm));
         if (job.op.metric == PERI_INNER_PRODUCT)
             raise(&job.most->length, (norm + residual_most(left, norm)) / scale * 1.001f);
     }
+}
+
+__global__ void __launch_bounds__(THREADS) end_terms(float *terms, size_t count) {
+    size_t i = count + threadIdx.x;
+    if (i < (count + PERI_ASSIGN_TERMS - 1) / PERI_ASSIGN_TERMS * PERI_ASSIGN_TERMS)
+        terms[i] = __int_as_float(0x7F800000);
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -312,6 +318,7 @@ peri_status peri_assign_coarse_centroids(peri_stream *stream, const peri_assign_
         find_centre<<<peri_blocks(view.cols, PERI_WARP), THREADS, 0, handle>>>(view, job->centre);
     find_largest<<<blocks, THREADS, 0, handle>>>(*job);
     prepare_centroids<<<blocks, THREADS, 0, handle>>>(*job);
+    end_terms<<<1, PERI_ASSIGN_TERMS, 0, handle>>>(job->terms, view.rows);
     return peri_cuda_launched(stream);
 }
 

@@ -64,7 +64,9 @@ struct cut {
     uint32_t tiles, splits, split_tiles;
 };
 
-__host__ __device__ inline uint32_t ceil_div(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
+__host__ __device__ inline uint32_t ceil_div(uint32_t a, uint32_t b) {
+    return a / b + (a % b != 0);
+}
 
 __host__ __device__ inline cut make_cut(uint32_t queries, uint32_t rows, uint32_t splits,
                                         uint32_t units) {
@@ -90,15 +92,9 @@ __device__ inline uint32_t live_queries(const sweep &s) {
 
 /* ---- products ----------------------------------------------------------------------------- */
 
-template <peri_coarse_type TYPE> struct sum_type {
-    using type = int;
-};
-template <> struct sum_type<PERI_COARSE_F16> {
-    using type = float;
-};
-template <> struct sum_type<PERI_COARSE_BF16> {
-    using type = float;
-};
+template <peri_coarse_type TYPE> struct sum_type { using type = int; };
+template <> struct sum_type<PERI_COARSE_F16> { using type = float; };
+template <> struct sum_type<PERI_COARSE_BF16> { using type = float; };
 
 #define MMA_FLOAT(shape)                                                                           \
     asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "       \
@@ -155,8 +151,7 @@ __device__ inline void multiply_slice(S sums[4][8][4], uint32_t queries, uint32_
 #pragma unroll
         for (unsigned m = 0; m < 4; m++)
 #pragma unroll
-            for (unsigned n = 0; n < 8; n++)
-                multiply<TYPE>(sums[m][n], a[m], b[n / 2] + n % 2 * 2);
+            for (unsigned n = 0; n < 8; n++) multiply<TYPE>(sums[m][n], a[m], b[n / 2] + n % 2 * 2);
     }
 }
 
@@ -171,7 +166,7 @@ __device__ inline void copy_chunk(uint32_t to, const char *from, unsigned bytes)
 __device__ inline void copy_slice(uint32_t to, const char *data, size_t stride, uint32_t base,
                                   uint32_t count, uint32_t at, uint32_t row_bytes) {
     const unsigned chunk = threadIdx.x % (SLICE / CHUNK), begin = at + chunk * CHUNK;
-    const unsigned there = begin >= row_bytes         ? 0
+    const unsigned there = begin >= row_bytes          ? 0
                            : row_bytes - begin < CHUNK ? row_bytes - begin
                                                        : CHUNK;
 #pragma unroll
@@ -441,8 +436,8 @@ __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(const sweep s, uns
         for (uint32_t at = 0; at < (c.splits + 1) * s.wanted; at += MERGE_THREADS) {
             const uint32_t mine = at + threadIdx.x, from = mine / s.wanted;
             if (from < c.splits)
-                peri_select_push(&select, s.parts[from * part + (size_t)query * s.wanted +
-                                                  mine % s.wanted]);
+                peri_select_push(&select,
+                                 s.parts[from * part + (size_t)query * s.wanted + mine % s.wanted]);
             else if (from == c.splits)
                 peri_select_push(&select, keys[mine % s.wanted]);
             peri_select_round(&select, MERGE_THREADS, false);
@@ -518,8 +513,8 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     const uint32_t bytes = (uint32_t)peri_coarse_type_bytes(coarse->type);
     if (scratch_bytes < p.buffers + p.bounds + p.parts)
         return stream->device->host->fail(PERI_E_ARGUMENT,
-                                          "coarse: %zu bytes of scratch, %zu needed",
-                                          scratch_bytes, p.buffers + p.bounds + p.parts);
+                                          "coarse: %zu bytes of scratch, %zu needed", scratch_bytes,
+                                          p.buffers + p.bounds + p.parts);
     sweep s = {};
     s.queries = (const char *)coarse->queries;
     s.rows = (const char *)coarse->rows;
@@ -543,8 +538,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     s.bounds = (uint64_t *)((char *)scratch + p.buffers);
     s.parts = (uint64_t *)((char *)scratch + p.buffers + p.bounds);
     if (p.bounds > 0)
-        CU_TRY(stream->device,
-               cudaMemsetAsync(s.bounds, 0xFF, p.bounds, peri_cuda_handle(stream)));
+        CU_TRY(stream->device, cudaMemsetAsync(s.bounds, 0xFF, p.bounds, peri_cuda_handle(stream)));
     cudaError_t error = cudaSuccess;
     switch (coarse->type) {
     case PERI_COARSE_F16: error = launch<PERI_COARSE_F16>(stream, s, p); break;

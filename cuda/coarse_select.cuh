@@ -62,6 +62,48 @@ __device__ __noinline__ uint64_t peri_warp_keep(uint64_t *keys, unsigned count, 
     return peri_warp_max(last);
 }
 
+/* The same of keys in shared memory, any number of them and at least `wanted`, with few
+ * registers. */
+__device__ __noinline__ inline uint64_t peri_warp_keep_shared(uint64_t *keys, unsigned count,
+                                                              unsigned wanted) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    uint64_t least = PERI_KEY_NONE, most = 0;
+    for (unsigned at = lane; at < count; at += PERI_WARP) {
+        least = keys[at] < least ? keys[at] : least;
+        most = keys[at] > most ? keys[at] : most;
+    }
+    uint64_t below = peri_warp_min(least) - 1, bound = peri_warp_max(most);
+    while (count > wanted && bound - below > 1) {
+        const uint64_t middle = below + (bound - below) / 2;
+        unsigned here = 0;
+#pragma unroll 4
+        for (unsigned at = lane; at < count; at += PERI_WARP) here += keys[at] <= middle;
+        here = __reduce_add_sync(PERI_ALL_LANES, here);
+        if (here < wanted) {
+            below = middle;
+        } else {
+            bound = middle;
+            if (here == wanted) break;
+        }
+    }
+    unsigned kept = 0;
+    uint64_t last = 0;
+    for (unsigned base = 0; base < count && kept < wanted; base += PERI_WARP) {
+        const uint64_t key = base + lane < count ? keys[base + lane] : PERI_KEY_NONE;
+        const bool stays = key <= bound && base + lane < count;
+        const unsigned lanes = __ballot_sync(PERI_ALL_LANES, stays);
+        const unsigned at = kept + __popc(lanes & ((1u << lane) - 1));
+        __syncwarp(); /* what is written was read: at <= base + lane */
+        if (stays && at < wanted) {
+            keys[at] = key;
+            last = key > last ? key : last;
+        }
+        kept += __popc(lanes);
+    }
+    __syncwarp();
+    return peri_warp_max(last);
+}
+
 /* Sorts `count` keys, a power of two, by one warp. */
 __device__ inline void peri_warp_sort(uint64_t *keys, unsigned count) {
     for (unsigned size = 2; size <= count; size *= 2) {

@@ -115,8 +115,6 @@ template <peri_coarse_type TYPE> struct sums_of { using type = float; };
 template <> struct sums_of<PERI_COARSE_S8> { using type = int32_t; };
 template <> struct sums_of<PERI_COARSE_U8> { using type = int32_t; };
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
-
 template <peri_coarse_type TYPE, bool FIRST, typename T>
 __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
     if constexpr (TYPE == PERI_COARSE_F16)

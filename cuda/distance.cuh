@@ -115,7 +115,8 @@ static inline void peri_dispatch(peri_dtype dtype, peri_metric metric, Run run) 
 }
 
 /* The same for every metric: run.go<T, SUM>(). */
-template <typename T, typename Run> static inline void peri_dispatch_sum(peri_metric metric, Run run) {
+template <typename T, typename Run>
+static inline void peri_dispatch_sum(peri_metric metric, Run run) {
     switch (metric) {
     case PERI_INNER_PRODUCT:
     case PERI_COSINE: run.template go<T, PERI_SUM_PRODUCTS>(); break;

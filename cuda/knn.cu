@@ -11,8 +11,8 @@
  *   direct   the queries without a proof, whose number stays on the device.
  * The host never waits. Work 2 * q * n * d flop on tensor cores; bytes n * d * (read + 4 written
  * and read) a chunk of queries, q * wanted * d * bytes of random rows. */
-#include "certificate.cuh"
 #include "coarse.cuh"
+#include "core/status.h"
 #include "device.cuh"
 #include "distance.cuh"
 #include "knn_direct.cuh"
@@ -32,6 +32,12 @@ constexpr size_t QUERIES_UNIT = 128; /* of a chunk */
 constexpr size_t ROW_BYTES_MAX = (size_t)132 << 20;
 constexpr size_t QUERY_BYTES_MAX = (size_t)24 << 20;
 constexpr size_t NAME_BYTES_MAX = (size_t)64 << 20;
+#ifndef KNN_FIRST
+#define KNN_FIRST 16384
+#define KNN_GROWTH 7
+#endif
+constexpr size_t FIRST_RUN = KNN_FIRST;
+constexpr size_t RUN_GROWTH = KNN_GROWTH;
 constexpr size_t ALIGN = 256;
 
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
@@ -80,14 +86,16 @@ peri_coarse coarse_of(const plan *p, size_t queries, size_t rows) {
     return c;
 }
 
-/* The most that the coarse pass asks for, of whole chunks and the last ones. */
+/* Rows of a run of the coarse pass after `seen` of them. */
+size_t run_of(size_t seen) { return most(FIRST_RUN, seen * RUN_GROWTH); }
+
+/* The most that the coarse pass asks for, of runs of all lengths. */
 size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
     size_t bytes = 0, queries = op->queries.rows;
     const size_t counts[2] = { p->query_chunk, (queries - 1) % p->query_chunk + 1 };
-    const size_t rows[2] = { p->row_chunk, (p->total - 1) % p->row_chunk + 1 };
     for (size_t count : counts)
-        for (size_t row_count : rows) {
-            peri_coarse c = coarse_of(p, least(count, queries), least(row_count, p->total));
+        for (size_t rows = p->row_chunk; rows > 0; rows /= 2) {
+            peri_coarse c = coarse_of(p, least(count, queries), least(rows, p->total));
             if (p->tested) c.filter = op->filter;
             bytes = most(bytes, peri_coarse_scratch(device, &c));
         }
@@ -164,12 +172,6 @@ struct search {
     }
 };
 
-#define KNN_TRY(call)                                                                              \
-    do {                                                                                           \
-        peri_status knn_status_ = (call);                                                          \
-        if (knn_status_ != PERI_OK) return knn_status_;                                            \
-    } while (0)
-
 void describe_rows(search *s) {
     const plan &p = s->p;
     const peri_op_knn *op = s->op;
@@ -197,24 +199,20 @@ peri_op_knn part_of(const peri_op_knn *op, size_t first, size_t count) {
     return part;
 }
 
-/* Rows first .. first + count - 1 of those that count, prepared when `fresh`, against the part's
- * queries. */
-peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first, size_t count,
-                         bool fresh) {
+/* `count` rows from the first-th of those that count, which is row `at` of what is prepared, against
+ * the part's queries. */
+peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, size_t at,
+                        size_t count) {
     const plan &p = s.p;
-    __half *halves = p.as_is ? nullptr : s.at<__half>(p.rows);
-    if (fresh)
-        KNN_TRY(
-            peri_prepare_rows(s.stream, &s.prepare, first, count, halves, s.at<float>(p.terms)));
     peri_coarse c = coarse_of(&p, part.queries.rows, count);
     c.queries = s.at<void>(p.queries);
-    c.rows = halves;
+    c.rows = s.at<__half>(p.rows) + at * p.depth;
     if (p.as_is) {
         c.rows = static_cast<char *>(part.rows.data) + first * part.rows.stride_bytes;
         c.row_stride_bytes = part.rows.stride_bytes;
         c.columns = (uint32_t)part.rows.cols;
     }
-    c.terms = s.at<float>(p.terms);
+    c.terms = s.at<float>(p.terms) + at;
     c.scale = peri_prepare_squared(part.metric) ? -2.0f : -1.0f;
     c.first = (uint32_t)first;
     if (p.named) c.names = s.at<uint32_t>(p.names) + first;
@@ -226,17 +224,33 @@ peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first,
     return peri_coarse_run(s.stream, &c, s.at<void>(p.rest), p.rest_bytes);
 }
 
+/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins with
+ * the bounds that the one before it found, so that few of its rows are looked at twice. */
+peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first, size_t count,
+                         bool fresh) {
+    const plan &p = s.p;
+    if (fresh)
+        PERI_TRY(peri_prepare_rows(s.stream, &s.prepare, first, count,
+                                   p.as_is ? nullptr : s.at<__half>(p.rows), s.at<float>(p.terms)));
+    for (size_t at = 0; at < count;) {
+        size_t run = least(run_of(first + at), count - at);
+        PERI_TRY(coarse_rows(s, part, first + at, at, run));
+        at += run;
+    }
+    return PERI_OK;
+}
+
 /* `prepared`: the only chunk of rows is still there from the part before. */
 peri_status search_part(const search &s, const peri_op_knn &part, bool prepared) {
     const plan &p = s.p;
     size_t q = part.queries.rows;
-    KNN_TRY(peri_prepare_queries(s.stream, &s.prepare, &part.queries, s.at<__half>(p.queries),
-                                 s.at<peri_prepared_query>(p.about)));
+    PERI_TRY(peri_prepare_queries(s.stream, &s.prepare, &part.queries, s.at<__half>(p.queries),
+                                  s.at<peri_prepared_query>(p.about)));
     CU_TRY(s.stream->device,
            cudaMemsetAsync(s.at<void>(p.keys), 0xFF, q * p.wanted * sizeof(uint64_t),
                            peri_cuda_handle(s.stream)));
     for (size_t first = 0; first < p.total; first += p.row_chunk)
-        KNN_TRY(coarse_chunk(s, part, first, least(p.row_chunk, p.total - first), !prepared));
+        PERI_TRY(coarse_chunk(s, part, first, least(p.row_chunk, p.total - first), !prepared));
     peri_rescore r = {};
     r.op = &part;
     r.wanted = p.wanted;
@@ -246,7 +260,7 @@ peri_status search_part(const search &s, const peri_op_knn &part, bool prepared)
     r.whole = !s.prepare.centred && (part.rows.dtype == PERI_I8 || part.rows.dtype == PERI_U8);
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
-    KNN_TRY(peri_rescore_run(s.stream, &r));
+    PERI_TRY(peri_rescore_run(s.stream, &r));
     return peri_knn_direct_run(s.stream, &part, r.left, r.which, s.at<void>(p.rest), p.rest_bytes);
 }
 
@@ -255,17 +269,17 @@ peri_status search_run(search *s) {
     const peri_op_knn *op = s->op;
     describe_rows(s);
     if (p.named)
-        KNN_TRY(peri_prepare_names(s->stream, op->filter.bits, op->rows.rows,
-                                   s->at<uint32_t>(p.names), p.total, s->at<void>(p.names_room)));
+        PERI_TRY(peri_prepare_names(s->stream, op->filter.bits, op->rows.rows,
+                                    s->at<uint32_t>(p.names), p.total, s->at<void>(p.names_room)));
     if (p.tested && shares_filter(op))
         CU_TRY(s->stream->device,
                cudaMemsetAsync(s->at<void>(p.zeros), 0, p.query_chunk * sizeof(uint32_t),
                                peri_cuda_handle(s->stream)));
-    KNN_TRY(peri_prepare_begin(s->stream, &s->prepare));
+    PERI_TRY(peri_prepare_begin(s->stream, &s->prepare));
     for (size_t first = 0; first < op->queries.rows; first += p.query_chunk) {
         size_t count = least(p.query_chunk, op->queries.rows - first);
         bool prepared = first > 0 && p.total <= p.row_chunk;
-        KNN_TRY(search_part(*s, part_of(op, first, count), prepared));
+        PERI_TRY(search_part(*s, part_of(op, first, count), prepared));
     }
     return PERI_OK;
 }

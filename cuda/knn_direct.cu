@@ -6,9 +6,10 @@
  * against its QUERIES (1 or 4), with the loads and the fold of pieces.cuh; the groups read the same
  * rows at about the same time, so that all but one find them in L1. A unit of filtered rows is
  * first compacted in shared memory to those that any query of the tile may return: the others are
- * not read. Each query keeps its k best in shared memory (select.cuh), the block's warps append to
- * it together; a sum is compared with the k-th best so far, and few pass. One barrier a round of
- * 128 / groups rows.
+ * not read. Each query has a pool in shared memory that the block's warps append to together: a
+ * value is compared with the k-th best so far, and few pass. A round is as many steps of 128 /
+ * groups rows as the pools have room for if every row passed, so that there is a barrier only
+ * every few steps; a pool that has grown is cut down to its k best between rounds, by one warp.
  * Merge: a block a query takes the splits' lists, which are sorted, rank by rank, until a rank
  * brings nothing.
  *
@@ -20,7 +21,7 @@
 
 #include "device.cuh"
 #include "pieces.cuh"
-#include "select.cuh"
+#include "pools.cuh"
 #include "support.cuh"
 
 namespace {
@@ -32,17 +33,14 @@ constexpr unsigned WARP_ROWS = ROWS * PERI_GROUPS;
 constexpr unsigned UNIT = 2048; /* rows, at most: a thread takes 8 bits of a filter */
 constexpr unsigned UNIT_STEP = WARPS * WARP_ROWS;
 constexpr unsigned TILE_MAX = 16;
-constexpr unsigned CAPACITY_MIN = 64;
-constexpr unsigned MERGE_CAPACITY_MIN = 512; /* twice the threads */
-constexpr size_t SELECT_BYTES_MAX = (size_t)64 << 10; /* of a block */
+constexpr size_t POOLS_BYTES_MAX = (size_t)64 << 10; /* of a block */
+constexpr size_t SHARED_UNASKED = (size_t)40 << 10;  /* beside the static part */
 constexpr size_t SCRATCH_MAX = (size_t)64 << 20;
-#ifndef DIRECT_AHEAD
-#define DIRECT_AHEAD 2
-#define DIRECT_BLOCKS 3
-#endif
-/* Pieces of a row in flight, and blocks a multiprocessor, for tiles of one query and of several. */
-constexpr unsigned AHEAD[2] = { DIRECT_AHEAD, 2 };
-constexpr unsigned BLOCKS[2] = { DIRECT_BLOCKS, 2 };
+constexpr unsigned BLOCKS[2] = { 2, 2 }; /* a multiprocessor's, for one query and for several */
+
+/* Pieces of a row that are loaded together: 4 of them are all of 128 elements. Several queries need
+ * the registers. */
+__host__ __device__ constexpr unsigned ahead(unsigned queries) { return queries > 1 ? 2 : 4; }
 
 struct scan {
     const void *queries, *rows;
@@ -53,7 +51,8 @@ struct scan {
     uint32_t dim;
     uint32_t first, query_count; /* of the chunk */
     const uint32_t *queries_left, *which_queries;
-    unsigned k, capacity, groups;
+    peri_pool_limits limits;
+    unsigned groups;
     unsigned tile;   /* queries a block */
     unsigned blocks; /* that run at once */
     uint64_t *keys;  /* [splits, tiles * tile, k] */
@@ -101,8 +100,8 @@ __device__ inline const uint64_t *bits_of(const scan &s, size_t query) {
 
 /* What a block keeps of its tile. */
 struct tile_state {
-    peri_select selects[TILE_MAX];
-    const void *queries[TILE_MAX];
+    peri_pool pools[TILE_MAX];
+    const void *queries[TILE_MAX]; /* rows of them */
     const uint64_t *bits[TILE_MAX];
     float lengths[TILE_MAX];
     unsigned warp_counts[WARPS];
@@ -124,10 +123,9 @@ __device__ inline void begin_tile(const scan &s, const cut &c, uint32_t tile, ti
             t->queries[q] = data;
             t->bits[q] = bits_of(s, query);
             t->lengths[q] = length;
+            t->pools[q] = peri_pool{ keys + (size_t)q * s.limits.capacity, PERI_KEY_NONE, 0 };
         }
     }
-    for (unsigned q = 0; q < s.tile; q++)
-        peri_select_begin(&t->selects[q], keys + (size_t)q * 2 * s.capacity, s.capacity, s.k);
     __syncthreads();
 }
 
@@ -161,59 +159,24 @@ __device__ inline unsigned compact(const scan &s, size_t base, size_t stop, tile
     return total;
 }
 
-/* Sums of QUERIES queries and a lane's ROWS rows; `there` rows exist. */
+/* 16 rows of a warp against its queries: item `at` of the unit and those after it. */
 template <typename T, int SUM, unsigned QUERIES, bool WIDE>
-__device__ inline void tile_sums(const scan &s, const void *const *queries, const T *const *rows,
-                                 float *values) {
-    using Query = typename peri_row_types<T>::query;
-    using S = typename peri_row_types<T>::sum;
-    constexpr unsigned PARTS = peri_piece<T>::PARTS, DEEP = AHEAD[QUERIES > 1];
-    S sums[QUERIES * ROWS][PARTS];
-#pragma unroll
-    for (unsigned i = 0; i < QUERIES * ROWS * PARTS; i++) sums[i / PARTS][i % PARTS] = 0;
-    const unsigned first = threadIdx.x % PERI_GROUP * PERI_PIECE;
-    for (uint32_t at = first; at < s.dim; at += DEEP * PERI_GROUP * PERI_PIECE) {
-        typename peri_piece<T>::raw x[DEEP][ROWS];
-#pragma unroll
-        for (unsigned a = 0; a < DEEP; a++)
-#pragma unroll
-            for (unsigned r = 0; r < ROWS; r++)
-                x[a][r] = peri_load_piece<WIDE>(rows[r], at + a * PERI_GROUP * PERI_PIECE, s.dim);
-#pragma unroll
-        for (unsigned a = 0; a < DEEP; a++)
-#pragma unroll
-            for (unsigned q = 0; q < QUERIES; q++) {
-                const auto y = peri_load_piece<WIDE>(static_cast<const Query *>(queries[q]),
-                                                     at + a * PERI_GROUP * PERI_PIECE, s.dim);
-#pragma unroll
-                for (unsigned r = 0; r < ROWS; r++)
-                    peri_piece_step<SUM, T>(sums[q * ROWS + r], y, x[a][r]);
-            }
-    }
-    peri_fold_pieces<QUERIES * ROWS>(sums, values);
-}
-
-/* 16 rows of a warp against its queries: item `at` of the unit and those after it. Returns whether
- * a selection may not take another round. */
-template <typename T, int SUM, unsigned QUERIES, bool WIDE>
-__device__ inline bool scan_rows(const scan &s, tile_state *t, unsigned query, unsigned live,
-                                 size_t base, unsigned at, unsigned count, unsigned round) {
+__device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, unsigned live,
+                                 size_t base, unsigned at, unsigned count) {
     constexpr unsigned COUNT = QUERIES * ROWS;
     const unsigned lane = threadIdx.x % PERI_WARP;
     const unsigned mine = at + lane / PERI_GROUP * ROWS;
     const bool filtered = s.filter.count > 0;
-    uint32_t offsets[ROWS];
     const T *rows[ROWS];
 #pragma unroll
     for (unsigned r = 0; r < ROWS; r++) {
         const unsigned item = mine + r < count ? mine + r : at; /* read twice, pushed once */
-        offsets[r] = filtered ? t->passing[item] : item;
-        rows[r] = peri_row<T>(s.rows, s.row_stride, base + offsets[r]);
+        rows[r] = peri_row<T>(s.rows, s.row_stride, base + (filtered ? t->passing[item] : item));
     }
     float values[peri_folded(COUNT)];
-    tile_sums<T, SUM, QUERIES, WIDE>(s, t->queries + query, rows, values);
-    if (!peri_fold_owner<COUNT>(lane)) return false;
-    bool full = false;
+    peri_piece_sums<T, SUM, QUERIES, ROWS, ahead(QUERIES), WIDE>(t->queries + query, rows, s.dim,
+                                                                 values);
+    if (!peri_fold_owner<COUNT>(lane)) return;
     const unsigned first = peri_fold_first<COUNT>(lane % PERI_GROUP);
 #pragma unroll
     for (unsigned i = 0; i < peri_folded(COUNT); i++) {
@@ -223,33 +186,28 @@ __device__ inline bool scan_rows(const scan &s, tile_state *t, unsigned query, u
         const float length = s.metric == PERI_COSINE ? s.lengths[row] : 0.0f;
         const uint64_t key = peri_key(peri_inside(s.metric, values[i], t->lengths[q], length),
                                       (uint32_t)row);
-        peri_select *select = &t->selects[q];
-        if (key >= select->bound) continue;
+        if (key >= t->pools[q].bound) continue;
         if (s.filter.which != nullptr && !(t->bits[q][row / 64] >> (row % 64) & 1)) continue;
-        const unsigned place = atomicAdd(&select->count, 1u);
-        select->keys[s.capacity + place] = key;
-        full |= place + 1 + round > s.capacity;
+        peri_pool_push(&t->pools[q], key);
     }
-    return full;
 }
 
+/* `steps` are those of the next round, kept from unit to unit. */
 template <typename T, int SUM, unsigned QUERIES, bool WIDE>
 __device__ inline void scan_unit(const scan &s, tile_state *t, unsigned live, size_t base,
-                                 size_t stop) {
+                                 size_t stop, unsigned *steps) {
     const unsigned warp = threadIdx.x / PERI_WARP;
-    const unsigned group_warps = WARPS / s.groups, round = group_warps * WARP_ROWS;
+    const unsigned group_warps = WARPS / s.groups, step = group_warps * WARP_ROWS;
     const unsigned query = warp / group_warps * QUERIES;
-    const unsigned count = s.filter.count > 0 ? compact(s, base, stop, t)
-                                              : (unsigned)(stop - base);
-    for (unsigned begin = 0; begin < count; begin += round) {
-        const unsigned at = begin + warp % group_warps * WARP_ROWS;
-        bool full = false;
-        if (at < count && query < live)
-            full = scan_rows<T, SUM, QUERIES, WIDE>(s, t, query, live, base, at, count, round);
-        if (!__syncthreads_or(full)) continue;
-        for (unsigned q = 0; q < live; q++)
-            if (peri_select_full(&t->selects[q], round)) peri_select_flush(&t->selects[q], false);
-        __syncthreads(); /* nobody pushes while another still reads a count */
+    const unsigned count = s.filter.count > 0 ? compact(s, base, stop, t) : (unsigned)(stop - base);
+    for (unsigned begin = 0; begin < count;) {
+        const bool first = *steps == 0;
+        const unsigned end = begin + (first ? 1 : *steps) * step;
+        for (unsigned at = begin + warp % group_warps * WARP_ROWS; at < end && at < count;
+             at += step)
+            if (query < live) scan_rows<T, SUM, QUERIES, WIDE>(s, t, query, live, base, at, count);
+        begin = end;
+        *steps = peri_pools_settle(t->pools, live, s.limits, step, first);
     }
 }
 
@@ -261,54 +219,33 @@ __global__ void __launch_bounds__(THREADS, BLOCKS[QUERIES > 1]) scan_kernel(cons
     for (uint32_t i = blockIdx.x; i < c.tiles * c.splits; i += gridDim.x) {
         const uint32_t tile = i % c.tiles, split = i / c.tiles;
         const unsigned left = c.live - tile * s.tile, live = left < s.tile ? left : s.tile;
+        unsigned steps = 0;
         begin_tile<T>(s, c, tile, &t, shared_keys);
         for (size_t unit = split; unit < c.units; unit += c.splits) {
             const size_t base = unit * c.unit;
             const size_t stop = base + c.unit < s.row_count ? base + c.unit : s.row_count;
-            scan_unit<T, SUM, QUERIES, WIDE>(s, &t, live, base, stop);
+            scan_unit<T, SUM, QUERIES, WIDE>(s, &t, live, base, stop, &steps);
         }
-        __syncthreads();
-        for (unsigned q = 0; q < live; q++) {
-            peri_select_flush(&t.selects[q], false);
-            uint64_t *out = s.keys + (((size_t)split * c.tiles + tile) * s.tile + q) * s.k;
-            for (unsigned at = threadIdx.x; at < s.k; at += THREADS) out[at] = t.selects[q].keys[at];
-        }
-        __syncthreads();
+        peri_pools_write(t.pools, live, s.limits,
+                         s.keys + ((size_t)split * c.tiles + tile) * s.tile * s.limits.k);
     }
 }
 
-/* The lists of a query's splits are sorted: key `rank` of all of them, then the next rank. Once as
- * many keys as there are lists have brought nothing, what is left can't either. */
 template <typename T, int SUM>
 __global__ void __launch_bounds__(THREADS) merge_kernel(const scan s, unsigned capacity) {
     extern __shared__ uint64_t shared_keys[];
-    __shared__ peri_select select;
+    __shared__ peri_pool best;
     const cut c = make_cut(s);
-    const size_t stride = (size_t)c.tiles * s.tile * s.k;
+    const unsigned k = s.limits.k;
     for (uint32_t place = blockIdx.x; place < c.live; place += gridDim.x) {
-        const uint64_t *keys = s.keys + (size_t)place * s.k;
-        const size_t total = (size_t)c.splits * s.k;
-        peri_select_begin(&select, shared_keys, capacity, s.k);
-        __syncthreads();
-        unsigned idle = 0;
-        for (size_t at = 0; at < total && idle < c.splits; at += THREADS) {
-            const size_t mine = at + threadIdx.x;
-            uint64_t key = PERI_KEY_NONE;
-            if (mine < total) key = keys[mine % c.splits * stride + mine / c.splits];
-            const bool passes = key < select.bound;
-            if (passes) select.keys[capacity + atomicAdd(&select.count, 1u)] = key;
-            idle = __syncthreads_or(passes) ? 0 : idle + THREADS;
-            const unsigned full = peri_select_full(&select, THREADS);
-            __syncthreads();
-            if (full != 0) peri_select_flush(&select, false);
-        }
-        __syncthreads();
-        peri_select_flush(&select, false);
+        const unsigned count = peri_pools_merge(&best, shared_keys, capacity,
+                                                s.keys + (size_t)place * k,
+                                                (size_t)c.tiles * s.tile * k, c.splits, k);
         const size_t query = query_of(s, place);
-        peri_select_write<T, SUM>(&select, peri_row<char>(s.queries, s.query_stride, query),
-                                  s.rows, s.row_stride, s.lengths, s.dim, s.metric,
-                                  s.ids + query * s.k, s.distances + query * s.k);
-        __syncthreads(); /* the buffer is read before the next query clears it */
+        peri_keys_write<T, SUM>(
+            shared_keys, count, k, peri_row<char>(s.queries, s.query_stride, query), s.rows,
+            s.row_stride, s.lengths, s.dim, s.metric, s.ids + query * k, s.distances + query * k);
+        __syncthreads(); /* the keys are read before the next query clears them */
     }
 }
 
@@ -317,7 +254,8 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(const scan s, unsigned c
 struct plan {
     bool wide;
     unsigned per_warp; /* queries: 1 or 4 */
-    unsigned groups, tile, capacity, blocks;
+    unsigned groups, tile, blocks;
+    peri_pool_limits limits;
     size_t chunk, bytes;
 };
 
@@ -330,23 +268,31 @@ bool few_pass(const peri_op_knn *op) {
     return true;
 }
 
+/* The largest tile whose pools fit, but none larger than the queries need. */
+void choose_tile(plan *p, const peri_op_knn *op) {
+    const size_t want = few_pass(op) ? 1 : op->queries.rows;
+    p->per_warp = p->groups = 1;
+    p->limits = peri_pool_limits_of(op->k, UNIT_STEP);
+    for (unsigned per_warp = p->wide && want > 1 ? 4 : 1, groups = 1; groups <= WARPS;
+         groups *= 2) {
+        const peri_pool_limits limits = peri_pool_limits_of(op->k, UNIT_STEP / groups);
+        const unsigned tile = per_warp * groups;
+        if (tile > TILE_MAX || tile * limits.capacity * sizeof(uint64_t) > POOLS_BYTES_MAX) break;
+        p->per_warp = per_warp;
+        p->groups = groups;
+        p->limits = limits;
+        if (tile >= want) break;
+    }
+    p->tile = p->per_warp * p->groups;
+}
+
 plan make_plan(const peri_device *device, const peri_op_knn *op) {
     plan p;
     const size_t queries = op->queries.rows;
-    const size_t query_bytes = op->rows.dtype == PERI_F16 ? 4 : peri_cuda_dtype_bytes(op->rows.dtype);
-    p.wide = peri_pieces_fit(&op->rows, peri_cuda_dtype_bytes(op->rows.dtype)) &&
-             peri_pieces_fit(&op->queries, query_bytes);
-    const size_t select = 2 * sizeof(uint64_t) * peri_select_capacity(op->k, CAPACITY_MIN);
-    const size_t fit = SELECT_BYTES_MAX / select;
-    const size_t want = few_pass(op) ? 1 : queries < fit ? queries : fit;
-    p.per_warp = p.wide && want > 1 && fit >= 4 ? 4 : 1;
-    p.groups = 1;
-    while (p.groups * p.per_warp < want && p.groups * 2 * p.per_warp <= TILE_MAX &&
-           p.groups < WARPS && p.groups * 2 * p.per_warp <= fit)
-        p.groups *= 2;
-    p.tile = p.groups * p.per_warp;
-    const unsigned round = UNIT_STEP / p.groups;
-    p.capacity = peri_select_capacity(op->k, round > CAPACITY_MIN ? round : CAPACITY_MIN);
+    const size_t row_bytes = peri_cuda_dtype_bytes(op->rows.dtype);
+    p.wide = peri_pieces_fit(&op->rows, row_bytes) &&
+             peri_pieces_fit(&op->queries, peri_cuda_dtype_bytes(op->queries.dtype));
+    choose_tile(&p, op);
     p.blocks = (unsigned)peri_cuda_of(device)->multiprocessors * BLOCKS[p.per_warp > 1];
     const size_t one = op->k * sizeof(uint64_t);
     p.chunk = SCRATCH_MAX / one / p.tile * p.tile;
@@ -365,7 +311,7 @@ struct launch {
 
     template <typename T, int SUM, unsigned QUERIES, bool WIDE> cudaError_t begin(size_t bytes) {
         const auto kernel = scan_kernel<T, SUM, QUERIES, WIDE>;
-        if (bytes + sizeof(tile_state) > ((size_t)48 << 10)) {
+        if (bytes > SHARED_UNASKED) {
             cudaError_t error = cudaFuncSetAttribute(
                 kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
             if (error != cudaSuccess) return error;
@@ -375,21 +321,20 @@ struct launch {
     }
 
     template <typename T, int SUM> cudaError_t merge() {
-        const unsigned capacity = peri_select_capacity(s.k, MERGE_CAPACITY_MIN);
-        const size_t bytes = 2 * sizeof(uint64_t) * capacity;
-        const unsigned most = p.blocks * 2;
-        if (bytes > ((size_t)47 << 10)) {
+        const unsigned capacity = peri_pools_merge_capacity(s.limits.k, THREADS);
+        const size_t bytes = sizeof(uint64_t) * capacity;
+        const unsigned blocks = s.query_count < p.blocks * 2 ? s.query_count : p.blocks * 2;
+        if (bytes > SHARED_UNASKED) {
             cudaError_t error = cudaFuncSetAttribute(
                 merge_kernel<T, SUM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
             if (error != cudaSuccess) return error;
         }
-        merge_kernel<T, SUM><<<s.query_count < most ? s.query_count : most, THREADS, bytes,
-                               peri_cuda_handle(stream)>>>(s, capacity);
+        merge_kernel<T, SUM><<<blocks, THREADS, bytes, peri_cuda_handle(stream)>>>(s, capacity);
         return cudaGetLastError();
     }
 
     template <typename T, int SUM> void go() {
-        const size_t bytes = (size_t)p.tile * 2 * p.capacity * sizeof(uint64_t);
+        const size_t bytes = (size_t)p.tile * p.limits.capacity * sizeof(uint64_t);
         cudaError_t error;
         if (!p.wide)
             error = begin<T, SUM, 1, false>(bytes);
@@ -428,8 +373,7 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
     s.dim = (uint32_t)op->rows.cols;
     s.queries_left = queries_left;
     s.which_queries = which_queries;
-    s.k = (unsigned)op->k;
-    s.capacity = p.capacity;
+    s.limits = p.limits;
     s.groups = p.groups;
     s.tile = p.tile;
     s.blocks = p.blocks;

@@ -23,6 +23,8 @@
     X(CLUSTER_SUMS, cluster_sums)                                                                  \
     X(REFINE, refine)                                                                              \
     X(REPORT, report)                                                                              \
+    X(LIST_SCAN, list_scan)                                                                        \
+    X(RANGE_SCAN, range_scan)                                                                      \
     X(ROTATE, rotate)                                                                              \
     X(PQ_ENCODE, pq_encode)
 

@@ -42,28 +42,32 @@ __device__ inline uint32_t peri_element_bits(const __half *x) { return __half_as
 __device__ inline uint32_t peri_element_bits(const int8_t *x) { return (uint8_t)*x; }
 __device__ inline uint32_t peri_element_bits(const uint8_t *x) { return *x; }
 
-/* Elements at .. at + 3 of a row of `dim`. WIDE: the row is aligned to a piece, and dim a multiple
- * of 4. */
-template <bool WIDE, typename T>
+/* Elements at .. at + 3 of a row of `dim`; all of them exist when FULL. WIDE: the row is aligned to
+ * a piece, and dim a multiple of 4. */
+template <bool WIDE, bool FULL, typename T>
 __device__ inline typename peri_piece<T>::raw peri_load_piece(const T *row, uint32_t at,
                                                               uint32_t dim) {
     using raw = typename peri_piece<T>::raw;
-    union {
-        raw all;
-        uint32_t words[sizeof(raw) / 4];
-    } piece;
-#pragma unroll
-    for (unsigned w = 0; w < sizeof(raw) / 4; w++) piece.words[w] = 0;
-    if (WIDE) {
-        if (at < dim) piece.all = __ldg(reinterpret_cast<const raw *>(row + at));
+    if constexpr (WIDE && FULL) {
+        return __ldg(reinterpret_cast<const raw *>(row + at));
     } else {
+        union {
+            raw all;
+            uint32_t words[sizeof(raw) / 4];
+        } piece;
 #pragma unroll
-        for (unsigned i = 0; i < PERI_PIECE; i++)
-            if (at + i < dim)
-                piece.words[i * sizeof(T) / 4] |= peri_element_bits(row + at + i)
-                                                  << (i * sizeof(T) % 4 * 8);
+        for (unsigned w = 0; w < sizeof(raw) / 4; w++) piece.words[w] = 0;
+        if constexpr (WIDE) {
+            if (at < dim) piece.all = __ldg(reinterpret_cast<const raw *>(row + at));
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < PERI_PIECE; i++)
+                if (FULL || at + i < dim)
+                    piece.words[i * sizeof(T) / 4] |= peri_element_bits(row + at + i)
+                                                      << (i * sizeof(T) % 4 * 8);
+        }
+        return piece.all;
     }
-    return piece.all;
 }
 
 __device__ inline void peri_widen_piece(float4 raw, float *x) {
@@ -162,6 +166,51 @@ __device__ inline void peri_fold_pieces(S (*sums)[PARTS], float *values) {
             sum = peri_add(peri_add(sums[i][0], sums[i][2]), peri_add(sums[i][1], sums[i][3]));
         values[i] = peri_sum_value(sum);
     }
+}
+
+/* DEEP pieces of each of QUERIES queries and ROWS rows, from element `at` on; those of the rows are
+ * loaded before the first is used. */
+template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP, bool WIDE, bool FULL,
+          typename S, unsigned PARTS>
+__device__ inline void peri_pieces_add(const void *const *queries, const T *const *rows,
+                                       uint32_t at, uint32_t dim, S (*sums)[PARTS]) {
+    using Query = typename peri_row_types<T>::query;
+    constexpr unsigned STRIDE = PERI_GROUP * PERI_PIECE;
+    typename peri_piece<T>::raw x[DEEP][ROWS];
+#pragma unroll
+    for (unsigned a = 0; a < DEEP; a++)
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++)
+            x[a][r] = peri_load_piece<WIDE, FULL>(rows[r], at + a * STRIDE, dim);
+#pragma unroll
+    for (unsigned a = 0; a < DEEP; a++)
+#pragma unroll
+        for (unsigned q = 0; q < QUERIES; q++) {
+            const auto y = peri_load_piece<WIDE, FULL>(static_cast<const Query *>(queries[q]),
+                                                       at + a * STRIDE, dim);
+#pragma unroll
+            for (unsigned r = 0; r < ROWS; r++)
+                peri_piece_step<SUM, T>(sums[q * ROWS + r], y, x[a][r]);
+        }
+}
+
+/* Canonical sums of QUERIES queries and a group's ROWS rows, sum q * ROWS + r of query q and row r,
+ * folded as peri_fold_pieces says. */
+template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP, bool WIDE>
+__device__ inline void peri_piece_sums(const void *const *queries, const T *const *rows,
+                                       uint32_t dim, float *values) {
+    using S = typename peri_row_types<T>::sum;
+    constexpr unsigned PARTS = peri_piece<T>::PARTS, STRIDE = PERI_GROUP * PERI_PIECE;
+    S sums[QUERIES * ROWS][PARTS];
+#pragma unroll
+    for (unsigned i = 0; i < QUERIES * ROWS * PARTS; i++) sums[i / PARTS][i % PARTS] = 0;
+    uint32_t at = threadIdx.x % PERI_GROUP * PERI_PIECE;
+    const uint32_t full = dim - dim % (DEEP * STRIDE);
+    for (; at < full; at += DEEP * STRIDE)
+        peri_pieces_add<T, SUM, QUERIES, ROWS, DEEP, WIDE, true>(queries, rows, at, dim, sums);
+    for (; at < dim; at += STRIDE)
+        peri_pieces_add<T, SUM, QUERIES, ROWS, 1, WIDE, false>(queries, rows, at, dim, sums);
+    peri_fold_pieces<QUERIES * ROWS>(sums, values);
 }
 
 /* Whether loads of whole pieces are right for rows of `view`. */

@@ -53,6 +53,8 @@ __device__ inline void peri_select_push(peri_select *s, uint64_t key) {
     if (key < s->bound) s->keys[s->capacity + atomicAdd(&s->count, 1u)] = key;
 }
 
+/* Sorts `count` keys, a power of two; all threads, after a barrier; ends with one. Strides up to 32
+ * stay within the 64 keys of a warp's lanes, so only the others need the block. */
 __device__ inline void peri_bitonic_sort(uint64_t *keys, unsigned count) {
     for (unsigned size = 2; size <= count; size *= 2) {
         for (unsigned stride = size / 2; stride > 0; stride /= 2) {
@@ -64,7 +66,11 @@ __device__ inline void peri_bitonic_sort(uint64_t *keys, unsigned count) {
                     keys[high] = a;
                 }
             }
-            __syncthreads();
+            const bool wide = stride > PERI_WARP || (stride == 1 && size > PERI_WARP);
+            if (wide || size == count)
+                __syncthreads();
+            else
+                __syncwarp();
         }
     }
 }
@@ -114,16 +120,17 @@ static inline unsigned peri_select_capacity(size_t k, unsigned least) {
     return capacity;
 }
 
-/* Writes the selected as ids and distances, padded; all threads, after the last flush. A zero
- * distance is computed again, since a key does not tell -0 from +0. */
+/* Writes `count` sorted keys as ids and distances, padded to k; all threads, after a barrier. A
+ * zero distance is computed again, since a key does not tell -0 from +0. */
 template <typename T, int SUM>
-__device__ inline void peri_select_write(const peri_select *s, const void *query, const void *rows,
-                                         size_t row_stride, const float *lengths, uint32_t dim,
-                                         peri_metric metric, int64_t *ids, float *distances) {
+__device__ inline void peri_keys_write(const uint64_t *keys, unsigned count, unsigned k,
+                                       const void *query, const void *rows, size_t row_stride,
+                                       const float *lengths, uint32_t dim, peri_metric metric,
+                                       int64_t *ids, float *distances) {
     using Q = typename peri_row_types<T>::query;
     const Q *q = static_cast<const Q *>(query);
-    for (unsigned i = threadIdx.x / PERI_WARP; i < s->k; i += blockDim.x / PERI_WARP) {
-        uint64_t key = s->keys[i];
+    for (unsigned i = threadIdx.x / PERI_WARP; i < k; i += blockDim.x / PERI_WARP) {
+        uint64_t key = i < count ? keys[i] : PERI_KEY_NONE;
         bool none = key == PERI_KEY_NONE;
         float value = none ? __int_as_float(0x7F800000) : peri_key_value(key);
         if (!none && value == 0.0f) {
@@ -138,6 +145,15 @@ __device__ inline void peri_select_write(const peri_select *s, const void *query
             distances[i] = value;
         }
     }
+}
+
+/* The same of a selection, after the last flush. */
+template <typename T, int SUM>
+__device__ inline void peri_select_write(const peri_select *s, const void *query, const void *rows,
+                                         size_t row_stride, const float *lengths, uint32_t dim,
+                                         peri_metric metric, int64_t *ids, float *distances) {
+    peri_keys_write<T, SUM>(s->keys, s->k, s->k, query, rows, row_stride, lengths, dim, metric, ids,
+                            distances);
 }
 
 #endif

@@ -6,6 +6,8 @@
  * keeps the matrix, and its deleter lets go of it. */
 #include "core/dlpack_abi.h"
 
+#include "perigee_dlpack.h"
+
 #include "core/checked.h"
 #include "core/lane.h"
 #include "core/matrix.h"

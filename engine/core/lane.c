@@ -92,7 +92,9 @@ static peri_status arena_take(peri_lane *lane, arena *a, size_t count, size_t si
     bytes = peri_round_up(bytes, PERI_ALIGN);
     if (a->count == 0 || a->blocks[a->count - 1].bytes - a->used < bytes) {
         size_t wanted = peri_max_size(peri_max_size(bytes, a->bytes), ARENA_BYTES_MIN);
-        PERI_TRY(arena_grow(lane, a, wanted));
+        peri_status status = arena_grow(lane, a, wanted);
+        if (status == PERI_E_MEMORY && wanted > bytes) status = arena_grow(lane, a, bytes);
+        if (status != PERI_OK) return status;
     }
     *slot = a->blocks[a->count - 1].data + a->used;
     a->used += bytes;

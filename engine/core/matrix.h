@@ -22,9 +22,6 @@ void peri_matrix_adopt(peri_matrix *matrix, peri_anchor_fn release, void *anchor
  * read-only. */
 void peri_matrix_borrow(peri_matrix *part, const peri_matrix *whole);
 
-/* Whether the memory belongs to others who forbade to write to it. */
-bool peri_matrix_read_only(const peri_matrix *matrix);
-
 /* What keeps an anchored matrix alive, when `release` is how it is given back; else NULL. */
 void *peri_matrix_anchored(const peri_matrix *matrix, peri_anchor_fn release);
 

@@ -287,32 +287,12 @@ PERI_API peri_status peri_matrix_create_pinned(peri_context *context, size_t row
                                                peri_matrix **out);
 /* A copy in such memory, or `matrix` retained when it is there already. */
 PERI_API peri_status peri_matrix_pin(peri_matrix *matrix, peri_place device, peri_matrix **out);
+/* Whether the memory belongs to others who forbade to write to it. */
+PERI_API bool peri_matrix_read_only(const peri_matrix *matrix);
 /* Whether the memory is page-locked. */
 PERI_API bool peri_matrix_pinned(const peri_matrix *matrix);
 
-/* ---- memory and queues of others ----------------------------------------------------------- */
-
-/* Tensors as DLPack describes them (https://dmlc.github.io/dlpack), from and to other libraries of
- * the process: one or two axes, packed columns, f32 f16 i8 u8 i32 u32 i64, in the memory of the
- * host, of a CUDA device, or of both. Nothing is copied. */
-struct DLManagedTensor;
-struct DLManagedTensorVersioned;
-
-/* A matrix over the tensor's memory; one axis of n is n rows of one column. From then on the tensor
- * is the matrix's, which calls its deleter at the end, on any thread; when this fails, it stays the
- * caller's. What was enqueued to fill it must be done: see peri_queue_wait. PERI_E_ARGUMENT: a type,
- * shape, stride, device or address that is not taken, named. */
-PERI_API peri_status peri_matrix_from_dlpack(peri_context *context, struct DLManagedTensor *tensor,
-                                             peri_matrix **out);
-PERI_API peri_status peri_matrix_from_dlpack_versioned(peri_context *context,
-                                                       struct DLManagedTensorVersioned *tensor,
-                                                       peri_matrix **out);
-/* A tensor over the matrix's memory, which it retains; whoever takes it calls its deleter. A matrix
- * is a value: who writes to it changes what all see. PERI_E_UNSUPPORTED: a stride that is no whole
- * number of elements. */
-PERI_API peri_status peri_matrix_to_dlpack(peri_matrix *matrix, struct DLManagedTensor **out);
-PERI_API peri_status peri_matrix_to_dlpack_versioned(peri_matrix *matrix,
-                                                     struct DLManagedTensorVersioned **out);
+/* ---- queues of others (their memory: perigee_dlpack.h) ------------------------------------- */
 
 /* A caller's queue on a device: a cudaStream_t in `handle`, 0 and 1 the default stream. */
 typedef struct peri_queue {
@@ -536,7 +516,7 @@ typedef struct peri_hits_info {
     peri_place place;
     double visited;     /* distances computed, a query, on average */
     double selectivity; /* share of rows that pass the filters; 1 without */
-    size_t missing;     /* results that are PERI_ID_NONE; 0 for results that stay on a device */
+    size_t missing;     /* results that are PERI_ID_NONE; not counted where they stay on a device */
     size_t redone;      /* queries that an exact search did twice: its first pass, with less
                            precision, proved nothing. 0 where there is no such pass */
 } peri_hits_info;
@@ -552,11 +532,11 @@ typedef struct peri_hits {
 
 /* Answers a batch and waits; but with a queue, and queries and hits at the searcher's place, a flat
  * index without ids of its own only enqueues: queries, hits and filters must stay until the queue
- * got there. Queries on a device are not looked at: a NaN among them gives +inf. Queries are f32 or f16 for indexes of f32 and f16 rows; for i8 and
- * u8 rows they are of that dtype, or floats that are whole numbers in its range. Cost: no
- * allocation after the first search of that shape. Errors: PERI_E_ARGUMENT (dim, k, options,
- * filters), PERI_E_INVALID (NaN, Inf, zero query under cosine, with row and column),
- * PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
+ * got there. Queries on a device are not looked at: a NaN among them gives +inf. Queries are f32 or
+ * f16 for indexes of f32 and f16 rows; for i8 and u8 rows they are of that dtype, or, on the host,
+ * floats that are whole numbers in its range. Cost: no allocation after the first search of that
+ * shape. Errors: PERI_E_ARGUMENT (dim, k, options, filters), PERI_E_INVALID (NaN, Inf, zero query
+ * under cosine, with row and column), PERI_E_DEVICE, PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
 PERI_API peri_status peri_searcher_search(peri_searcher *searcher, const peri_request *request,
                                           peri_hits *hits);
 

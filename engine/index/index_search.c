@@ -235,7 +235,7 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
 
 static void let_go(void *ud) { peri_asked_close(ud); }
 
-/* Whether the answer is what one scan of the rows finds, with nothing to do on the host after it. */
+/* Whether the answer is what one scan of the rows finds, with nothing left to do on the host. */
 static bool stays(const peri_index *index, const peri_search *search, const plan *p) {
     return search->placed_ids != NULL && index->ids == NULL && index->kind->scan == NULL &&
            p->group_count == 1 && p->groups[0].class == CLASS_EXACT;

@@ -83,6 +83,8 @@ bool lperi_optionflag(lua_State *L, int options, const char *key, bool fallback)
 size_t lperi_optioncount(lua_State *L, int options, const char *key, size_t fallback, size_t max);
 /* The place named, or the CPU. */
 peri_place lperi_optionplace(lua_State *L, int options, const char *key);
+/* A caller's queue: an address, as a light userdata or an integer. */
+peri_queue lperi_optionqueue(lua_State *L, int options, const char *key);
 
 /* ---- control.c ---------------------------------------------------------------------------- */
 
@@ -150,7 +152,8 @@ typedef struct lperi_quantizer {
     peri_quantizer *handle;
 } lperi_quantizer;
 
-/* Answers: two host matrices [q, k]. Uservalues 1 and 2 keep the handles that fields give out. */
+/* Answers: two matrices [q, k] at one place. Uservalues 1 and 2 keep the handles that fields give
+ * out. */
 typedef struct lperi_hits {
     peri_matrix *neighbors, *distances;
     peri_hits_info info;
@@ -168,8 +171,11 @@ lperi_hits *lperi_checkhits(lua_State *L, int arg);
 /* A matrix, or a raised error that says how to bring it to the host. */
 peri_view lperi_checkhostview(lua_State *L, int arg);
 
-/* Gives `hits` matrices of this shape, unless it has them. */
-peri_status lperi_shapehits(lperi_hits *hits, peri_context *context, size_t queries, size_t k);
+/* Gives `hits` matrices of this shape there, unless it has them. */
+peri_status lperi_shapehits(lperi_hits *hits, peri_context *context, peri_place place,
+                            size_t queries, size_t k);
+/* Pushes hits over the two matrices, "neighbors" and "distances", of a table. */
+lperi_hits *lperi_tablehits(lua_State *L, int table, size_t queries, size_t k);
 
 /* Tells the collector of what a matrix or a searcher holds. */
 void lperi_collectmatrix(lua_State *L, const peri_matrix *matrix);
@@ -199,6 +205,15 @@ int lperi_unpack(lua_State *L);
 int lperi_filter_ids(lua_State *L);
 int lperi_filter_range(lua_State *L);
 int lperi_filter_bits(lua_State *L);
+
+/* dlpack.c */
+int lperi_from_dlpack(lua_State *L);
+int lperi_matrix_to_dlpack(lua_State *L);
+
+/* devices.c */
+int lperi_devices(lua_State *L);
+int lperi_limit(lua_State *L);
+int lperi_trim(lua_State *L);
 
 /* hits.c */
 int lperi_hits_new(lua_State *L);

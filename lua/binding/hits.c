@@ -1,4 +1,5 @@
-/* hits.c: perigee.Hits, the answer to a batch: ids and distances, [queries, k], on the host.
+/* hits.c: perigee.Hits, the answer to a batch: ids and distances, [queries, k], on the host, or at
+ * the place where a search was told to leave them.
  *
  * The fields `neighbors` and `distances` are Matrix handles on the same memory, made once and
  * kept in the uservalues. A search with `out` fills that memory again when the shape is the
@@ -25,16 +26,17 @@ static void let_go(lperi_hits *box) {
     peri_matrix_release(distances);
 }
 
-peri_status lperi_shapehits(lperi_hits *hits, peri_context *context, size_t queries, size_t k) {
+peri_status lperi_shapehits(lperi_hits *hits, peri_context *context, peri_place place,
+                            size_t queries, size_t k) {
     if (hits->neighbors != NULL) {
         peri_view view = peri_matrix_view(hits->neighbors);
-        if (view.rows == queries && view.cols == k) return PERI_OK;
+        bool there = view.place.kind == place.kind && view.place.number == place.number;
+        if (there && view.rows == queries && view.cols == k) return PERI_OK;
     }
     let_go(hits);
-    peri_status status = peri_matrix_create(context, queries, k, PERI_I64, PERI_CPU,
-                                            &hits->neighbors);
+    peri_status status = peri_matrix_create(context, queries, k, PERI_I64, place, &hits->neighbors);
     if (status == PERI_OK)
-        status = peri_matrix_create(context, queries, k, PERI_F32, PERI_CPU, &hits->distances);
+        status = peri_matrix_create(context, queries, k, PERI_F32, place, &hits->distances);
     if (status != PERI_OK) let_go(hits);
     return status;
 }
@@ -42,6 +44,45 @@ peri_status lperi_shapehits(lperi_hits *hits, peri_context *context, size_t quer
 lperi_hits *lperi_checkhits(lua_State *L, int arg) {
     lperi_hits *box = luaL_checkudata(L, arg, LPERI_HITS);
     if (box->neighbors == NULL) lperi_argument(L, arg, "these hits are closed");
+    return box;
+}
+
+/* A matrix of a table that option "out" is; on top of the stack. */
+static peri_matrix *out_matrix(lua_State *L, int table, const char *field, peri_dtype dtype) {
+    lua_getfield(L, table, field);
+    const lperi_matrix *box = luaL_testudata(L, -1, LPERI_MATRIX);
+    if (box == NULL || box->handle == NULL) {
+        luaL_error(L, "option 'out': field '%s' is a %s, not a matrix", field,
+                   luaL_typename(L, -1));
+        return NULL;
+    }
+    peri_view view = peri_matrix_view(box->handle);
+    if (view.dtype != dtype || view.stride_bytes != view.cols * peri_dtype_bytes(dtype) ||
+        peri_matrix_read_only(box->handle))
+        luaL_error(L, "option 'out': '%s' of %s given, allowed: %s, packed, that may be written",
+                   field, peri_dtype_name(view.dtype), peri_dtype_name(dtype));
+    return box->handle;
+}
+
+lperi_hits *lperi_tablehits(lua_State *L, int table, size_t queries, size_t k) {
+    lperi_hits *box = lperi_newhits(L);
+    int hits = lua_gettop(L);
+    peri_matrix *neighbors = out_matrix(L, table, "neighbors", PERI_I64);
+    lua_setiuservalue(L, hits, NEIGHBORS_VALUE);
+    peri_matrix *distances = out_matrix(L, table, "distances", PERI_F32);
+    lua_setiuservalue(L, hits, DISTANCES_VALUE);
+    peri_view a = peri_matrix_view(neighbors), b = peri_matrix_view(distances);
+    bool shaped = a.rows == queries && b.rows == queries && a.cols == k && b.cols == k;
+    if (!shaped || a.place.kind != b.place.kind || a.place.number != b.place.number)
+        luaL_error(L,
+                   "option 'out': matrices of %I x %I and %I x %I given, allowed: %I x %I both, "
+                   "at one place",
+                   (LUAI_UACINT)a.rows, (LUAI_UACINT)a.cols, (LUAI_UACINT)b.rows,
+                   (LUAI_UACINT)b.cols, (LUAI_UACINT)queries, (LUAI_UACINT)k);
+    peri_matrix_retain(neighbors);
+    peri_matrix_retain(distances);
+    box->neighbors = neighbors;
+    box->distances = distances;
     return box;
 }
 
@@ -146,10 +187,29 @@ static int each_next(lua_State *L) {
     return 2;
 }
 
+/* hits:to(place): the same answer at another place */
+static int hits_to(lua_State *L) {
+    const lperi_hits *from = lperi_checkhits(L, 1);
+    peri_place place;
+    if (peri_place_parse(luaL_checkstring(L, 2), &place) != PERI_OK)
+        return lperi_argument(L, 2, "%s", peri_error_detail());
+    lperi_hits *box = lperi_newhits(L);
+    box->info = from->info;
+    box->metric = from->metric;
+    peri_status status = peri_matrix_move(from->neighbors, place, &box->neighbors);
+    if (status == PERI_OK) status = peri_matrix_move(from->distances, place, &box->distances);
+    if (status != PERI_OK) let_go(box);
+    return lperi_result(L, status, 1);
+}
+
 /* hits:each([row]) */
 static int hits_each(lua_State *L) {
     peri_view ids = peri_matrix_view(lperi_checkhits(L, 1)->neighbors);
     lua_Integer row = 0;
+    char place[LPERI_PLACE_SIZE];
+    if (!lperi_onhost(ids.place))
+        return lperi_argument(L, 1, "hits on %s given, allowed: on the host, as h:to \"cpu\" gives",
+                              peri_place_format(ids.place, place, sizeof place));
     if (ids.rows == 0) return lperi_argument(L, 2, "row: there are no queries");
     if (!lua_isnoneornil(L, 2)) row = lperi_checkrange(L, 2, "row", 0, (lua_Integer)ids.rows - 1);
     lua_pushvalue(L, 1);
@@ -228,10 +288,8 @@ int lperi_recall(lua_State *L) {
 /* ---- registration ------------------------------------------------------------------------- */
 
 static const luaL_Reg hits_methods[] = {
-    { "each", hits_each },
-    { "unpack", hits_unpack },
-    { "close", hits_close },
-    { NULL, NULL },
+    { "each", hits_each },   { "to", hits_to }, { "unpack", hits_unpack },
+    { "close", hits_close }, { NULL, NULL },
 };
 
 static const luaL_Reg hits_meta[] = {

@@ -99,6 +99,21 @@ int lperi_load(lua_State *L) {
     return made(L, status, box);
 }
 
+/* A place, or "pinned": memory of the host that is page-locked for cuda:0; "pinned:" and a place:
+ * for that. */
+static peri_place check_place(lua_State *L, int arg, bool *pinned) {
+    static const char word[] = "pinned";
+    const char *text = luaL_checkstring(L, arg);
+    peri_place place = { PERI_PLACE_CUDA, 0 };
+    *pinned = strncmp(text, word, sizeof word - 1) == 0;
+    if (*pinned) text += sizeof word - 1;
+    if (*pinned && *text == '\0') return place;
+    if (*pinned && *text == ':') text++;
+    if (peri_place_parse(text, &place) != PERI_OK)
+        lperi_argument(L, arg, "%s", peri_error_detail());
+    return place;
+}
+
 /* matrix(rows, cols[, dtype[, place]]), matrix(table[, dtype]) */
 int lperi_matrix_new(lua_State *L) {
     if (lua_type(L, 1) == LUA_TTABLE) {
@@ -109,14 +124,14 @@ int lperi_matrix_new(lua_State *L) {
     size_t cols = (size_t)lperi_checkrange(L, 2, "cols", 1, LUA_MAXINTEGER);
     peri_dtype dtype = lperi_checkdtype(L, 3);
     peri_place place = PERI_CPU;
+    bool pinned = false;
     peri_context *context;
-    const char *word = luaL_optstring(L, 4, NULL);
-    if (word != NULL && peri_place_parse(word, &place) != PERI_OK)
-        return lperi_argument(L, 4, "%s", peri_error_detail());
+    if (!lua_isnoneornil(L, 4)) place = check_place(L, 4, &pinned);
     lperi_matrix *box = lperi_newmatrix(L);
     peri_status status = lperi_context(L, &context);
     if (status == PERI_OK)
-        status = peri_matrix_create(context, rows, cols, dtype, place, &box->handle);
+        status = pinned ? peri_matrix_create_pinned(context, rows, cols, dtype, place, &box->handle)
+                        : peri_matrix_create(context, rows, cols, dtype, place, &box->handle);
     return made(L, status, box);
 }
 
@@ -248,13 +263,23 @@ static int matrix_normalize(lua_State *L) {
     return made(L, peri_matrix_normalize(matrix, &box->handle), box);
 }
 
+/* matrix:to(place[, { stream }]) */
 static int matrix_to(lua_State *L) {
+    static const char *const own[] = { "stream", NULL };
     peri_matrix *matrix = lperi_checkmatrix(L, 1);
-    peri_place place;
-    if (peri_place_parse(luaL_checkstring(L, 2), &place) != PERI_OK)
-        return lperi_argument(L, 2, "%s", peri_error_detail());
+    bool pinned;
+    lua_settop(L, 3);
+    peri_place place = check_place(L, 2, &pinned);
+    int options = lperi_checkoptions(L, 3, own, NULL);
+    peri_queue queue = lperi_optionqueue(L, options, "stream");
+    peri_place from = peri_matrix_view(matrix).place;
     lperi_matrix *box = lperi_newmatrix(L);
-    return made(L, peri_matrix_move(matrix, place, &box->handle), box);
+    peri_status status = peri_queue_wait(peri_matrix_context(matrix),
+                                         lperi_onhost(from) ? place : from, queue);
+    if (status == PERI_OK)
+        status = pinned ? peri_matrix_pin(matrix, place, &box->handle)
+                        : peri_matrix_move(matrix, place, &box->handle);
+    return made(L, status, box);
 }
 
 static int matrix_save(lua_State *L) {
@@ -332,6 +357,8 @@ static int matrix_info(lua_State *L) {
     }
     lua_pushinteger(L, (lua_Integer)(view.rows * view.stride_bytes));
     lua_setfield(L, -2, "bytes");
+    lua_pushboolean(L, peri_matrix_pinned(lperi_checkmatrix(L, 1)));
+    lua_setfield(L, -2, "pinned");
     return 1;
 }
 
@@ -372,6 +399,7 @@ static const luaL_Reg matrix_methods[] = {
     { "normalize", matrix_normalize },
     { "as", matrix_as },
     { "to", matrix_to },
+    { "to_dlpack", lperi_matrix_to_dlpack },
     { "save", matrix_save },
     { "pack", matrix_pack },
     { "equals", matrix_equals },

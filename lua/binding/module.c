@@ -123,57 +123,7 @@ static int stats(lua_State *L) {
     return 1;
 }
 
-/* ---- devices ------------------------------------------------------------------------------ */
-
-/* Pushes what is known of a device, or of why it cannot be used. */
-static void push_device(lua_State *L, peri_context *context, peri_place place) {
-    char word[LPERI_PLACE_SIZE];
-    peri_device_info info;
-    peri_status status = peri_device_stat(context, place, &info);
-    lua_createtable(L, 0, 8);
-    lua_pushstring(L, peri_place_format(place, word, sizeof word));
-    lua_setfield(L, -2, "place");
-    if (status != PERI_OK) {
-        lua_pushstring(L, peri_error_detail());
-        lua_setfield(L, -2, "reason");
-        return;
-    }
-    lua_pushstring(L, info.name);
-    lua_setfield(L, -2, "name");
-    lua_pushstring(L, info.detail);
-    lua_setfield(L, -2, "detail");
-    lua_pushinteger(L, (lua_Integer)info.bytes_total);
-    lua_setfield(L, -2, "bytes_total");
-    lua_pushinteger(L, (lua_Integer)info.bytes_free);
-    lua_setfield(L, -2, "bytes_free");
-    lua_pushinteger(L, (lua_Integer)info.units);
-    lua_setfield(L, -2, "units");
-    lua_pushboolean(L, info.shares_host != 0);
-    lua_setfield(L, -2, "shares_host");
-}
-
-/* devices() -> a list of { place, name, … } and of { place, reason } for kinds that have none */
-static int devices(lua_State *L) {
-    static const peri_place_kind kinds[] = { PERI_PLACE_CPU, PERI_PLACE_REF, PERI_PLACE_FAKE,
-                                             PERI_PLACE_CUDA };
-    peri_context *context;
-    lua_Integer listed = 0;
-    peri_status status = lperi_context(L, &context);
-    if (status != PERI_OK) return lperi_result(L, status, 0);
-    lua_newtable(L);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        uint32_t count = 0;
-        status = peri_device_count(context, kinds[i], &count);
-        for (uint32_t n = 0; n < count; n++) {
-            push_device(L, context, (peri_place){ (uint16_t)kinds[i], (uint16_t)n });
-            lua_rawseti(L, -2, ++listed);
-        }
-        if (count > 0) continue;
-        push_device(L, context, (peri_place){ (uint16_t)kinds[i], 0 });
-        lua_rawseti(L, -2, ++listed);
-    }
-    return 1;
-}
+/* ---- the terminal -------------------------------------------------------------------------- */
 
 /* terminal() -> whether a person may be watching stderr: a bar is drawn only there */
 static int terminal(lua_State *L) {
@@ -306,25 +256,17 @@ static int libraries(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    { "configure", configure },
-    { "stats", stats },
-    { "devices", devices },
-    { "libraries", libraries },
-    { "members", members },
-    { "methods", methods },
-    { "terminal", terminal },
-    { "load", lperi_load },
-    { "matrix", lperi_matrix_new },
-    { "pack", lperi_pack },
-    { "unpack", lperi_unpack },
-    { "open", lperi_open },
-    { "hits", lperi_hits_new },
-    { "recall", lperi_recall },
-    { "kmeans", lperi_kmeans },
-    { "pairwise", lperi_pairwise },
-    { "knn_graph", lperi_knn_graph },
-    { "params", lperi_params },
-    { NULL, NULL },
+    { "configure", configure },     { "stats", stats },
+    { "devices", lperi_devices },   { "limit", lperi_limit },
+    { "trim", lperi_trim },         { "libraries", libraries },
+    { "members", members },         { "methods", methods },
+    { "terminal", terminal },       { "load", lperi_load },
+    { "matrix", lperi_matrix_new }, { "pack", lperi_pack },
+    { "unpack", lperi_unpack },     { "from_dlpack", lperi_from_dlpack },
+    { "open", lperi_open },         { "hits", lperi_hits_new },
+    { "recall", lperi_recall },     { "kmeans", lperi_kmeans },
+    { "pairwise", lperi_pairwise }, { "knn_graph", lperi_knn_graph },
+    { "params", lperi_params },     { NULL, NULL },
 };
 
 static const luaL_Reg filters[] = {

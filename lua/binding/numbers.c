@@ -229,7 +229,7 @@ peri_matrix *lperi_checkqueries(lua_State *L, int arg, uint32_t dim, peri_view *
         store_table(L, arg, PERI_F32, out->rows, dim, out->data, out->stride_bytes);
         return NULL;
     default:
-        *out = lperi_checkhostview(L, arg);
+        *out = peri_matrix_view(lperi_checkmatrix(L, arg));
         if (out->cols != dim) wrong_dim(L, arg, out->cols, dim);
         return lperi_checkmatrix(L, arg);
     }

@@ -183,3 +183,18 @@ peri_place lperi_optionplace(lua_State *L, int options, const char *key) {
     lua_pop(L, 1);
     return place;
 }
+
+peri_queue lperi_optionqueue(lua_State *L, int options, const char *key) {
+    peri_queue queue = { true, NULL };
+    int whole = 0, type = lperi_pushoption(L, options, key);
+    if (type == LUA_TNIL)
+        queue.given = false;
+    else if (type == LUA_TLIGHTUSERDATA)
+        queue.handle = lua_touserdata(L, -1);
+    else if (type == LUA_TNUMBER)
+        queue.handle = (void *)(uintptr_t)lua_tointegerx(L, -1, &whole);
+    if (type == LUA_TNUMBER ? !whole : type != LUA_TNIL && type != LUA_TLIGHTUSERDATA)
+        wrong_type(L, key, "the address of a stream, as a light userdata or an integer");
+    lua_pop(L, 1);
+    return queue;
+}

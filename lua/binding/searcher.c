@@ -195,7 +195,8 @@ static int searcher_index(lua_State *L) {
 
 /* ---- searching ---------------------------------------------------------------------------- */
 
-static const char *const search_own[] = { "filter", "out", "accept", "threads", "progress", NULL };
+static const char *const search_own[] = { "filter",  "out",      "place",  "accept",
+                                          "threads", "progress", "stream", NULL };
 
 /* One filter, or a list of one a query, into `request`; retained until release_filters. */
 static void read_filters(lua_State *L, int options, peri_filter **single, peri_request *request) {
@@ -231,19 +232,40 @@ static void read_filters(lua_State *L, int options, peri_filter **single, peri_r
     request->filter_count = count;
 }
 
-/* Option "out", or new hits. */
-static lperi_hits *read_out(lua_State *L, int options) {
-    if (lperi_pushoption(L, options, "out") == LUA_TNIL) {
+/* Option "out": hits, or a table of two matrices; or new hits. */
+static lperi_hits *read_out(lua_State *L, int options, const peri_request *request) {
+    int type = lperi_pushoption(L, options, "out");
+    if (type == LUA_TNIL) {
         lua_pop(L, 1);
         return lperi_newhits(L);
     }
+    if (type == LUA_TTABLE)
+        return lperi_tablehits(L, lua_gettop(L), request->queries.rows, request->k);
     lperi_hits *hits = luaL_testudata(L, -1, LPERI_HITS);
     if (hits == NULL)
-        luaL_error(L, "option 'out': a %s given, allowed: hits of an earlier search",
+        luaL_error(L,
+                   "option 'out': a %s given, allowed: hits of an earlier search, or a table of "
+                   "matrices: neighbors, distances",
                    luaL_typename(L, -1));
     else if (hits->neighbors == NULL)
         luaL_error(L, "option 'out': these hits are closed");
     return hits;
+}
+
+/* Where the answer goes: option "place", or where the hits to fill again are, or the host. */
+static peri_place answer_place(lua_State *L, int options, const lperi_hits *hits) {
+    int type = lperi_pushoption(L, options, "place");
+    lua_pop(L, 1);
+    if (type != LUA_TNIL) return lperi_optionplace(L, options, "place");
+    return hits->neighbors == NULL ? PERI_CPU : peri_matrix_view(hits->neighbors).place;
+}
+
+/* A caller's queue may work on these after this call, and a collector take them meanwhile. */
+static void share(const peri_request *request, peri_matrix *queries, const lperi_hits *box) {
+    if (!request->queue.given) return;
+    if (queries != NULL) peri_matrix_share(queries);
+    peri_matrix_share(box->neighbors);
+    peri_matrix_share(box->distances);
 }
 
 /* The call itself: nothing in here raises. */
@@ -251,7 +273,8 @@ static peri_status run_search(peri_searcher *searcher, peri_matrix *queries,
                               const peri_request *request, lperi_hits *box) {
     peri_matrix *neighbors = box->neighbors, *distances = box->distances;
     peri_hits hits = { .ids = peri_matrix_view(neighbors).data,
-                       .distances = peri_matrix_view(distances).data };
+                       .distances = peri_matrix_view(distances).data,
+                       .place = peri_matrix_view(neighbors).place };
     peri_searcher_retain(searcher);
     if (queries != NULL) peri_matrix_retain(queries);
     peri_matrix_retain(neighbors);
@@ -277,8 +300,8 @@ static bool wants_accept(lua_State *L, int options) {
     return type == LUA_TFUNCTION;
 }
 
-/* searcher:search(queries, k[, { filter, out, accept, threads, progress, and search parameters
- * }]) */
+/* searcher:search(queries, k[, { filter, out, place, stream, accept, threads, progress, and search
+ * parameters }]) */
 static int searcher_search(lua_State *L) {
     peri_searcher *searcher = lperi_checksearcher(L, 1);
     lua_settop(L, 4);
@@ -301,11 +324,14 @@ static int searcher_search(lua_State *L) {
     lperi_control control;
     lperi_control_begin(L, options, &control);
     request.control = &control.control;
-    lperi_hits *box = read_out(L, options);
+    request.queue = lperi_optionqueue(L, options, "stream");
+    lperi_hits *box = read_out(L, options, &request);
     const peri_matrix *before = box->neighbors;
-    peri_status status = lperi_shapehits(box, peri_searcher_context(searcher), request.queries.rows,
+    peri_status status = lperi_shapehits(box, peri_searcher_context(searcher),
+                                         answer_place(L, options, box), request.queries.rows,
                                          request.k);
     bool fresh = box->neighbors != before;
+    if (status == PERI_OK) share(&request, queries, box);
     if (status == PERI_OK) status = run_search(searcher, queries, &request, box);
     lperi_control_end(L, &control);
     if (status == PERI_OK && fresh) lperi_collect(L, request.queries.rows * request.k * 12);

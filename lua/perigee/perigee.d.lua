@@ -55,10 +55,20 @@ function pg.stats() end
 ---@field bytes_free integer?
 ---@field units integer?
 ---@field shares_host boolean?
+---@field bytes_held { rows: integer, scratch: integer, staging: integer, other: integer }?
 
 ---@return perigee.Device[]
 ---@nodiscard
 function pg.devices() end
+
+---@param place string
+---@param bytes integer  0: no limit
+---@return true?, string?, perigee.Code?
+function pg.limit(place, bytes) end
+
+---@param place string
+---@return true?, string?, perigee.Code?
+function pg.trim(place) end
 
 ---@return perigee.Report
 ---@nodiscard
@@ -107,6 +117,12 @@ function pg.pack(value, dtype) end
 ---@return perigee.Matrix?, string?, perigee.Code?
 ---@nodiscard
 function pg.unpack(packed, dtype, cols) end
+
+---@param tensor lightuserdata|integer
+---@param options { versioned: boolean?, stream: lightuserdata|integer|nil }?
+---@return perigee.Matrix?, string?, perigee.Code?
+---@nodiscard
+function pg.from_dlpack(tensor, options) end
 
 ---@class perigee.Open
 ---@field place string?
@@ -472,9 +488,15 @@ function Matrix:normalize() end
 function Matrix:as(dtype) end
 
 ---@param place string
+---@param options { stream: lightuserdata|integer|nil }?
 ---@return perigee.Matrix?, string?, perigee.Code?
 ---@nodiscard
-function Matrix:to(place) end
+function Matrix:to(place, options) end
+
+---@param options { versioned: boolean? }?
+---@return lightuserdata?, string?, perigee.Code?
+---@nodiscard
+function Matrix:to_dlpack(options) end
 
 ---@param path string
 ---@param options { format: string? }?
@@ -490,7 +512,15 @@ function Matrix:pack() end
 ---@nodiscard
 function Matrix:equals(other) end
 
----@return { rows: integer, cols: integer, dtype: perigee.Dtype, place: string, bytes: integer }
+---@class perigee.MatrixInfo
+---@field rows integer
+---@field cols integer
+---@field dtype perigee.Dtype
+---@field place string
+---@field bytes integer
+---@field pinned boolean
+
+---@return perigee.MatrixInfo
 ---@nodiscard
 function Matrix:info() end
 
@@ -510,7 +540,9 @@ local Searcher = {}
 ---@class perigee.Search
 ---@field filter perigee.Filter|perigee.Filter[]|nil
 ---@field accept nil|fun(ids: integer[]): boolean[]
----@field out perigee.Hits?
+---@field out perigee.Hits|{ neighbors: perigee.Matrix, distances: perigee.Matrix }|nil
+---@field place string?  where the answer is left
+---@field stream lightuserdata|integer|nil
 ---@field threads integer?
 ---@field progress perigee.Progress?
 ---@field n_probes integer?  ivf_flat ivf_pq ivf_sq ivf_rabitq
@@ -682,6 +714,11 @@ local Hits = {}
 ---@param row integer?  from 0
 ---@return fun(): integer?, number?
 function Hits:each(row) end
+
+---@param place string
+---@return perigee.Hits?, string?, perigee.Code?
+---@nodiscard
+function Hits:to(place) end
 
 ---@return perigee.Matrix distances, perigee.Matrix neighbors
 ---@nodiscard

@@ -100,7 +100,8 @@ local function hits_text(hits)
   if #hits == 0 then
     return tostring(hits)
   end
-  return ("%s\n%s"):format(hits, #hits == 1 and one_query(hits) or many_queries(hits))
+  local here = hits.neighbors.place == "cpu" and hits or assert(hits:to "cpu")
+  return ("%s\n%s"):format(hits, #hits == 1 and one_query(here) or many_queries(here))
 end
 
 local function searcher(s)

@@ -2,6 +2,7 @@
  * taken, what is refused and why, and who gives what back when. */
 #include "core/dlpack_abi.h"
 #include "core/lane.h"
+#include "perigee_dlpack.h"
 #include "place.h"
 
 static peri_context *context;

@@ -41,19 +41,34 @@ static float avx512_tables(const peri_pq_shape *shape, const float *x, const flo
     return shape->squared ? _mm512_reduce_max_ps(most) : -1;
 }
 
-static void avx512_spans(const float *T, size_t pq_dim, bool squared, float *lows,
+/* The least and the largest of U of a piece; a NaN is neither. */
+static inline void piece_ends(const peri_pq_shape *shape, const float *T, float *low, float *high) {
+    __m512 least = _mm512_set1_ps(INFINITY), most = _mm512_set1_ps(-INFINITY);
+    __m512 sign = _mm512_set1_ps(shape->squared ? 1 : -1);
+    for (size_t w = 0; w < shape->words; w += 16) {
+        __m512 value = _mm512_mul_ps(_mm512_loadu_ps(T + w), sign);
+        least = _mm512_min_ps(value, least);
+        most = _mm512_max_ps(value, most);
+    }
+    *low = shape->squared ? 0 : _mm512_reduce_min_ps(least);
+    *high = _mm512_reduce_max_ps(most);
+}
+
+static void avx512_spans(const peri_pq_shape *shape, const float *T, float *lows,
                          peri_pq_span *span) {
-    __m512 most = _mm512_setzero_ps();
-    if (!squared) {
-        plain_spans(T, pq_dim, squared, lows, span);
+    if (shape->words % 16 != 0) {
+        plain_spans(shape, T, lows, span);
         return;
     }
-    for (size_t j = 0; j < pq_dim; j++)
-        most = _mm512_max_ps(most, _mm512_loadu_ps(T + j * PERI_PQ_FAST_WORDS));
-    memset(lows, 0, pq_dim * sizeof *lows);
-    span->widest = _mm512_reduce_max_ps(most);
-    span->low_sum = 0;
-    span->largest = (double)pq_dim * span->widest;
+    *span = (peri_pq_span){ .widest = 0 };
+    for (size_t j = 0; j < shape->pq_dim; j++, T += shape->words) {
+        float low, high;
+        piece_ends(shape, T, &low, &high);
+        lows[j] = low;
+        span->widest = high - low > span->widest ? high - low : span->widest;
+        span->low_sum += low;
+        span->largest += fabsf(low) > fabsf(high) ? fabsf(low) : fabsf(high);
+    }
 }
 
 /* ---- small tables ------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  * a sum of 32 bits, so that a number of a table may have all 8 bits. Of 256 look-ups for a query
  * that is 8 instructions, where shuffles of 16 bytes and sums of 16 bits take 18. */
 #include "backend/cpu/pq_kernels_avx512.h"
+#include "backend/cpu/pq_wide.h"
 
 /* Four bytes of each of 16 entries, from two registers of two bytes of 32 entries each. */
 #define FOUR(e) (e), (e) + 32, (e) + 64, (e) + 96
@@ -92,4 +93,5 @@ const peri_pq_kernels peri_pq_kernels_avx512vbmi = { .most = 255,
                                                      .picked = avx512_picked,
                                                      .spans = avx512_spans,
                                                      .shrink = vbmi_shrink,
-                                                     .masks = vbmi_masks };
+                                                     .masks = vbmi_masks,
+                                                     .wide = &peri_pq_wide_avx512vbmi };

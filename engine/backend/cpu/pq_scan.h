@@ -26,6 +26,7 @@
 #define PERI_PQ_FAST_MOST 127u /* the largest number of a small table: two of them fit a byte */
 #define PERI_PQ_FAST_TABLE                                                                         \
     128u /* bytes that small tables of 8 pieces take: the order is whose they are */
+#define PERI_PQ_WIDE_TABLE 256u /* bytes that the small table of a piece of a wide code takes */
 #define PERI_PQ_PICKED 16u
 
 typedef struct peri_pq_shape {
@@ -36,13 +37,36 @@ typedef struct peri_pq_shape {
     bool one_book; /* for all pieces */
 } peri_pq_shape;
 
-/* What bounds 16 words of each piece, U = sign * T: U[j][w] >= lows[j]. Squares are bounded by 0,
+/* What bounds the words of each piece, U = sign * T: U[j][w] >= lows[j]. Squares are bounded by 0,
  * which is nearly as tight and costs no search for the least. */
 typedef struct peri_pq_span {
     float widest;   /* the most that a U is above its low */
     double low_sum; /* of lows */
     double largest; /* at least the sum over j of the largest |T[j][w]| */
 } peri_pq_span;
+
+/* The fast scan of codes of 5 to 8 bits: a small table has PERI_PQ_WIDE_TABLE bytes a piece. */
+typedef struct peri_pq_wide {
+    /* Of a few queries, without T: small[q][j][w] = the square of t[q], piece j, less codeword w,
+     * times scales[q], the fraction dropped, `most` at most. words are transposed; norms[j][w] are
+     * the squares of codewords; negative numbers are 0. The square is that of t, plus that of the
+     * codeword, less twice their product: to rounding of their size. */
+    void (*tables)(const peri_pq_shape *shape, const float *words, const float *norms,
+                   size_t queries, const float *const *t, const float *scales, uint32_t most,
+                   uint8_t *const *small);
+    /* small[j][w] of T as shrink of peri_pq_kernels has it. */
+    void (*shrink)(const peri_pq_shape *shape, const float *T, const float *lows, float scale,
+                   uint32_t most, uint8_t *small);
+    /* masks[g] of one query, as `masks` of peri_pq_kernels. */
+    void (*masks)(const peri_pq_shape *shape, const uint8_t *codes, size_t groups,
+                  const uint8_t *small, uint32_t limit, uint32_t *masks);
+    /* S of PERI_PQ_PICKED entries, from T, or, of squares, from t and codewords [words, pq_len] as
+     * they come: bit for bit the same. */
+    void (*picked)(const peri_pq_shape *shape, const float *T, const uint8_t *const *codes,
+                   float *sums);
+    void (*direct)(const peri_pq_shape *shape, const float *t, const float *books,
+                   const uint8_t *const *codes, float *sums);
+} peri_pq_wide;
 
 typedef struct peri_pq_kernels {
     uint32_t most; /* the largest number of a small table */
@@ -57,7 +81,7 @@ typedef struct peri_pq_kernels {
      * are a group apart. */
     void (*picked)(const peri_pq_shape *shape, const float *T, const uint8_t *const *codes,
                    float *sums);
-    void (*spans)(const float *T, size_t pq_dim, bool squared, float *lows, peri_pq_span *span);
+    void (*spans)(const peri_pq_shape *shape, const float *T, float *lows, peri_pq_span *span);
     /* out[j][w] = (U[j][w] - lows[j]) * scale, the fraction dropped; 16 words. The last
      * PERI_PQ_FAST_TABLE bytes are zeros before where pq_dim is not a multiple of 8. */
     void (*shrink)(const float *T, size_t pq_dim, bool squared, const float *lows, float scale,
@@ -67,6 +91,7 @@ typedef struct peri_pq_kernels {
     void (*masks)(const uint8_t *codes, size_t row_bytes, size_t groups,
                   const uint8_t *const *tables, size_t queries, const uint32_t *limits,
                   uint32_t *masks);
+    const peri_pq_wide *wide; /* (optional) */
 } peri_pq_kernels;
 
 extern const peri_pq_kernels peri_pq_kernels_scalar;

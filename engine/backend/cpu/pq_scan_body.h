@@ -68,13 +68,13 @@ static inline void plain_sums(const peri_pq_shape *shape, const float *T, const 
     }
 }
 
-static inline void plain_spans(const float *T, size_t pq_dim, bool squared, float *lows,
+static inline void plain_spans(const peri_pq_shape *shape, const float *T, float *lows,
                                peri_pq_span *span) {
     *span = (peri_pq_span){ .widest = 0 };
-    for (size_t j = 0; j < pq_dim; j++, T += PERI_PQ_FAST_WORDS) {
-        float low = squared ? 0 : -T[0], high = squared ? 0 : -T[0];
-        for (size_t w = 0; w < PERI_PQ_FAST_WORDS; w++) {
-            float value = squared ? T[w] : -T[w];
+    for (size_t j = 0; j < shape->pq_dim; j++, T += shape->words) {
+        float low = shape->squared ? 0 : -T[0], high = low;
+        for (size_t w = 0; w < shape->words; w++) {
+            float value = shape->squared ? T[w] : -T[w];
             low = value < low ? value : low;
             high = value > high ? value : high;
         }

@@ -166,8 +166,25 @@ static peri_status fill(peri_stream *stream, void *to, int byte, size_t bytes) {
     return peri_fake_enqueue(peri_fake_stream_of(stream), &task);
 }
 
+void peri_fake_decline(peri_device *device, const bool *declined) {
+    peri_fake_device *fake = device_of(device);
+    memcpy(fake->declined, declined, sizeof fake->declined);
+}
+
+static const char *op_name(peri_op_kind kind) {
+    static const char *const names[PERI_OP_COUNT] = {
+#define OP_NAME(NAME, name) [PERI_OP_##NAME] = #name,
+        PERI_OP_MAP(OP_NAME)
+#undef OP_NAME
+    };
+    return names[kind];
+}
+
 static bool supports(const peri_device *device, const peri_op *op, char *reason, size_t size) {
-    return peri_cpu_driver.supports(((const peri_fake_device *)device)->cpu, op, reason, size);
+    const peri_fake_device *fake = (const peri_fake_device *)device;
+    if (!fake->declined[op->kind]) return peri_cpu_driver.supports(fake->cpu, op, reason, size);
+    snprintf(reason, size, "not on this fake: %s", op_name(op->kind));
+    return false;
 }
 
 static size_t scratch_bytes(const peri_device *device, const peri_op *op) {

@@ -132,6 +132,7 @@ struct peri_fake_device {
     peri_fake_stream *streams;
     peri_stream *plain;      /* what stream_wrap takes numbers for; made when it is asked for */
     size_t tasks_to_failure; /* 0 = not set; counts down, at 1 the task fails */
+    bool declined[PERI_OP_COUNT];
 
     pthread_mutex_t memory_lock;
     peri_fake_block *blocks;
@@ -147,6 +148,10 @@ void peri_fake_fail(peri_device *device, size_t tasks);
 /* For tests: acquire number `acquires` of device memory from now (1 = the next) and all after it
  * find none; 0 ends that. */
 void peri_fake_short(peri_device *device, size_t acquires);
+
+/* For tests: operations that the device does not do from now on, [PERI_OP_COUNT], as a device whose
+ * backend lacks them. While nothing runs. */
+void peri_fake_decline(peri_device *device, const bool *declined);
 
 /* PERI_E_FORK in a child of the process that opened the device. */
 peri_status peri_fake_check(const peri_device *device);
