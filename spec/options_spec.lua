@@ -19,7 +19,7 @@ describe("an option", function()
     refused("option 'itopk_size': a table given", { itopk_size = {} })
     refused("option 'threads': a string given, allowed: 0%.%.1024", { threads = "2" })
     refused("option 'progress': a number given", { progress = 1 })
-    refused("option 'out': a table given", { out = {} })
+    refused("option 'out': field 'neighbors' is a nil", { out = {} })
     refused("option 'accept': a boolean given", { accept = true })
     assert.error_matches(function() pg.cagra.build(rows, { metric = 3 }) end, "metric")
     assert.error_matches(function() pg.cagra.build(rows, { guarantee_connectivity = 1 }) end,
