@@ -6,6 +6,7 @@
 #include "core/distance.h"
 #include "core/memory.h"
 #include "index/handle.h"
+#include "index/walk_codes.h"
 
 const peri_kind *const peri_kinds[] = { &peri_flat_kind,   &peri_ivf_flat_kind,   &peri_ivf_pq_kind,
                                         &peri_ivf_sq_kind, &peri_ivf_rabitq_kind, &peri_cagra_kind,
@@ -162,6 +163,7 @@ const float *peri_index_lengths(const peri_index *index) {
 /* Section by section; "rows", "ids" and "deleted" set more than their section. */
 static peri_status take_section(peri_index *to, const peri_section *section) {
     peri_matrix *there;
+    if (peri_walk_codes_derived(section->name)) return PERI_OK;
     if (strcmp(section->name, "rows") == 0) return peri_index_set_rows(to, section->matrix);
     if (strcmp(section->name, "ids") == 0) return peri_index_set_ids(to, section->matrix);
     if (strcmp(section->name, "deleted") == 0) return peri_index_set_deleted(to, section->matrix);
