@@ -1,6 +1,5 @@
-/* device_load_test: what it costs that the plug-in is there: loading it and counting devices, before
- * any context of a device exists. The driver's own start (cuInit) is told apart: it is the driver's.
- */
+/* device_load_test: what the plug-in costs where it is not used: loading it and counting devices,
+ * before any context of a device exists. The start of the driver itself (cuInit) is told apart. */
 #include <dlfcn.h>
 #include <time.h>
 
