@@ -132,6 +132,9 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     if (op->centroids.dtype != PERI_F32)
         return peri_cuda_refuse(why, "centroids of %s, f32 is taken",
                                 peri_cuda_name(op->centroids.dtype));
+    if (op->metric == PERI_L1 || op->metric == PERI_HAMMING)
+        return peri_cuda_refuse(why, "not on cuda: assignment by metric %s",
+                                op->metric == PERI_L1 ? "l1" : "hamming");
     queries.dtype = PERI_F32; /* what they stand for */
     return peri_cuda_rows_taken(&op->rows, why) &&
            peri_cuda_search_taken(op->metric, &queries, &op->centroids, op->lengths, why);
