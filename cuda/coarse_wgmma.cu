@@ -43,9 +43,9 @@ size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 /* A sample that gives a bound of some 64 times `wanted` rows; none where it would be a large part
  * of the work, or where a filter decides which rows count. */
 void make_sample(const peri_coarse *coarse, shape *s) {
-    size_t wanted = coarse->wanted, least = 256 * wanted;
+    size_t wanted = coarse->wanted, least = 512 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
-    if (least < coarse->row_count / 64) least = coarse->row_count / 64;
+    if (least < coarse->row_count / 32) least = coarse->row_count / 32;
     if (least < 1536) least = 1536;
     size_t step = coarse->row_count / least;
     size_t query_tiles = ceil_div(coarse->query_count, TILE_QUERIES);
