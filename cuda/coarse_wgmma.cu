@@ -48,8 +48,8 @@ size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
 /* A sample of a 32nd of the rows, or of 512 rows for each wanted one where that is more, at most of
- * a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a filter
- * decides which rows count. */
+ * a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
+ * filter decides which rows count. */
 void make_sample(const peri_coarse *coarse, shape *s) {
     size_t wanted = coarse->wanted, least = 512 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
