@@ -1,10 +1,11 @@
 /* knn: the plan of exact kNN.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
- * Few queries or few rows, l1 and hamming: canonical distances of all pairs (knn_direct.cuh). Else, for a chunk of
- * the queries, so that scratch is bounded:
- *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are
- * used as they lie. Of a filter that all queries share only the rows that pass;
+ * Few queries or few rows, l1 and hamming: canonical distances of all pairs (knn_direct.cuh). Else,
+ * for a chunk of the queries, so that scratch is bounded:
+ *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; rows of f16, i8
+ *            and u8 are read where they lie. Of a filter that all queries share only the rows that
+ *            pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
  *            (rescore.cuh, certificate.cuh);
