@@ -103,16 +103,29 @@ peri_coarse coarse_of(const peri_op_knn *op, const plan *p, size_t queries, size
 /* Rows of a run of the coarse pass after `seen` of them. */
 size_t run_of(size_t seen) { return most(FIRST_RUN, seen * RUN_GROWTH); }
 
-/* The most that the coarse pass asks for, of runs of all lengths. */
-size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+size_t coarse_scratch_of(const peri_device *device, const peri_op_knn *op, const plan *p,
+                         size_t rows) {
     size_t bytes = 0, queries = op->queries.rows;
-    const size_t counts[2] = { p->query_chunk, (queries - 1) % p->query_chunk + 1 };
-    for (size_t count : counts)
-        for (size_t rows = p->row_chunk; rows > 0; rows /= 2) {
-            peri_coarse c = coarse_of(op, p, least(count, queries), least(rows, p->total));
-            if (p->tested) c.filter = op->filter;
-            bytes = most(bytes, peri_coarse_scratch(device, &c));
-        }
+    const size_t counts[2] = { least(p->query_chunk, queries), (queries - 1) % p->query_chunk + 1 };
+    for (size_t count : counts) {
+        peri_coarse c = coarse_of(op, p, count, rows);
+        if (p->tested) c.filter = op->filter;
+        bytes = most(bytes, peri_coarse_scratch(device, &c));
+    }
+    return bytes;
+}
+
+/* The most that the coarse pass asks for, of all its runs: those of coarse_chunk(). */
+size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+    size_t last = (p->total - 1) % p->row_chunk + 1;
+    size_t bytes = coarse_scratch_of(device, op, p, least(p->row_chunk, p->total));
+    bytes = most(bytes, coarse_scratch_of(device, op, p, last));
+    for (size_t seen = 0; seen < p->total && run_of(seen) < p->row_chunk;) {
+        size_t at = seen % p->row_chunk;
+        size_t run = least(run_of(seen), least(p->row_chunk - at, p->total - seen));
+        bytes = most(bytes, coarse_scratch_of(device, op, p, run));
+        seen += run;
+    }
     return bytes;
 }
 
