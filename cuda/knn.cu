@@ -120,8 +120,8 @@ size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const pl
     size_t last = (p->total - 1) % p->row_chunk + 1;
     size_t bytes = coarse_scratch_of(device, op, p, least(p->row_chunk, p->total));
     bytes = most(bytes, coarse_scratch_of(device, op, p, last));
-    for (size_t seen = 0; seen < p->total && run_of(seen) < p->row_chunk;) {
-        size_t at = seen % p->row_chunk;
+    for (size_t seen = 0, at = 0; seen < p->total && (at != 0 || run_of(seen) < p->row_chunk);
+         at = seen % p->row_chunk) {
         size_t run = least(run_of(seen), least(p->row_chunk - at, p->total - seen));
         bytes = most(bytes, coarse_scratch_of(device, op, p, run));
         seen += run;
