@@ -129,6 +129,15 @@ size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const pl
     return bytes;
 }
 
+/* The most that direct asks for, of the parts of the queries. */
+size_t direct_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+    peri_op_knn part = *op;
+    part.queries.rows = least(p->query_chunk, op->queries.rows);
+    size_t bytes = peri_knn_direct_scratch(device, &part);
+    part.queries.rows = (op->queries.rows - 1) % p->query_chunk + 1;
+    return most(bytes, peri_knn_direct_scratch(device, &part));
+}
+
 size_t take(size_t *at, size_t bytes) {
     size_t offset = *at;
     *at += round_up(bytes, ALIGN);
@@ -150,7 +159,7 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->left = take(&at, sizeof(uint32_t));
     p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
     p->rest = at;
-    p->rest_bytes = most(coarse_scratch(device, op, p), peri_knn_direct_scratch(device, op));
+    p->rest_bytes = most(coarse_scratch(device, op, p), direct_scratch(device, op, p));
     p->bytes = at + p->rest_bytes;
 }
 
