@@ -167,7 +167,7 @@ peri_value peri_param_value(const peri_param *param, const void *params, char *w
     if (param->type == PERI_VALUE_INT) {
         value.as.i = whole;
     } else if (param->type == PERI_VALUE_FLAG) {
-        value.as.flag = whole != 0;
+        value.as.flag = whole > 0;
     } else {
         if (!choice_word(param->choices, whole, word, size)) snprintf(word, size, "unknown");
         value.as.text = word;

@@ -15,8 +15,10 @@
       "a book of codewords for each piece, or for each list")                                      \
     X(S, FLAG, residual, 1, 0, 1, NULL, NULL,                                                      \
       "code what a row is beside its centroid; false: the row itself")                             \
-    X(S, FLAG, force_random_rotation, 0, 0, 1, NULL, NULL,                                         \
-      "turn rows by a random rotation also where none is needed")                                  \
+    X(S, FLAG, force_random_rotation, -1, 0, 1, NULL,                                              \
+      "true with codebook_kind per_cluster, but for opq",                                          \
+      "turn rows by a random rotation also where none is needed: finds more where columns differ " \
+      "much, as those of text do, or with 4 bits")                                                 \
     X(S, FLAG, opq, 0, 0, 1, NULL, NULL, "learn the rotation with the least error; needs LAPACK")  \
     X(S, INT, max_train_points_per_pq_code, 256, 1, 65536, NULL, NULL,                             \
       "rows to learn from, for each of the 2^pq_bits codewords, at most")

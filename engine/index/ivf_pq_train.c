@@ -182,11 +182,20 @@ static peri_status add_sections(training *t) {
     return rotation == NULL ? PERI_OK : peri_index_add(t->index, "rotation", rotation);
 }
 
+/* One book for all pieces of a list wants them alike, which a rotation makes them: recall@10 of
+ * 4-bit codes alone, 20 of 50 lists: .75 becomes .81 on 4000 rows of text, .79 .82 on SIFT. */
+static void resolve(peri_index *index, const peri_pq *pq) {
+    peri_ivf_pq_params *params = (peri_ivf_pq_params *)(void *)index->params;
+    params->pq_dim = pq->pq_dim;
+    if (params->force_random_rotation < 0)
+        params->force_random_rotation = pq->codebook_kind == PERI_PER_CLUSTER && params->opq == 0;
+}
+
 peri_status peri_ivf_pq_train(peri_index *index, peri_matrix *rows, size_t threads,
                               const peri_control *control) {
     training t = { .index = index, .threads = threads, .control = control };
     PERI_TRY(peri_ivf_pq_of(index, &t.pq));
-    ((peri_ivf_pq_params *)(void *)index->params)->pq_dim = t.pq.pq_dim;
+    resolve(index, &t.pq);
     peri_status status = train(&t, rows);
     if (status == PERI_OK) status = add_sections(&t);
     peri_matrix_release(t.sample);

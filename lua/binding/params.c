@@ -8,7 +8,7 @@ static void push_fallback(lua_State *L, const peri_param *param) {
     if (param->type == PERI_VALUE_REAL) {
         lua_pushnumber(L, param->fallback);
     } else if (param->type == PERI_VALUE_FLAG) {
-        lua_pushboolean(L, param->fallback != 0);
+        lua_pushboolean(L, param->fallback > 0); /* -1: automatic */
     } else if (param->type == PERI_VALUE_INT || param->choices == NULL) {
         lua_pushinteger(L, (lua_Integer)param->fallback);
     } else {

@@ -243,8 +243,8 @@ INLINE __m128i codes16(const peri_pq_shape *shape, const uint8_t *const *codes, 
                                            _mm512_castsi128_si512(bytes_at(p, at.second))));
 }
 
-/* Eight chains of look-ups, one by one: a gather of sixteen takes longer where it is made of as many
- * loads. (See CMakeLists.txt: the compiler would make vectors of them.) */
+/* Eight chains of look-ups, one by one: a gather of sixteen takes longer where it is made of as
+ * many loads. (See CMakeLists.txt: the compiler would make vectors of them.) */
 INLINE void eight_sums(const peri_pq_shape *shape, const float *T, const uint8_t *const *codes,
                        float *sums) {
     const uint8_t *c0 = codes[0], *c1 = codes[1], *c2 = codes[2], *c3 = codes[3];
