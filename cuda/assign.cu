@@ -17,7 +17,10 @@ namespace {
 constexpr size_t DIRECT_CHUNK_ROWS = (size_t)4 << 20;    /* 32 MiB of keys */
 constexpr size_t COARSE_CHUNK_BYTES = (size_t)160 << 20; /* of all that grows with the rows */
 constexpr size_t COARSE_CHUNK_LEAST = 16384;             /* rows: the device is full */
-constexpr size_t COARSE_CENTROIDS_LEAST = 128, COARSE_ROWS_LEAST = 512;
+/* Below, on an H200 at 128 columns, all distances take 29 ps each, and less than a coarse pass with
+ * all that goes with it: 1 ns a row and some 60 us. */
+constexpr size_t COARSE_CENTROIDS_LEAST = 48;
+constexpr size_t COARSE_PAIRS_LEAST = (size_t)1 << 21;
 constexpr uint32_t WANTED = 4; /* coarse values so near each other that five are not told apart are
                                   rare where centroids differ */
 
@@ -111,7 +114,8 @@ void plan_coarse(plan *p, const peri_device *device, char *base) {
 plan make_plan(const peri_device *device, const peri_op_assign *op, char *base) {
     plan p = {};
     p.job.op = *op;
-    p.coarse = op->centroids.rows >= COARSE_CENTROIDS_LEAST && op->rows.rows >= COARSE_ROWS_LEAST;
+    p.coarse = op->centroids.rows >= COARSE_CENTROIDS_LEAST &&
+               op->rows.rows >= COARSE_PAIRS_LEAST / op->centroids.rows;
     p.chunk = least(op->rows.rows, DIRECT_CHUNK_ROWS);
     if (p.coarse) plan_coarse(&p, device, base);
     cut(&p, base, p.chunk, &p.keys);

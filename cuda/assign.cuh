@@ -56,8 +56,8 @@ peri_status peri_assign_coarse_centroids(peri_stream *stream, const peri_assign_
 /* Makes rows and known of rows first .. first + count - 1, and clears keys and list. */
 peri_status peri_assign_coarse_rows(peri_stream *stream, const peri_assign_coarse_job *job,
                                     size_t first, size_t count);
-/* Fills the keys of `count` rows, wanted PERI_ASSIGN_NEAREST: no centroid that they don't name has a
- * coarse value below the last one's. Hopper, and depths of 64 and 128 alone. */
+/* Fills the keys of `count` rows, wanted PERI_ASSIGN_NEAREST: no centroid that they don't name has
+ * a coarse value below the last one's. Hopper, and depths of 64 and 128 alone. */
 bool peri_assign_nearest_takes(const peri_device *device, uint32_t depth);
 peri_status peri_assign_nearest(peri_stream *stream, const peri_assign_coarse_job *job,
                                 size_t count);

@@ -5,8 +5,8 @@
  *     X = s (x - c)   of squared L2 and inner product, s (x / |x| - c) of cosine
  *     Q = s (q - c)   of squared L2, where t = 1, else t q
  *     X = Y + dX, Q = P + dQ   with Y and P in f16: what the tensor cores multiply
- * |dX| and |dQ| are summed while rows and queries are prepared, and bounded by what roundings of the
- * preparation itself may add. With u = 2^-24 and d columns:
+ * |dX| and |dQ| are summed while rows and queries are prepared, and bounded by what roundings of
+ * the preparation itself may add. With u = 2^-24 and d columns:
  *     dot    the products of halves are exact; a matrix instruction aligns those of a block of 8 or
  *            16 (4 on older chips) and the running sum to the largest of them, cuts what is below
  *            and cuts the sum once more (Fasi, Higham, Mikaitis, Pranesh: Numerical behavior of
@@ -28,10 +28,10 @@
  * the term -inf and so is a candidate of every query; a query proves nothing.
  *
  * Of the canonical value itself: a sum of squares has the relative error w, a dot product w |q||x|,
- * a cosine 4 (ceil(d / 32) + 16) u, underflow takes at most 2^-149 a term. A canonical value that is
- * below what these leave of the bound is nearer than all rows that are no candidates, ties too.
+ * a cosine 4 (ceil(d / 32) + 16) u, underflow takes at most 2^-149 a term. A canonical value that
+ * is below what these leave of the bound is nearer than all rows that are no candidates, ties too.
  *
- * Whole numbers (i8, u8, centre 0, s = t = 1): while (|q| + |x|)^2 < 2^24 every step above is exact,
+ * Whole numbers (centre 0, s = t = 1): while (|q| + |x|)^2 < 2^24 every step above is exact,
  * the canonical one too, so that the candidates are the nearest in their order already. */
 #ifndef PERI_CUDA_CERTIFICATE_CUH
 #define PERI_CUDA_CERTIFICATE_CUH

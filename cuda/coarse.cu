@@ -15,7 +15,8 @@
 namespace {
 
 constexpr unsigned WARPS = 4;
-constexpr unsigned ROOM = PERI_KEEP_LANE_MAX * PERI_WARP; /* keys of a query at a time */
+constexpr unsigned ROOM = 1024; /* keys of a query at a time */
+constexpr uint32_t TAKEN = 4;   /* entries of a lane at a time, so that loads overlap */
 constexpr uint32_t SEGMENTS_MAX = 4096;
 
 __device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
@@ -63,41 +64,97 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) bounds_kernel(peri_coarse_li
     }
 }
 
-/* One list's entries behind what is in `keys`, cut whenever it is full; returns how many there are. */
-__device__ unsigned take_list(const peri_coarse_lists &lists, uint32_t list, uint32_t query,
-                              uint64_t *keys, unsigned held, uint64_t *bound) {
-    const unsigned lane = threadIdx.x % PERI_WARP;
-    size_t slot = (size_t)list * lists.tile_queries + query % lists.tile_queries;
-    const uint64_t *entries = lists.entries + slot * lists.capacity;
-    const uint32_t count = lists.counts[2 * slot], kept = lists.counts[2 * slot + 1];
-    const uint64_t *bits = lists.bits(query);
-    for (uint32_t at = 0; at < count;) {
-        if (held == ROOM)
-            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, lists.wanted,
-                                 bound);
-        uint32_t n = min(count - at, ROOM - held);
-        for (uint32_t i = lane; i < n; i += PERI_WARP) {
-            uint64_t key = entries[at + i];
-            keys[held + i] = at + i < kept ? key : peri_keep_named(key, lists.rows, bits);
-        }
-        __syncwarp();
-        held += n;
-        at += n;
-    }
-    return held;
-}
+/* The lists of a query: those of its tile's first run, then of the blocks that went on with it. */
+struct query_lists {
+    uint32_t tile, block, count; /* blocks from `block` on; lists in all, some without a run */
+    uint64_t first;              /* unit of the tile */
 
-/* All lists of a query: its tile's, and those of blocks that went on with the tile. */
+    __device__ query_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
+                           uint32_t query) {
+        tile = query / lists.tile_queries;
+        first = (uint64_t)tile * cut.segments;
+        block = (uint32_t)(first * cut.blocks / cut.units());
+        while (block < cut.blocks && cut.begin(block) <= first) block++;
+        uint32_t last = (uint32_t)((first + cut.segments) * cut.blocks / cut.units()) + 1;
+        while (last > block && (last > cut.blocks || cut.begin(last - 1) >= first + cut.segments))
+            last--;
+        count = (1 + last - block) * lists.share;
+    }
+    /* UINT32_MAX for a block that had nothing to do. */
+    __device__ uint32_t list(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
+                             uint32_t i) const {
+        if (i >= count) return UINT32_MAX;
+        uint32_t run = tile, rank = i % lists.share;
+        if (i >= lists.share) {
+            uint32_t other = block + i / lists.share - 1;
+            if (cut.begin(other) == cut.begin(other + 1)) return UINT32_MAX;
+            run = lists.tiles + other;
+        }
+        return run * lists.share + rank;
+    }
+};
+
+/* A lane's list of 32, and where its entries begin and end among those of all 32. */
+struct lane_list {
+    const uint64_t *entries;
+    uint32_t kept, begin, end;
+
+    __device__ lane_list(const peri_coarse_lists &lists, uint32_t list, uint32_t query) {
+        const uint32_t lane = threadIdx.x % PERI_WARP;
+        size_t slot = (size_t)list * lists.tile_queries + query % lists.tile_queries;
+        bool there = list != UINT32_MAX;
+        entries = there ? lists.entries + slot * lists.capacity : nullptr;
+        uint32_t count = there ? lists.counts[2 * slot] : 0;
+        kept = there ? lists.counts[2 * slot + 1] : 0;
+        end = count;
+        for (unsigned step = 1; step < PERI_WARP; step *= 2) {
+            uint32_t before = __shfl_up_sync(PERI_ALL_LANES, end, step);
+            if (lane >= step) end += before;
+        }
+        begin = end - count;
+    }
+    /* Entry i of all 32 lists as a key; all lanes call. */
+    __device__ uint64_t key(const peri_coarse_lists &lists, const uint64_t *bits,
+                            uint32_t i) const {
+        int at = 0;
+        for (int step = PERI_WARP / 2; step > 0; step /= 2)
+            if (i >= __shfl_sync(PERI_ALL_LANES, end, at + step - 1)) at += step;
+        const uint64_t *from = (const uint64_t *)__shfl_sync(PERI_ALL_LANES,
+                                                             (unsigned long long)entries, at);
+        uint32_t place = i - __shfl_sync(PERI_ALL_LANES, begin, at);
+        uint32_t named = __shfl_sync(PERI_ALL_LANES, kept, at);
+        if (i >= __shfl_sync(PERI_ALL_LANES, end, PERI_WARP - 1)) return PERI_KEY_NONE;
+        uint64_t entry = from[place];
+        return place < named ? entry : peri_keep_named(entry, lists.rows, bits);
+    }
+};
+
+/* All entries of a query's lists to `keys`, cut whenever they are full; says how many are there. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
                                uint32_t query, uint64_t *keys, uint64_t *bound) {
-    uint32_t tile = query / lists.tile_queries;
-    uint64_t first = (uint64_t)tile * cut.segments, stop = first + cut.segments;
-    unsigned held = take_list(lists, tile, query, keys, 0, bound);
-    uint32_t block = (uint32_t)(first * cut.blocks / cut.units());
-    while (block < cut.blocks && cut.begin(block) <= first) block++;
-    for (; block < cut.blocks && cut.begin(block) < stop; block++)
-        if (cut.begin(block) < cut.begin(block + 1))
-            held = take_list(lists, lists.tiles + block, query, keys, held, bound);
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    const query_lists all(lists, cut, query);
+    const uint64_t *bits = lists.bits(query);
+    unsigned held = 0;
+    for (uint32_t first = 0; first < all.count; first += PERI_WARP) {
+        const lane_list mine(lists, all.list(lists, cut, first + lane), query);
+        const uint32_t total = __shfl_sync(PERI_ALL_LANES, mine.end, PERI_WARP - 1);
+        for (uint32_t i = 0; i < total; i += TAKEN * PERI_WARP) {
+            uint64_t some[TAKEN];
+#pragma unroll
+            for (uint32_t u = 0; u < TAKEN; u++)
+                some[u] = mine.key(lists, bits, i + u * PERI_WARP + lane);
+            uint32_t n = min(total - i, TAKEN * PERI_WARP);
+            if (held + n > ROOM)
+                held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted,
+                                     lists.wanted, bound);
+#pragma unroll
+            for (uint32_t u = 0; u < TAKEN; u++)
+                if (u * PERI_WARP + lane < n) keys[held + u * PERI_WARP + lane] = some[u];
+            held += n;
+            __syncwarp();
+        }
+    }
     return held;
 }
 
@@ -127,9 +184,9 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
          query += (size_t)gridDim.x * WARPS) {
         uint64_t bound = lists.bounds[query];
         unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
-        if (held > 2 * PERI_WARP && held > lists.wanted)
-            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, lists.wanted,
-                                 &bound);
+        unsigned most = max(lists.wanted + lists.wanted / 8, PERI_WARP);
+        if (held > most)
+            held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
         write_ordered(keys, held, lists.wanted,
                       lists.keys + (lists.first_query + query) * lists.wanted);
         __syncwarp();

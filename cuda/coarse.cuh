@@ -5,9 +5,9 @@
  *     dot(i, j)   = products of the elements, exact, summed in f32 by the tensor cores, in their
  *                   order; S8 and U8 are summed in s32, which is then rounded to f32 once
  *
- * Squared L2 up to the query's own length is terms = |row|^2, scale = -2; the inner product, negated
- * as the seam wants it, is terms = NULL, scale = -1. Two engines give it: coarse_wgmma.cu (sm_90a:
- * the bulk copy engine and wgmma) and coarse_mma.cu (sm_80 and every later one: mma.sync);
+ * Squared L2 up to the query's own length is terms = |row|^2, scale = -2; the inner product,
+ * negated as the seam wants it, is terms = NULL, scale = -1. Two engines give it: coarse_wgmma.cu
+ * (sm_90a: the bulk copy engine and wgmma) and coarse_mma.cu (sm_80 and every later one: mma.sync);
  * coarse.cu chooses and holds what both need. */
 #ifndef PERI_CUDA_COARSE_CUH
 #define PERI_CUDA_COARSE_CUH

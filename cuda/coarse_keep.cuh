@@ -5,15 +5,15 @@
  * name. New ones are appended by whoever finds a value at or under the query's bound; names,
  * filters and rows beyond the last are seen to here, when a list is cut down to what is wanted.
  * What is cut away is above a bound that at least `wanted` keys reach, so nothing that counts is
- * lost, and which rows count depends on no order. Keys live in registers, K a lane; the cut is
- * found by bisection over their bits, first of the value, then, where values tie, of the name. */
+ * lost, and which rows count depends on no order. The cut is found by bisection over the bits of
+ * keys, first of the value, then, where values tie, of the name: some ten passes over a list that
+ * the first-level cache holds, which takes few registers from the product beside it. */
 #ifndef PERI_CUDA_COARSE_KEEP_CUH
 #define PERI_CUDA_COARSE_KEEP_CUH
 
 #include "select.cuh"
 
 constexpr uint32_t PERI_NO_VALUE = 0xFFFFFFFFu; /* high half of PERI_KEY_NONE; no value has it */
-constexpr unsigned PERI_KEEP_LANE_MAX = 32;     /* keys a lane, so 1024 a list */
 
 /* How rows are named, and which may be returned. */
 struct peri_keep_rows {
@@ -29,7 +29,7 @@ __device__ inline uint32_t peri_value_bits(float value) {
 }
 
 /* The float t that makes "value <= t, or a NaN somewhere" let through all that may be at or under
- * `bound`. `above`: every row to come has a name above the bound's, so that an equal value loses. */
+ * `bound`. `above`: every row to come has a name above the bound's, so an equal value loses. */
 __device__ inline float peri_bound_value(uint64_t bound, bool above) {
     uint32_t bits = (uint32_t)(bound >> 32);
     if (above && bits != PERI_NO_VALUE && bits != 0) bits -= bits == 0x80000000u ? 2 : 1;
@@ -47,112 +47,109 @@ __device__ inline uint64_t peri_keep_named(uint64_t entry, const peri_keep_rows 
     return (entry & 0xFFFFFFFF00000000u) | name;
 }
 
-template <int K> struct peri_keep_keys {
-    uint32_t value[K], name[K];
-
-    __device__ unsigned at_most(uint32_t bits) const {
-        unsigned n = 0;
+/* How many of a list are at or under `bound`; all lanes get it. */
+__device__ __forceinline__ unsigned peri_keep_count(const uint64_t *list, unsigned count,
+                                                    uint64_t bound) {
+    unsigned n = 0;
+    for (unsigned i = threadIdx.x % PERI_WARP; i < count; i += 4 * PERI_WARP) {
 #pragma unroll
-        for (int k = 0; k < K; k++) n += value[k] <= bits;
-        return __reduce_add_sync(PERI_ALL_LANES, n);
-    }
-    __device__ unsigned tied_at_most(uint32_t bits, uint32_t last) const {
-        unsigned n = 0;
-#pragma unroll
-        for (int k = 0; k < K; k++) n += value[k] == bits && name[k] <= last;
-        return __reduce_add_sync(PERI_ALL_LANES, n);
-    }
-};
-
-/* Cuts `list` down to at most `most` keys (>= wanted) and lowers *bound to the highest of them once
- * there are `wanted`; returns how many are kept. All lanes, the same arguments; count <= 32 * K.
- * The list's entries were made visible to the warp before. */
-template <int K>
-__device__ __forceinline__ unsigned
-peri_keep_least(uint64_t *list, unsigned count, unsigned kept, const peri_keep_rows &rows,
-                const uint64_t *bits, unsigned wanted, unsigned most, uint64_t *bound) {
-    const unsigned lane = threadIdx.x % PERI_WARP;
-    peri_keep_keys<K> keys;
-    uint32_t low = PERI_NO_VALUE, high = 0;
-    unsigned total = 0;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-        unsigned i = (unsigned)k * PERI_WARP + lane;
-        uint64_t key = i < count ? list[i] : PERI_KEY_NONE;
-        if (i >= kept && i < count) key = peri_keep_named(key, rows, bits);
-        if (key > *bound) key = PERI_KEY_NONE;
-        keys.value[k] = (uint32_t)(key >> 32);
-        keys.name[k] = (uint32_t)key;
-        if (keys.value[k] == PERI_NO_VALUE) continue;
-        total++;
-        low = min(low, keys.value[k]);
-        high = max(high, keys.value[k]);
-    }
-    total = __reduce_add_sync(PERI_ALL_LANES, total);
-    low = __reduce_min_sync(PERI_ALL_LANES, low);
-    high = __reduce_max_sync(PERI_ALL_LANES, high);
-    uint32_t last = PERI_NO_VALUE; /* the last name that is kept of those with value `high` */
-    unsigned reached = total;
-    while (reached > most && low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        unsigned n = keys.at_most(middle);
-        if (n >= wanted) {
-            high = middle;
-            reached = n;
-        } else {
-            low = middle + 1;
+        for (unsigned u = 0; u < 4; u++) {
+            unsigned j = i + u * PERI_WARP;
+            n += j < count && list[j] <= bound;
         }
     }
-    if (reached > most) { /* ties: the lower names */
-        unsigned needed = wanted - (high == 0 ? 0 : keys.at_most(high - 1));
-        uint32_t least = 0;
-        while (least < last) {
-            uint32_t middle = least + (last - least) / 2;
-            if (keys.tied_at_most(high, middle) >= needed)
-                last = middle;
-            else
-                least = middle + 1;
-        }
-    }
-    unsigned at = 0;
-    uint32_t top = 0, top_name = 0;
-    __syncwarp();
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-        bool stays = keys.value[k] != PERI_NO_VALUE &&
-                     (keys.value[k] < high || (keys.value[k] == high && keys.name[k] <= last));
-        unsigned mask = __ballot_sync(PERI_ALL_LANES, stays);
-        unsigned place = at + __popc(mask & ((1u << lane) - 1));
-        at += __popc(mask);
-        if (!stays || place >= most) continue;
-        list[place] = (uint64_t)keys.value[k] << 32 | keys.name[k];
-        if (keys.value[k] > top || (keys.value[k] == top && keys.name[k] > top_name)) {
-            top = keys.value[k];
-            top_name = keys.name[k];
-        }
-    }
-    at = min(at, most);
-    uint32_t best = __reduce_max_sync(PERI_ALL_LANES, top);
-    top_name = __reduce_max_sync(PERI_ALL_LANES, top == best ? top_name : 0);
-    if (at >= wanted) {
-        uint64_t now = (uint64_t)best << 32 | top_name;
-        if (now < *bound) *bound = now;
-    }
-    __syncwarp();
-    return at;
+    return __reduce_add_sync(PERI_ALL_LANES, n);
 }
 
-/* The same for any count up to 1024. */
+/* What is known of a list: how many keys it has, and between which values. */
+struct peri_keep_range {
+    unsigned total;
+    uint32_t low, high;
+};
+
+/* Makes keys of the new entries; what doesn't count, or is above `bound`, becomes NONE. */
+__device__ __forceinline__ peri_keep_range peri_keep_names(uint64_t *list, unsigned count,
+                                                           unsigned kept,
+                                                           const peri_keep_rows &rows,
+                                                           const uint64_t *bits, uint64_t bound) {
+    peri_keep_range r = { 0, PERI_NO_VALUE, 0 };
+#pragma unroll 4
+    for (unsigned i = threadIdx.x % PERI_WARP; i < count; i += PERI_WARP) {
+        uint64_t key = list[i];
+        if (i >= kept) key = peri_keep_named(key, rows, bits);
+        if (key > bound) key = PERI_KEY_NONE;
+        list[i] = key;
+        if (key == PERI_KEY_NONE) continue;
+        r.total++;
+        r.low = min(r.low, (uint32_t)(key >> 32));
+        r.high = max(r.high, (uint32_t)(key >> 32));
+    }
+    __syncwarp();
+    r.total = __reduce_add_sync(PERI_ALL_LANES, r.total);
+    r.low = __reduce_min_sync(PERI_ALL_LANES, r.low);
+    r.high = __reduce_max_sync(PERI_ALL_LANES, r.high);
+    return r;
+}
+
+/* The key up to which at least `wanted` and at most `most` of the list's keys reach; its greatest
+ * when there are no more than `most`. */
+__device__ __forceinline__ uint64_t peri_keep_limit(const uint64_t *list, unsigned count,
+                                                    peri_keep_range r, unsigned wanted,
+                                                    unsigned most) {
+    unsigned reached = r.total;
+    while (reached > most && r.low < r.high) {
+        uint32_t middle = r.low + (r.high - r.low) / 2;
+        unsigned n = peri_keep_count(list, count, (uint64_t)middle << 32 | PERI_NO_VALUE);
+        if (n >= wanted) {
+            r.high = middle;
+            reached = n;
+        } else {
+            r.low = middle + 1;
+        }
+    }
+    uint32_t least = 0, last = PERI_NO_VALUE; /* names, of those that tie */
+    while (reached > most && least < last) {
+        uint32_t middle = least + (last - least) / 2;
+        unsigned n = peri_keep_count(list, count, (uint64_t)r.high << 32 | middle);
+        if (n >= wanted) {
+            last = middle;
+            reached = n;
+        } else {
+            least = middle + 1;
+        }
+    }
+    return (uint64_t)r.high << 32 | last;
+}
+
+/* Cuts `list` down to at most `most` keys (>= wanted) and lowers *bound to the highest of them once
+ * there are `wanted`; returns how many are kept. All lanes, the same arguments; the list's entries
+ * were made visible to the warp before, and are when it returns. */
 __device__ __forceinline__ unsigned peri_keep_cut(uint64_t *list, unsigned count, unsigned kept,
                                                   const peri_keep_rows &rows, const uint64_t *bits,
                                                   unsigned wanted, unsigned most, uint64_t *bound) {
-    if (count <= 4 * PERI_WARP)
-        return peri_keep_least<4>(list, count, kept, rows, bits, wanted, most, bound);
-    if (count <= 8 * PERI_WARP)
-        return peri_keep_least<8>(list, count, kept, rows, bits, wanted, most, bound);
-    if (count <= 16 * PERI_WARP)
-        return peri_keep_least<16>(list, count, kept, rows, bits, wanted, most, bound);
-    return peri_keep_least<32>(list, count, kept, rows, bits, wanted, most, bound);
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    peri_keep_range range = peri_keep_names(list, count, kept, rows, bits, *bound);
+    uint64_t limit = peri_keep_limit(list, count, range, wanted, most);
+    uint64_t top = 0;
+    unsigned at = 0;
+    for (unsigned base = 0; base < count; base += PERI_WARP) {
+        uint64_t key = base + lane < count ? list[base + lane] : PERI_KEY_NONE;
+        bool stays = key <= limit && key != PERI_KEY_NONE;
+        unsigned mask = __ballot_sync(PERI_ALL_LANES, stays);
+        unsigned place = at + __popc(mask & ((1u << lane) - 1));
+        at += __popc(mask);
+        if (!stays || place >= most) continue; /* more than `most`: the same key many times */
+        list[place] = key;
+        top = key > top ? key : top;
+    }
+    __syncwarp();
+    at = min(at, most);
+    uint32_t value = __reduce_max_sync(PERI_ALL_LANES, (uint32_t)(top >> 32));
+    uint32_t name = __reduce_max_sync(PERI_ALL_LANES,
+                                      (uint32_t)(top >> 32) == value ? (uint32_t)top : 0);
+    uint64_t now = (uint64_t)value << 32 | name;
+    if (at >= wanted && now < *bound) *bound = now;
+    return at;
 }
 
 #endif

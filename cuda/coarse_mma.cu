@@ -5,7 +5,7 @@
  * 64 x 64 sums in 128 registers, fed by ldmatrix from slices of 128 bytes of depth that cp.async
  * brings three stages ahead (chunks of 16 bytes XORed by the row, so that no bank is hit twice).
  * Queries stay in shared memory for the whole sweep while they are at most three slices deep.
- * Shared memory 97.5 KiB a block, which an sm_86 still has; two blocks a multiprocessor where it
+ * Shared memory 99 KiB a block, all that an sm_86 has; two blocks a multiprocessor where it
  * fits, so that one's selection hides behind the other's products.
  *
  * Selection: each query has a bound, the `wanted`-th least key so far; a sum is only compared with
@@ -33,7 +33,11 @@ constexpr unsigned STEP = 32;   /* bytes of depth an instruction */
 constexpr unsigned STAGES = 3;
 constexpr unsigned SLICE_BYTES = TILE * SLICE;
 constexpr unsigned RING_BYTES = 2 * STAGES * SLICE_BYTES;
-constexpr unsigned SHARED_BYTES = RING_BYTES + TILE * (sizeof(uint64_t) + sizeof(unsigned));
+constexpr unsigned TERMS_BYTES = STAGES * TILE * sizeof(float);
+constexpr unsigned SHARED_BYTES = RING_BYTES + TERMS_BYTES +
+                                  TILE * (sizeof(uint64_t) + sizeof(unsigned)); /* 99 KiB */
+constexpr unsigned QUEUE = 32;
+constexpr unsigned GROWTH = 64; /* keys beyond the wanted that are worth a cut: an estimate */
 constexpr unsigned BLOCKS_A_UNIT = 2;
 constexpr unsigned SPLIT_TILES_MIN = 8; /* below, a range's first keys are most of its work */
 constexpr size_t PARTS_BYTES = (size_t)32 << 20;
@@ -51,6 +55,7 @@ struct sweep {
     const uint32_t *names;
     peri_filter_view filter;
     uint32_t wanted, capacity;
+    uint32_t grown;  /* keys of a buffer that is cut down: another tile's must fit */
     uint32_t splits; /* 0: as many as the queries that are left leave room for */
     uint32_t units;  /* blocks that run at once */
     uint64_t *keys;
@@ -178,6 +183,15 @@ __device__ inline void copy_slice(uint32_t to, const char *data, size_t stride, 
     }
 }
 
+/* A thread's term: of `row`, 0 where there is none. */
+__device__ inline void copy_term(uint32_t to, const sweep &s, uint32_t row) {
+    const unsigned bytes = s.terms != nullptr && row < s.row_count ? sizeof(float) : 0;
+    const void *from = bytes > 0 ? (const void *)(s.terms + row) : (const void *)s.queries;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(
+                     to + threadIdx.x * (unsigned)sizeof(float)),
+                 "l"(from), "r"(bytes));
+}
+
 __device__ inline void copies_commit() { asm volatile("cp.async.commit_group;"); }
 template <unsigned PENDING> __device__ inline void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING));
@@ -207,54 +221,68 @@ __device__ inline void append(const sweep &s, const selections &to, uint32_t til
     to.buffer[(size_t)local * s.capacity + atomicAdd(&to.counts[local], 1u)] = key;
 }
 
-/* A warp's sums: all are compared with the bounds of their queries, what passes is appended. A row
- * that does not exist has the term +inf; NaN fails no comparison, so that it counts as +inf. */
+/* Values of a lane that passed, until they are appended: in local memory, where an index may be
+ * computed. */
+struct queue {
+    float values[QUEUE];
+    unsigned places[QUEUE]; /* 256 * (8 queries further) + rows further */
+    unsigned count;
+};
+
+__device__ inline void drain(const sweep &s, const selections &to, queue *q, uint32_t tile,
+                             unsigned local, uint32_t column) {
+    for (; q->count > 0; q->count--) {
+        const unsigned place = q->places[q->count - 1];
+        append(s, to, tile, local + place / 256 * 8, column + place % 256, q->values[q->count - 1]);
+    }
+}
+
+/* A warp's sums: all are compared with the bounds of their queries, what passes is appended. Hits
+ * are rare but for the first tiles; they are queued, since what it takes to append one would
+ * otherwise stand behind each group of sums. NaN fails no comparison, so that it counts as +inf. */
 template <typename S>
 __device__ inline void choose(const sweep &s, const selections &to, const S sums[4][8][4],
-                              uint32_t tile, uint32_t base) {
+                              const float *row_terms, uint32_t tile, uint32_t base) {
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
-    const uint32_t column = base + warp % 2 * PART + lane % 4 * 2;
+    const unsigned side = warp % 2 * PART + lane % 4 * 2;
+    const unsigned local = warp / 2 * PART + lane / 4;
+    queue found;
     float terms[8][2];
+    found.count = 0;
 #pragma unroll
-    for (unsigned n = 0; n < 8; n++)
+    for (unsigned n = 0; n < 8; n++) {
+        const float2 pair = *reinterpret_cast<const float2 *>(row_terms + side + n * 8);
+        terms[n][0] = pair.x;
+        terms[n][1] = pair.y;
+    }
 #pragma unroll
-        for (unsigned c = 0; c < 2; c++) {
-            uint32_t row = column + n * 8 + c;
-            float absent = __int_as_float(0x7F800000);
-            terms[n][c] = row >= s.row_count ? absent : s.terms == nullptr ? 0.0f : s.terms[row];
-        }
+    for (unsigned group = 0; group < 8; group++) {
+        const unsigned m = group / 2, half = group % 2 * 2;
+        const float bound = peri_key_value(to.bounds[local + group * 8]);
+        bool near = false;
 #pragma unroll
-    for (unsigned m = 0; m < 4; m++)
+        for (unsigned i = 0; i < 16; i++)
+            near |= !(__fmaf_rn(s.scale, (float)sums[m][i / 2][half + i % 2], terms[i / 2][i % 2]) >
+                      bound);
+        if (!near) continue;
 #pragma unroll
-        for (unsigned half = 0; half < 2; half++) {
-            const unsigned local = warp / 2 * PART + m * 16 + half * 8 + lane / 4;
-            const float bound = peri_key_value(to.bounds[local]);
-            unsigned near = 0;
-#pragma unroll
-            for (unsigned n = 0; n < 8; n++)
-#pragma unroll
-                for (unsigned c = 0; c < 2; c++)
-                    if (!(__fmaf_rn(s.scale, (float)sums[m][n][2 * half + c], terms[n][c]) > bound))
-                        near |= 1u << (2 * n + c);
-            while (near != 0) { /* rare */
-                const unsigned bit = __ffs(near) - 1;
-                near &= near - 1;
-                float value = 0.0f;
-#pragma unroll
-                for (unsigned n = 0; n < 8; n++)
-#pragma unroll
-                    for (unsigned c = 0; c < 2; c++)
-                        if (bit == 2 * n + c)
-                            value = __fmaf_rn(s.scale, (float)sums[m][n][2 * half + c],
-                                              terms[n][c]);
-                append(s, to, tile, local, column + bit / 2 * 8 + bit % 2, value);
+        for (unsigned i = 0; i < 16; i++) {
+            const float value = __fmaf_rn(s.scale, (float)sums[m][i / 2][half + i % 2],
+                                          terms[i / 2][i % 2]);
+            if (!(value > bound)) {
+                found.values[found.count] = value;
+                found.places[found.count++] = group * 256 + i / 2 * 8 + i % 2;
             }
         }
+        if (found.count > QUEUE - 16) drain(s, to, &found, tile, local, base + side);
+    }
+    drain(s, to, &found, tile, local, base + side);
 }
 
 /* Keeps the least `wanted` of one query's buffer, when there are more; by one warp. */
 __device__ inline void keep(const sweep &s, const selections &to, unsigned local) {
-    unsigned count = to.counts[local];
+    const unsigned count = to.counts[local];
+    __syncwarp();
     if (count <= s.wanted) return;
     uint64_t *buffer = to.buffer + (size_t)local * s.capacity, bound;
     if (s.capacity == 256)
@@ -270,20 +298,24 @@ __device__ inline void keep(const sweep &s, const selections &to, unsigned local
     __syncwarp();
 }
 
-/* After a tile: room for another one in each buffer; a lowered bound is everybody's. */
+/* A lane's bound is everybody's who takes the same query. */
+__device__ inline void share_bound(const sweep &s, const selections &to, uint32_t tile,
+                                   unsigned local) {
+    unsigned long long *all = (unsigned long long *)&s.bounds[tile + local];
+    const uint64_t before = atomicMin(all, (unsigned long long)to.bounds[local]);
+    if (before < to.bounds[local]) to.bounds[local] = before;
+}
+
+/* After a tile: room for another one in each buffer. */
 __device__ inline void settle(const sweep &s, const selections &to, uint32_t tile, bool share) {
     const unsigned lane = threadIdx.x % PERI_WARP, local = threadIdx.x;
-    unsigned full = __ballot_sync(PERI_ALL_LANES, to.counts[local] + TILE > s.capacity);
+    unsigned full = __ballot_sync(PERI_ALL_LANES, to.counts[local] > s.grown);
     const unsigned changed = full;
     while (full != 0) {
         keep(s, to, threadIdx.x - lane + __ffs(full) - 1);
         full &= full - 1;
     }
-    if (share && (changed >> lane & 1u)) {
-        unsigned long long *all = (unsigned long long *)&s.bounds[tile + local];
-        uint64_t before = atomicMin(all, (unsigned long long)to.bounds[local]);
-        if (before < to.bounds[local]) to.bounds[local] = before;
-    }
+    if (share && (changed >> lane & 1u)) share_bound(s, to, tile, local);
 }
 
 /* The selections of a tile begin: with the keys of earlier calls when the rows are not split. A
@@ -325,6 +357,7 @@ __device__ inline void finish(const sweep &s, const selections &to, uint32_t til
         const uint32_t query = tile + local;
         if (query >= live) return;
         keep(s, to, local);
+        if (parts != nullptr && lane == 0) share_bound(s, to, tile, local);
         const uint64_t *buffer = to.buffer + (size_t)local * s.capacity;
         const unsigned count = to.counts[local];
         if (parts != nullptr) {
@@ -359,6 +392,11 @@ __device__ inline void fetch(const sweep &s, const item &it, uint32_t ring, uint
         const uint32_t rows = ring + STAGES * SLICE_BYTES + slot * SLICE_BYTES;
         copy_slice(rows, s.rows, s.row_stride, it.first_row + step / it.slices * TILE, s.row_count,
                    slice * SLICE, s.row_bytes);
+        if (slice == 0) {
+            const uint32_t tile = step / it.slices;
+            copy_term(ring + RING_BYTES + tile % STAGES * TILE * (uint32_t)sizeof(float), s,
+                      it.first_row + tile * TILE + threadIdx.x);
+        }
         if (!it.resident || step < it.slices)
             copy_slice(ring + (it.resident ? slice : slot) * SLICE_BYTES, s.queries, s.depth_bytes,
                        it.tile, s.query_count, slice * SLICE, s.depth_bytes);
@@ -367,7 +405,7 @@ __device__ inline void fetch(const sweep &s, const item &it, uint32_t ring, uint
 }
 
 template <peri_coarse_type TYPE>
-__device__ inline void sweep_item(const sweep &s, const item &it, uint32_t ring,
+__device__ inline void sweep_item(const sweep &s, const item &it, uint32_t ring, const float *terms,
                                   const selections &to, bool split) {
     using S = typename sum_type<TYPE>::type;
     S sums[4][8][4];
@@ -383,7 +421,8 @@ __device__ inline void sweep_item(const sweep &s, const item &it, uint32_t ring,
         multiply_slice<TYPE>(sums, ring + (it.resident ? slice : slot) * SLICE_BYTES,
                              ring + (STAGES + slot) * SLICE_BYTES);
         if (slice + 1 < it.slices) continue;
-        choose(s, to, sums, it.tile, it.first_row + step / it.slices * TILE);
+        const uint32_t tile = step / it.slices;
+        choose(s, to, sums, terms + tile % STAGES * TILE, it.tile, it.first_row + tile * TILE);
         __syncthreads();
         settle(s, to, it.tile, split);
     }
@@ -398,7 +437,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
     const uint32_t live = live_queries(s);
     const cut c = make_cut(live, s.row_count, s.splits, s.units);
     selections to;
-    to.bounds = (uint64_t *)(shared + RING_BYTES);
+    const float *terms = (const float *)(shared + RING_BYTES);
+    to.bounds = (uint64_t *)(shared + RING_BYTES + TERMS_BYTES);
     to.counts = (unsigned *)(to.bounds + TILE);
     to.buffer = s.buffers + (size_t)blockIdx.x * TILE * s.capacity;
     for (uint32_t i = blockIdx.x; i < c.tiles * c.splits; i += gridDim.x) {
@@ -413,7 +453,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
         it.resident = it.slices <= STAGES;
         begin(s, to, it.tile, live, c.splits > 1);
         __syncthreads();
-        sweep_item<TYPE>(s, it, ring, to, c.splits > 1);
+        sweep_item<TYPE>(s, it, ring, terms, to, c.splits > 1);
         const unsigned warp = threadIdx.x / PERI_WARP;
         finish(s, to, it.tile, live, (uint64_t *)(shared + warp * (RING_BYTES / WARPS)),
                c.splits > 1 ? s.parts + (size_t)split * c.tiles * TILE * s.wanted : nullptr);
@@ -531,6 +571,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     s.filter = coarse->filter;
     s.wanted = coarse->wanted;
     s.capacity = p.capacity;
+    s.grown = s.wanted + GROWTH < p.capacity - TILE ? s.wanted + GROWTH : p.capacity - TILE;
     s.splits = p.splits;
     s.units = p.units;
     s.keys = coarse->keys;

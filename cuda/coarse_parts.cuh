@@ -29,12 +29,12 @@ struct peri_coarse_lists {
     const uint32_t *queries_left;
     size_t first_query;
     uint32_t count, tile_queries, tiles; /* tiles of `count` */
-    uint32_t segments, row_tiles, blocks;
+    uint32_t segments, row_tiles, blocks, share;
     uint32_t wanted, trigger, capacity; /* a list is cut once it has more than `trigger` entries */
-    uint64_t *entries;                  /* [tiles + blocks, tile_queries, capacity] */
-    uint32_t *counts;                   /* [tiles + blocks, tile_queries, 2]: entries, kept */
-    unsigned long long *bounds;         /* [count] */
-    float *minima;                      /* [count, groups], or NULL */
+    uint64_t *entries;                  /* [tiles + blocks, share, tile_queries, capacity] */
+    uint32_t *counts;           /* [tiles + blocks, share, tile_queries, 2]: entries, kept */
+    unsigned long long *bounds; /* [count] */
+    float *minima;              /* [count, groups], or NULL */
     uint32_t groups;
     peri_keep_rows rows;
     peri_filter_view filter;

@@ -31,6 +31,19 @@ __device__ inline void peri_barrier_expect(uint32_t barrier, uint32_t bytes) {
 __device__ inline void peri_barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+/* At the same barrier of block `rank` of the cluster. */
+__device__ inline void peri_barrier_arrive_at(uint32_t barrier, uint32_t rank) {
+    asm volatile(
+        "{\n\t.reg .b32 there;\n\t"
+        "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
+        "r"(rank)
+        : "memory");
+}
+/* All threads of all blocks of the cluster. */
+__device__ inline void peri_cluster_wait() {
+    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
 /* Until the phase of this parity is over; of a fresh barrier the phase of parity 1 is. */
 __device__ inline void peri_barrier_wait(uint32_t barrier, uint32_t parity) {
     asm volatile("{\n\t.reg .pred done;\n\t"
@@ -56,6 +69,14 @@ __device__ inline void peri_copy_box(uint32_t to, const CUtensorMap *map, uint32
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
                  "l"((uint64_t)map), "r"(barrier), "r"(column), "r"(row)
+                 : "memory");
+}
+/* The same to this address of each block of the cluster whose bit is set, to their barriers too. */
+__device__ inline void peri_copy_box_shared(uint32_t to, const CUtensorMap *map, uint32_t barrier,
+                                            int32_t column, int32_t row, uint16_t blocks) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+                 "l"((uint64_t)map), "r"(barrier), "r"(column), "r"(row), "h"(blocks)
                  : "memory");
 }
 __device__ inline void peri_copy_prefetch(const CUtensorMap *map) {

@@ -3,8 +3,8 @@
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
  * Few queries or few rows: canonical distances of all pairs (knn_direct.cuh). Else, for a chunk of
  * the queries, so that scratch is bounded:
- *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are used
- *            as they lie. Of a filter that all queries share only the rows that pass;
+ *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are
+ * used as they lie. Of a filter that all queries share only the rows that pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
  *            (rescore.cuh, certificate.cuh);
@@ -23,7 +23,11 @@
 
 namespace {
 
-constexpr size_t COARSE_QUERIES_MIN = 32; /* below, reading all rows once is cheaper: measured */
+#ifndef KNN_QMIN
+#define KNN_QMIN 32
+#endif
+constexpr size_t COARSE_QUERIES_MIN =
+    KNN_QMIN; /* below, reading all rows once is cheaper: measured */
 constexpr size_t COARSE_ROWS_MIN = 2048;
 constexpr size_t SLACK_MIN = 14;     /* candidates beyond k, and at least 3 / 8 of k */
 constexpr size_t WANTED_UNIT = 8;    /* their number is a multiple of this */
@@ -70,15 +74,24 @@ size_t chunk_of(size_t total, size_t bytes_each, size_t bytes_max, size_t unit) 
     return most(round_up(ceil_div(total, ceil_div(most(total, 1), most_each)), unit), unit);
 }
 
+/* Whether the products are those of bytes. */
+bool takes_bytes(const peri_op_knn *op) {
+    return (op->rows.dtype == PERI_I8 || op->rows.dtype == PERI_U8) && op->metric != PERI_COSINE;
+}
+
+size_t element_bytes(const peri_op_knn *op) { return takes_bytes(op) ? 1 : sizeof(__half); }
+
 /* Whether rows can go into the coarse pass as they lie. */
 bool lies_well(const peri_op_knn *op) {
-    return op->rows.dtype == PERI_F16 && op->metric != PERI_COSINE &&
+    return (takes_bytes(op) || (op->rows.dtype == PERI_F16 && op->metric != PERI_COSINE)) &&
            ((size_t)op->rows.data | op->rows.stride_bytes) % 16 == 0;
 }
 
-peri_coarse coarse_of(const plan *p, size_t queries, size_t rows) {
+peri_coarse coarse_of(const peri_op_knn *op, const plan *p, size_t queries, size_t rows) {
     peri_coarse c = {};
-    c.type = PERI_COARSE_F16;
+    c.type = !takes_bytes(op)            ? PERI_COARSE_F16
+             : op->rows.dtype == PERI_I8 ? PERI_COARSE_S8
+                                         : PERI_COARSE_U8;
     c.query_count = queries;
     c.row_count = rows;
     c.depth = p->depth;
@@ -95,7 +108,7 @@ size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const pl
     const size_t counts[2] = { p->query_chunk, (queries - 1) % p->query_chunk + 1 };
     for (size_t count : counts)
         for (size_t rows = p->row_chunk; rows > 0; rows /= 2) {
-            peri_coarse c = coarse_of(p, least(count, queries), least(rows, p->total));
+            peri_coarse c = coarse_of(op, p, least(count, queries), least(rows, p->total));
             if (p->tested) c.filter = op->filter;
             bytes = most(bytes, peri_coarse_scratch(device, &c));
         }
@@ -114,9 +127,9 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->centre = take(&at, p->depth * sizeof(float));
     p->names = take(&at, p->named ? p->total * sizeof(uint32_t) : 0);
     p->names_room = take(&at, p->named ? peri_prepare_names_scratch(op->rows.rows) : 0);
-    p->rows = take(&at, p->as_is ? 0 : p->row_chunk * p->depth * sizeof(__half));
+    p->rows = take(&at, p->as_is ? 0 : p->row_chunk * p->depth * element_bytes(op));
     p->terms = take(&at, p->row_chunk * sizeof(float));
-    p->queries = take(&at, q * p->depth * sizeof(__half));
+    p->queries = take(&at, q * p->depth * element_bytes(op));
     p->about = take(&at, q * sizeof(peri_prepared_query));
     p->keys = take(&at, q * p->wanted * sizeof(uint64_t));
     p->which = take(&at, q * sizeof(uint32_t));
@@ -148,9 +161,9 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     if (!p.named) p.total = op->rows.rows;
     p.as_is = !p.named && lies_well(op);
     p.wanted = (uint32_t)wanted;
-    p.depth = (uint32_t)round_up(op->rows.cols, PERI_COARSE_DEPTH_BYTES / sizeof(__half));
-    size_t row_bytes = (p.as_is ? 0 : p.depth * sizeof(__half)) + sizeof(float);
-    size_t query_bytes = p.depth * sizeof(__half) + p.wanted * sizeof(uint64_t) +
+    p.depth = (uint32_t)round_up(op->rows.cols, PERI_COARSE_DEPTH_BYTES / element_bytes(op));
+    size_t row_bytes = (p.as_is ? 0 : p.depth * element_bytes(op)) + sizeof(float);
+    size_t query_bytes = p.depth * element_bytes(op) + p.wanted * sizeof(uint64_t) +
                          sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
     p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
     p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
@@ -183,6 +196,7 @@ void describe_rows(search *s) {
     prepare->lengths = op->lengths;
     /* whole numbers and halves are halves already */
     prepare->centred = op->rows.dtype == PERI_F32 || op->metric == PERI_COSINE;
+    prepare->bytes = takes_bytes(op);
     prepare->depth = p.depth;
     prepare->centre = s->at<float>(p.centre);
     prepare->stats = s->at<peri_prepared_stats>(p.stats);
@@ -199,14 +213,14 @@ peri_op_knn part_of(const peri_op_knn *op, size_t first, size_t count) {
     return part;
 }
 
-/* `count` rows from the first-th of those that count, which is row `at` of what is prepared, against
- * the part's queries. */
+/* `count` rows from the first-th of those that count, which is row `at` of what is prepared,
+ * against the part's queries. */
 peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, size_t at,
                         size_t count) {
     const plan &p = s.p;
-    peri_coarse c = coarse_of(&p, part.queries.rows, count);
+    peri_coarse c = coarse_of(&part, &p, part.queries.rows, count);
     c.queries = s.at<void>(p.queries);
-    c.rows = s.at<__half>(p.rows) + at * p.depth;
+    c.rows = s.at<char>(p.rows) + at * p.depth * element_bytes(&part);
     if (p.as_is) {
         c.rows = static_cast<char *>(part.rows.data) + first * part.rows.stride_bytes;
         c.row_stride_bytes = part.rows.stride_bytes;
@@ -224,14 +238,14 @@ peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, 
     return peri_coarse_run(s.stream, &c, s.at<void>(p.rest), p.rest_bytes);
 }
 
-/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins with
- * the bounds that the one before it found, so that few of its rows are looked at twice. */
+/* A chunk of the rows, prepared when `fresh`, in runs that grow with the rows seen: each begins
+ * with the bounds that the one before it found, so that few of its rows are looked at twice. */
 peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first, size_t count,
                          bool fresh) {
     const plan &p = s.p;
     if (fresh)
         PERI_TRY(peri_prepare_rows(s.stream, &s.prepare, first, count,
-                                   p.as_is ? nullptr : s.at<__half>(p.rows), s.at<float>(p.terms)));
+                                   p.as_is ? nullptr : s.at<void>(p.rows), s.at<float>(p.terms)));
     for (size_t at = 0; at < count;) {
         size_t run = least(run_of(first + at), count - at);
         PERI_TRY(coarse_rows(s, part, first + at, at, run));
@@ -244,7 +258,7 @@ peri_status coarse_chunk(const search &s, const peri_op_knn &part, size_t first,
 peri_status search_part(const search &s, const peri_op_knn &part, bool prepared) {
     const plan &p = s.p;
     size_t q = part.queries.rows;
-    PERI_TRY(peri_prepare_queries(s.stream, &s.prepare, &part.queries, s.at<__half>(p.queries),
+    PERI_TRY(peri_prepare_queries(s.stream, &s.prepare, &part.queries, s.at<void>(p.queries),
                                   s.at<peri_prepared_query>(p.about)));
     CU_TRY(s.stream->device,
            cudaMemsetAsync(s.at<void>(p.keys), 0xFF, q * p.wanted * sizeof(uint64_t),
@@ -257,7 +271,6 @@ peri_status search_part(const search &s, const peri_op_knn &part, bool prepared)
     r.keys = s.at<uint64_t>(p.keys);
     r.about = s.at<peri_prepared_query>(p.about);
     r.stats = s.prepare.stats;
-    r.whole = !s.prepare.centred && (part.rows.dtype == PERI_I8 || part.rows.dtype == PERI_U8);
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
     PERI_TRY(peri_rescore_run(s.stream, &r));
@@ -291,7 +304,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
                                 PERI_CUDA_K_MAX);
     if (op->filter.count > 0 && op->filter.bits == nullptr)
         return peri_cuda_refuse(why, "not on cuda: a filter without its bits");
-    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+    return peri_cuda_scan_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
 }
 
 size_t scratch(const peri_device *device, const peri_op *any) {

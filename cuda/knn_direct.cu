@@ -52,6 +52,7 @@ struct scan {
     uint32_t first, query_count; /* of the chunk */
     const uint32_t *queries_left, *which_queries;
     peri_pool_limits limits;
+    bool wide; /* rows and queries are aligned to pieces; several queries a warp want it */
     unsigned groups;
     unsigned tile;   /* queries a block */
     unsigned blocks; /* that run at once */
@@ -160,7 +161,7 @@ __device__ inline unsigned compact(const scan &s, size_t base, size_t stop, tile
 }
 
 /* 16 rows of a warp against its queries: item `at` of the unit and those after it. */
-template <typename T, int SUM, unsigned QUERIES, bool WIDE>
+template <typename T, int SUM, unsigned QUERIES>
 __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, unsigned live,
                                  size_t base, unsigned at, unsigned count) {
     constexpr unsigned COUNT = QUERIES * ROWS;
@@ -174,8 +175,11 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
         rows[r] = peri_row<T>(s.rows, s.row_stride, base + (filtered ? t->passing[item] : item));
     }
     float values[peri_folded(COUNT)];
-    peri_piece_sums<T, SUM, QUERIES, ROWS, ahead(QUERIES), WIDE>(t->queries + query, rows, s.dim,
-                                                                 values);
+    if (QUERIES > 1 || s.wide)
+        peri_piece_sums<T, SUM, QUERIES, ROWS, ahead(QUERIES)>(t->queries + query, rows, s.dim,
+                                                               values);
+    else
+        peri_narrow_sums<T, SUM, ROWS>(t->queries[query], rows, s.dim, values);
     if (!peri_fold_owner<COUNT>(lane)) return;
     const unsigned first = peri_fold_first<COUNT>(lane % PERI_GROUP);
 #pragma unroll
@@ -193,7 +197,7 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
 }
 
 /* `steps` are those of the next round, kept from unit to unit. */
-template <typename T, int SUM, unsigned QUERIES, bool WIDE>
+template <typename T, int SUM, unsigned QUERIES>
 __device__ inline void scan_unit(const scan &s, tile_state *t, unsigned live, size_t base,
                                  size_t stop, unsigned *steps) {
     const unsigned warp = threadIdx.x / PERI_WARP;
@@ -205,13 +209,13 @@ __device__ inline void scan_unit(const scan &s, tile_state *t, unsigned live, si
         const unsigned end = begin + (first ? 1 : *steps) * step;
         for (unsigned at = begin + warp % group_warps * WARP_ROWS; at < end && at < count;
              at += step)
-            if (query < live) scan_rows<T, SUM, QUERIES, WIDE>(s, t, query, live, base, at, count);
+            if (query < live) scan_rows<T, SUM, QUERIES>(s, t, query, live, base, at, count);
         begin = end;
         *steps = peri_pools_settle(t->pools, live, s.limits, step, first);
     }
 }
 
-template <typename T, int SUM, unsigned QUERIES, bool WIDE>
+template <typename T, int SUM, unsigned QUERIES>
 __global__ void __launch_bounds__(THREADS, BLOCKS[QUERIES > 1]) scan_kernel(const scan s) {
     extern __shared__ uint64_t shared_keys[];
     __shared__ tile_state t;
@@ -224,27 +228,38 @@ __global__ void __launch_bounds__(THREADS, BLOCKS[QUERIES > 1]) scan_kernel(cons
         for (size_t unit = split; unit < c.units; unit += c.splits) {
             const size_t base = unit * c.unit;
             const size_t stop = base + c.unit < s.row_count ? base + c.unit : s.row_count;
-            scan_unit<T, SUM, QUERIES, WIDE>(s, &t, live, base, stop, &steps);
+            scan_unit<T, SUM, QUERIES>(s, &t, live, base, stop, &steps);
         }
         peri_pools_write(t.pools, live, s.limits,
                          s.keys + ((size_t)split * c.tiles + tile) * s.tile * s.limits.k);
     }
 }
 
-template <typename T, int SUM>
+/* T: of the rows, to tell the sign of a zero where only the sum does: -0 and +0 are one key. */
+template <typename T>
 __global__ void __launch_bounds__(THREADS) merge_kernel(const scan s, unsigned capacity) {
+    using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared_keys[];
     __shared__ peri_pool best;
     const cut c = make_cut(s);
-    const unsigned k = s.limits.k;
+    const unsigned k = s.limits.k, lane = threadIdx.x % PERI_WARP;
     for (uint32_t place = blockIdx.x; place < c.live; place += gridDim.x) {
         const unsigned count = peri_pools_merge(&best, shared_keys, capacity,
                                                 s.keys + (size_t)place * k,
                                                 (size_t)c.tiles * s.tile * k, c.splits, k);
         const size_t query = query_of(s, place);
-        peri_keys_write<T, SUM>(
-            shared_keys, count, k, peri_row<char>(s.queries, s.query_stride, query), s.rows,
-            s.row_stride, s.lengths, s.dim, s.metric, s.ids + query * k, s.distances + query * k);
+        for (unsigned i = threadIdx.x / PERI_WARP; i < k; i += WARPS) {
+            const uint64_t key = i < count ? shared_keys[i] : PERI_KEY_NONE;
+            float value = peri_pool_value(key);
+            if (value == 0.0f && s.metric == PERI_INNER_PRODUCT)
+                value = -peri_warp_sum<PERI_SUM_PRODUCTS>(
+                    peri_row<Query>(s.queries, s.query_stride, query),
+                    peri_row<T>(s.rows, s.row_stride, peri_key_slot(key)), s.dim);
+            if (lane == 0) {
+                s.ids[query * k + i] = peri_pool_id(key);
+                s.distances[query * k + i] = value;
+            }
+        }
         __syncthreads(); /* the keys are read before the next query clears them */
     }
 }
@@ -309,8 +324,8 @@ struct launch {
     const scan &s;
     peri_status *status;
 
-    template <typename T, int SUM, unsigned QUERIES, bool WIDE> cudaError_t begin(size_t bytes) {
-        const auto kernel = scan_kernel<T, SUM, QUERIES, WIDE>;
+    template <typename T, int SUM, unsigned QUERIES> cudaError_t begin(size_t bytes) {
+        const auto kernel = scan_kernel<T, SUM, QUERIES>;
         if (bytes > SHARED_UNASKED) {
             cudaError_t error = cudaFuncSetAttribute(
                 kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
@@ -320,29 +335,27 @@ struct launch {
         return cudaGetLastError();
     }
 
-    template <typename T, int SUM> cudaError_t merge() {
+    template <typename T> cudaError_t merge() {
         const unsigned capacity = peri_pools_merge_capacity(s.limits.k, THREADS);
         const size_t bytes = sizeof(uint64_t) * capacity;
         const unsigned blocks = s.query_count < p.blocks * 2 ? s.query_count : p.blocks * 2;
         if (bytes > SHARED_UNASKED) {
             cudaError_t error = cudaFuncSetAttribute(
-                merge_kernel<T, SUM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+                merge_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
             if (error != cudaSuccess) return error;
         }
-        merge_kernel<T, SUM><<<blocks, THREADS, bytes, peri_cuda_handle(stream)>>>(s, capacity);
+        merge_kernel<T><<<blocks, THREADS, bytes, peri_cuda_handle(stream)>>>(s, capacity);
         return cudaGetLastError();
     }
 
     template <typename T, int SUM> void go() {
         const size_t bytes = (size_t)p.tile * p.limits.capacity * sizeof(uint64_t);
         cudaError_t error;
-        if (!p.wide)
-            error = begin<T, SUM, 1, false>(bytes);
-        else if (p.per_warp == 1)
-            error = begin<T, SUM, 1, true>(bytes);
+        if (p.per_warp == 1)
+            error = begin<T, SUM, 1>(bytes);
         else
-            error = begin<T, SUM, 4, true>(bytes);
-        if (error == cudaSuccess) error = merge<T, SUM>();
+            error = begin<T, SUM, 4>(bytes);
+        if (error == cudaSuccess) error = merge<T>();
         if (error != cudaSuccess) *status = peri_cuda_failed(stream->device, error, "knn");
     }
 };
@@ -374,6 +387,7 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
     s.queries_left = queries_left;
     s.which_queries = which_queries;
     s.limits = p.limits;
+    s.wide = p.wide;
     s.groups = p.groups;
     s.tile = p.tile;
     s.blocks = p.blocks;

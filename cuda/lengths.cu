@@ -1,7 +1,8 @@
 /* lengths: the Euclidean length of every row, canonical.
  *
  * rows [n, d] f32 f16 i8 u8 | out [n] f32
- * One warp a row, lanes stride the columns; no shared memory. Bound by memory: n * d * bytes. */
+ * A warp takes 8 rows at a time, lanes stride the columns, so that 8 loads are on their way at
+ * once; no shared memory. Bound by memory: n * d * bytes. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -11,20 +12,42 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 
+constexpr unsigned ROWS = 8; /* a warp, at a time */
+
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
     row_lengths(const void *__restrict__ rows, size_t stride, size_t count, uint32_t dim,
                 float *__restrict__ out) {
-    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
-    for (; row < count; row += (size_t)gridDim.x * WARPS) {
-        float length = peri_warp_length(peri_row<T>(rows, stride, row), dim);
-        if (threadIdx.x % PERI_WARP == 0) out[row] = length;
+    using S = typename peri_row_types<T>::sum;
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    size_t first = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * ROWS;
+    for (; first < count; first += (size_t)gridDim.x * WARPS * ROWS) {
+        const T *from[ROWS];
+        S sums[ROWS] = {}, mine = 0;
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++)
+            from[r] = peri_row<T>(rows, stride, first + r < count ? first + r : count - 1);
+        for (uint32_t j = lane; j < dim; j += PERI_WARP) {
+#pragma unroll
+            for (unsigned r = 0; r < ROWS; r++) {
+                const S x = peri_widen(from[r][j]);
+                sums[r] = peri_step<true>(sums[r], x, x);
+            }
+        }
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++) {
+            const S sum = peri_fold(sums[r]);
+            if (lane == r) mine = sum;
+        }
+        if (lane < ROWS && first + lane < count)
+            out[first + lane] = __fsqrt_rn(peri_sum_value(mine));
     }
 }
 
 template <typename T> void launch(peri_stream *stream, const peri_op_lengths *op) {
-    row_lengths<T><<<peri_blocks(op->rows.rows, WARPS), THREADS, 0, peri_cuda_handle(stream)>>>(
-        op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
+    row_lengths<T>
+        <<<peri_blocks(op->rows.rows, WARPS * ROWS), THREADS, 0, peri_cuda_handle(stream)>>>(
+            op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
 }
 
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {

@@ -27,7 +27,7 @@ struct task {
     uint32_t *visited;
 };
 
-template <typename T, int SUM, bool WIDE>
+template <typename T, int SUM>
 __global__ void __launch_bounds__(THREADS) scan_kernel(const task s) {
     using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared_keys[];
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(THREADS) scan_kernel(const task s) {
                 const unsigned end = begin + (fresh ? 1 : steps) * PERI_PROBE_STEP;
                 for (unsigned at = begin + warp * PERI_PROBE_WARP_ROWS; at < end && at < count;
                      at += PERI_PROBE_STEP) {
-                    const peri_probe_value v = peri_probe_warp<T, SUM, WIDE>(s.p, &unit, q, length,
-                                                                             first, at, count);
+                    const peri_probe_value v = peri_probe_warp<T, SUM>(s.p, &unit, q, length, first,
+                                                                       at, count);
                     if (!v.there) continue;
                     const uint64_t key = peri_key(v.value, s.p.lists.slots[v.position]);
                     if (key < pool.bound) peri_pool_push(&pool, key);
@@ -82,8 +82,8 @@ __device__ size_t position_of(const peri_probes &p, size_t query, uint32_t slot)
     return 0;
 }
 
-/* A key does not tell -0 from +0: where both can be, the value is computed again. */
-template <typename T, int SUM>
+/* T: of the rows, to tell the sign of a zero where only the sum does: -0 and +0 are one key. */
+template <typename T>
 __global__ void __launch_bounds__(THREADS) merge_kernel(const task s, unsigned capacity) {
     using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared_keys[];
@@ -96,15 +96,14 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(const task s, unsigned c
                                                 s.keys + i * s.p.splits * k, k, s.p.splits, k);
         for (unsigned at = threadIdx.x / PERI_WARP; at < k; at += PERI_PROBE_WARPS) {
             const uint64_t key = at < count ? shared_keys[at] : PERI_KEY_NONE;
-            const bool none = key == PERI_KEY_NONE;
-            float value = none ? __int_as_float(0x7F800000) : peri_key_value(key);
-            if (!none && value == 0.0f && s.p.metric == PERI_INNER_PRODUCT) {
+            float value = peri_pool_value(key);
+            if (value == 0.0f && s.p.metric == PERI_INNER_PRODUCT) {
                 const size_t position = position_of(s.p, query, peri_key_slot(key));
-                value = -peri_warp_sum<SUM>(
+                value = -peri_warp_sum<PERI_SUM_PRODUCTS>(
                     q, peri_row<T>(s.p.rows.data, s.p.rows.stride_bytes, position), s.p.rows.cols);
             }
             if (lane == 0) {
-                s.ids[query * k + at] = none ? PERI_ID_NONE : (int64_t)peri_key_slot(key);
+                s.ids[query * k + at] = peri_pool_id(key);
                 s.distances[query * k + at] = value;
             }
         }
@@ -115,7 +114,6 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(const task s, unsigned c
 /* ---- the launch --------------------------------------------------------------------------- */
 
 struct plan {
-    bool wide;
     unsigned splits, blocks;
     size_t chunk, bytes;
 };
@@ -124,8 +122,6 @@ plan make_plan(const peri_device *device, const peri_op_list_scan *op) {
     plan p;
     p.blocks = (unsigned)peri_cuda_of(device)->multiprocessors * BLOCKS_A_UNIT;
     p.splits = peri_probe_splits(op->queries.rows, op->rows.rows, p.blocks);
-    p.wide = peri_pieces_fit(&op->rows, peri_cuda_dtype_bytes(op->rows.dtype)) &&
-             peri_pieces_fit(&op->queries, peri_cuda_dtype_bytes(op->queries.dtype));
     const size_t one = p.splits * op->k * sizeof(uint64_t);
     p.chunk = SCRATCH_MAX / one;
     if (p.chunk == 0) p.chunk = 1;
@@ -151,12 +147,12 @@ struct launch {
         const size_t bytes = s.limits.capacity * sizeof(uint64_t);
         const unsigned capacity = peri_pools_merge_capacity(s.limits.k, THREADS);
         const size_t merge_bytes = capacity * sizeof(uint64_t);
-        const auto kernel = p.wide ? scan_kernel<T, SUM, true> : scan_kernel<T, SUM, false>;
+        const auto kernel = scan_kernel<T, SUM>;
         *error = ask(kernel, bytes);
-        if (*error == cudaSuccess) *error = ask(merge_kernel<T, SUM>, merge_bytes);
+        if (*error == cudaSuccess) *error = ask(merge_kernel<T>, merge_bytes);
         if (*error != cudaSuccess) return;
         kernel<<<peri_blocks(s.query_count * p.splits, 1), THREADS, bytes, handle>>>(s);
-        merge_kernel<T, SUM>
+        merge_kernel<T>
             <<<peri_blocks(s.query_count, 1), THREADS, merge_bytes, handle>>>(s, capacity);
     }
 };
@@ -168,7 +164,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
                                 PERI_CUDA_K_MAX);
     if (op->filter.count > 0 && op->filter.bits == nullptr)
         return peri_cuda_refuse(why, "not on cuda: a filter without its bits");
-    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+    return peri_cuda_scan_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
 }
 
 size_t scratch(const peri_device *device, const peri_op *any) {

@@ -163,9 +163,7 @@ template <typename T, form FORM> __global__ void __launch_bounds__(THREADS, 2) p
     __shared__ float query_lengths[QUERIES];
     const unsigned warp = threadIdx.x / PERI_WARP, lane = threadIdx.x % PERI_WARP;
     const unsigned warp_query = warp / 4 * SIDE, warp_row = warp % 4 * SIDE;
-    const size_t row_tiles = (t.row_count + ROWS - 1) / ROWS;
-    const size_t first_query = blockIdx.x / row_tiles * QUERIES;
-    const size_t first_row = blockIdx.x % row_tiles * ROWS;
+    const size_t first_query = (size_t)blockIdx.y * QUERIES, first_row = (size_t)blockIdx.x * ROWS;
     const uint32_t words = (t.dim + word_of<T>::elements - 1) / word_of<T>::elements;
     for (unsigned i = warp; i < QUERIES && t.lengths != nullptr; i += WARPS) {
         const size_t query = first_query + i < t.query_count ? first_query + i : first_query;
@@ -202,18 +200,18 @@ template <typename T, form FORM> __global__ void __launch_bounds__(THREADS, 2) p
 
 /* ---- the operation ------------------------------------------------------------------------ */
 
-/* Blocks of a launch are numbered by 31 bits: queries go in chunks. */
+/* A grid has at most 65535 blocks one way: queries go in chunks. */
 template <typename T, form FORM> peri_status launch(peri_stream *stream, table t) {
-    const size_t row_tiles = (t.row_count + ROWS - 1) / ROWS;
-    const size_t chunk = ((size_t)1 << 30) / row_tiles * QUERIES, count = t.query_count;
+    const size_t chunk = (size_t)65535 * QUERIES, count = t.query_count;
+    const unsigned row_tiles = (unsigned)((t.row_count + ROWS - 1) / ROWS);
     for (size_t first = 0; first < count; first += chunk) {
         table part = t;
         part.queries = static_cast<const char *>(t.queries) + first * t.query_stride;
         part.out = reinterpret_cast<float *>(reinterpret_cast<char *>(t.out) +
                                              first * t.out_stride);
         part.query_count = count - first < chunk ? count - first : chunk;
-        const size_t blocks = (part.query_count + QUERIES - 1) / QUERIES * row_tiles;
-        pair_sums<T, FORM><<<(unsigned)blocks, THREADS, 0, peri_cuda_handle(stream)>>>(part);
+        const dim3 grid(row_tiles, (unsigned)((part.query_count + QUERIES - 1) / QUERIES));
+        pair_sums<T, FORM><<<grid, THREADS, 0, peri_cuda_handle(stream)>>>(part);
         peri_status status = peri_cuda_launched(stream);
         if (status != PERI_OK) return status;
     }

@@ -37,36 +37,18 @@ template <> struct peri_piece<uint8_t> {
     static constexpr unsigned PARTS = 1;
 };
 
-__device__ inline uint32_t peri_element_bits(const float *x) { return __float_as_uint(*x); }
-__device__ inline uint32_t peri_element_bits(const __half *x) { return __half_as_ushort(*x); }
-__device__ inline uint32_t peri_element_bits(const int8_t *x) { return (uint8_t)*x; }
-__device__ inline uint32_t peri_element_bits(const uint8_t *x) { return *x; }
-
-/* Elements at .. at + 3 of a row of `dim`; all of them exist when FULL. WIDE: the row is aligned to
- * a piece, and dim a multiple of 4. */
-template <bool WIDE, bool FULL, typename T>
+/* Elements at .. at + 3 of a row of `dim` that is aligned to a piece, dim a multiple of 4; they exist
+ * when FULL, and are 0 where they don't. */
+template <bool FULL, typename T>
 __device__ inline typename peri_piece<T>::raw peri_load_piece(const T *row, uint32_t at,
                                                               uint32_t dim) {
     using raw = typename peri_piece<T>::raw;
-    if constexpr (WIDE && FULL) {
+    if constexpr (FULL) {
         return __ldg(reinterpret_cast<const raw *>(row + at));
     } else {
-        union {
-            raw all;
-            uint32_t words[sizeof(raw) / 4];
-        } piece;
-#pragma unroll
-        for (unsigned w = 0; w < sizeof(raw) / 4; w++) piece.words[w] = 0;
-        if constexpr (WIDE) {
-            if (at < dim) piece.all = __ldg(reinterpret_cast<const raw *>(row + at));
-        } else {
-#pragma unroll
-            for (unsigned i = 0; i < PERI_PIECE; i++)
-                if (FULL || at + i < dim)
-                    piece.words[i * sizeof(T) / 4] |= peri_element_bits(row + at + i)
-                                                      << (i * sizeof(T) % 4 * 8);
-        }
-        return piece.all;
+        raw piece = {};
+        if (at < dim) piece = __ldg(reinterpret_cast<const raw *>(row + at));
+        return piece;
     }
 }
 
@@ -170,7 +152,7 @@ __device__ inline void peri_fold_pieces(S (*sums)[PARTS], float *values) {
 
 /* DEEP pieces of each of QUERIES queries and ROWS rows, from element `at` on; those of the rows are
  * loaded before the first is used. */
-template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP, bool WIDE, bool FULL,
+template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP, bool FULL,
           typename S, unsigned PARTS>
 __device__ inline void peri_pieces_add(const void *const *queries, const T *const *rows,
                                        uint32_t at, uint32_t dim, S (*sums)[PARTS]) {
@@ -181,13 +163,13 @@ __device__ inline void peri_pieces_add(const void *const *queries, const T *cons
     for (unsigned a = 0; a < DEEP; a++)
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++)
-            x[a][r] = peri_load_piece<WIDE, FULL>(rows[r], at + a * STRIDE, dim);
+            x[a][r] = peri_load_piece<FULL>(rows[r], at + a * STRIDE, dim);
 #pragma unroll
     for (unsigned a = 0; a < DEEP; a++)
 #pragma unroll
         for (unsigned q = 0; q < QUERIES; q++) {
-            const auto y = peri_load_piece<WIDE, FULL>(static_cast<const Query *>(queries[q]),
-                                                       at + a * STRIDE, dim);
+            const auto y = peri_load_piece<FULL>(static_cast<const Query *>(queries[q]),
+                                                 at + a * STRIDE, dim);
 #pragma unroll
             for (unsigned r = 0; r < ROWS; r++)
                 peri_piece_step<SUM, T>(sums[q * ROWS + r], y, x[a][r]);
@@ -196,7 +178,7 @@ __device__ inline void peri_pieces_add(const void *const *queries, const T *cons
 
 /* Canonical sums of QUERIES queries and a group's ROWS rows, sum q * ROWS + r of query q and row r,
  * folded as peri_fold_pieces says. */
-template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP, bool WIDE>
+template <typename T, int SUM, unsigned QUERIES, unsigned ROWS, unsigned DEEP>
 __device__ inline void peri_piece_sums(const void *const *queries, const T *const *rows,
                                        uint32_t dim, float *values) {
     using S = typename peri_row_types<T>::sum;
@@ -207,10 +189,44 @@ __device__ inline void peri_piece_sums(const void *const *queries, const T *cons
     uint32_t at = threadIdx.x % PERI_GROUP * PERI_PIECE;
     const uint32_t full = dim - dim % (DEEP * STRIDE);
     for (; at < full; at += DEEP * STRIDE)
-        peri_pieces_add<T, SUM, QUERIES, ROWS, DEEP, WIDE, true>(queries, rows, at, dim, sums);
+        peri_pieces_add<T, SUM, QUERIES, ROWS, DEEP, true>(queries, rows, at, dim, sums);
     for (; at < dim; at += STRIDE)
-        peri_pieces_add<T, SUM, QUERIES, ROWS, 1, WIDE, false>(queries, rows, at, dim, sums);
+        peri_pieces_add<T, SUM, QUERIES, ROWS, 1, false>(queries, rows, at, dim, sums);
     peri_fold_pieces<QUERIES * ROWS>(sums, values);
+}
+
+/* The same of one query, where rows or the query are not aligned to pieces: a group's rows after
+ * another's, by the whole warp. */
+template <typename T, int SUM, unsigned ROWS>
+__device__ inline void peri_narrow_sums(const void *query, const T *const *rows, uint32_t dim,
+                                        float *value) {
+    using Query = typename peri_row_types<T>::query;
+    using S = typename peri_row_types<T>::sum;
+    const Query *q = static_cast<const Query *>(query);
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    const unsigned mine = peri_fold_first<ROWS>(lane % PERI_GROUP);
+    static_assert(peri_folded(ROWS) == 1, "a lane holds one sum");
+    for (unsigned group = 0; group < PERI_GROUPS; group++) {
+        const T *x[ROWS];
+        S sums[ROWS];
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++) {
+            x[r] = reinterpret_cast<const T *>(__shfl_sync(
+                PERI_ALL_LANES, reinterpret_cast<uintptr_t>(rows[r]), group * PERI_GROUP));
+            sums[r] = 0;
+        }
+        for (uint32_t j = lane; j < dim; j += PERI_WARP) {
+            const S y = peri_widen(q[j]);
+#pragma unroll
+            for (unsigned r = 0; r < ROWS; r++)
+                sums[r] = peri_step<SUM>(sums[r], y, peri_widen(x[r][j]));
+        }
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++) {
+            const S sum = peri_fold(sums[r]);
+            if (lane / PERI_GROUP == group && mine == r) *value = peri_sum_value(sum);
+        }
+    }
 }
 
 /* Whether loads of whole pieces are right for rows of `view`. */

@@ -136,6 +136,14 @@ __device__ inline void peri_pools_write(peri_pool *pools, unsigned live,
     __syncthreads();
 }
 
+/* What a key says of a hit; PERI_KEY_NONE is none at +inf. */
+__device__ inline float peri_pool_value(uint64_t key) {
+    return key == PERI_KEY_NONE ? __int_as_float(0x7F800000) : peri_key_value(key);
+}
+__device__ inline int64_t peri_pool_id(uint64_t key) {
+    return key == PERI_KEY_NONE ? PERI_ID_NONE : (int64_t)peri_key_slot(key);
+}
+
 constexpr unsigned PERI_POOLS_AHEAD = 4; /* keys that a thread loads at once */
 
 /* Keys that the pool of peri_pools_merge holds, a power of two. */

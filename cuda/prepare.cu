@@ -3,6 +3,7 @@
  * rows [n, d] f32 f16 i8 u8 | centre [depth] f32 | out [n, depth] f16 | terms [n] f32
  * Sample: 512 rows in 32 groups. The centre of a column is the mean of the middle half of its
  * groups' means; the largest element and the longest row are the medians of the groups' largest.
+ * Rows of whole bytes are only padded, and used as such.
  * Rows: one warp a row, four elements a lane; bound by memory, n * (d * bytes + 2 * depth). Maxima
  * are kept by warps, joined by blocks, and end in one atomic a block.
  * Names: a block counts the bits of 256 words, then each adds the counts of those before it. */
@@ -39,6 +40,9 @@ __device__ float row_factor(const peri_prepare &p, size_t row) {
     float length = p.lengths[row];
     return length >= LENGTH_LEAST && length <= LENGTH_MOST ? __fdiv_rn(1.0f, length) : 0.0f;
 }
+
+/* Whether a number is whole and a half. */
+__device__ bool is_whole(float x) { return fabsf(x) <= 2048.0f && rintf(x) == x; }
 
 template <typename T> __device__ float element(const peri_prepare &p, size_t row, uint32_t j) {
     return (float)peri_row<T>(p.rows.data, p.rows.stride_bytes, row)[j];
@@ -80,11 +84,15 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
     const uint32_t j = blockIdx.x * PERI_WARP + lane;
     float sum = 0;
+    bool whole = p.metric != PERI_COSINE;
 #pragma unroll
     for (unsigned i = 0; i < GROUP_ROWS; i++) {
         size_t row = sampled(p, group, i);
-        if (j < p.rows.cols) sum += element<T>(p, row, j) * row_factor(p, row) / GROUP_ROWS;
+        float x = j < p.rows.cols ? element<T>(p, row, j) : 0.0f;
+        whole = whole && is_whole(x);
+        sum += x * row_factor(p, row) / GROUP_ROWS;
     }
+    if (!__all_sync(PERI_ALL_LANES, whole) && lane == 0) p.stats->fractions = 1;
     means[group][lane] = fabsf(sum) < CENTRE_MOST ? sum : 0.0f;
     __syncthreads();
     float sorted = warp_sorted(means[lane][group]);
@@ -93,16 +101,18 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = p.centred ? middle : 0.0f;
 }
 
-/* A block a group, a warp a row; the last block to come ranks the groups. */
+/* A block a group, a warp a row; the last block to come ranks the groups, and clears the centre of
+ * whole numbers. */
 template <typename T>
 __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
     __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
     __shared__ bool last;
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
+    const bool whole = p.stats->fractions == 0;
     size_t row = sampled(p, blockIdx.x, warp);
     float factor = row_factor(p, row), squares = 0, large = 0;
     for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
-        float v = element<T>(p, row, j) * factor - p.centre[j];
+        float v = element<T>(p, row, j) * factor - (whole ? 0.0f : p.centre[j]);
         large = fmaxf(large, fabsf(v));
         squares += v * v;
     }
@@ -125,10 +135,11 @@ __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepa
     __syncwarp();
     if (!last) return;
     __threadfence();
+    for (unsigned j = lane; whole && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
     large = warp_sorted(__ldcg(&p.stats->largest[lane]));
     squares = warp_sorted(__ldcg(&p.stats->longest[lane]));
     if (lane != GROUPS / 2) return;
-    float scale = p.centred ? typical_scale(large) : 1.0f;
+    float scale = p.centred && !whole ? typical_scale(large) : 1.0f;
     float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
     p.stats->scale = scale;
     p.stats->norm_most = most > 0 && most < NORM_MOST ? most : NORM_MOST;
@@ -186,16 +197,48 @@ __device__ float fold_rows(const float v[ROWS]) {
 }
 
 /* What lane 8 r and the seven after it know of row r. */
+/* What is prepared of a row, or of a query: elements at `data`, halves or bytes. */
+struct room {
+    char *data; /* NULL: nothing is written */
+    bool bytes;
+
+    __device__ room(void *base, size_t row, uint32_t depth, bool bytes)
+        : data(base == nullptr ? nullptr
+                               : static_cast<char *>(base) + row * depth * (bytes ? 1 : 2)),
+          bytes(bytes) {}
+    __device__ room() : data(nullptr), bytes(false) {}
+    __device__ void put(uint32_t j, const __half h[4]) const {
+        if (data == nullptr) return;
+        if (bytes) {
+            uint32_t word = 0;
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++)
+                word |= (uint32_t)(uint8_t)__half2int_rn(h[e]) << (8 * e);
+            *reinterpret_cast<uint32_t *>(data + j) = word;
+        } else {
+            store_four(reinterpret_cast<__half *>(data) + j, h);
+        }
+    }
+    __device__ void clear(uint32_t depth) const {
+        if (data == nullptr) return;
+        uint32_t words = depth * (bytes ? 1 : 2) / 4;
+        for (uint32_t w = threadIdx.x % PERI_WARP; w < words; w += PERI_WARP)
+            reinterpret_cast<uint32_t *>(data)[w] = 0;
+    }
+};
+
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
+    bool fractions;                /* of the lane's own elements */
 };
 
 template <typename T>
 __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
-                          const float factors[ROWS], float scale, bool wide,
-                          __half *const out[ROWS]) {
+                          const float factors[ROWS], float scale, float rounded, bool wide,
+                          const room out[ROWS]) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
+    bool fractions = false;
     for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
         four v[ROWS], centre = {};
 #pragma unroll
@@ -210,25 +253,22 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
                 came[r] += x * x;
                 if (p.centred) x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
                 h[e] = __float2half_rn(x);
-                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * ROUNDED;
+                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * rounded;
+                fractions = fractions || y != x || rintf(y) != y;
                 halves[r] += y * y;
                 if (p.centred) residuals[r] += left * left;
             }
-            if (out[r] != nullptr) store_four(out[r] + j, h);
+            out[r].put(j, h);
         }
     }
-    sums s = { fold_rows(halves), 0, 0 };
+    sums s = { fold_rows(halves), 0, 0, fractions };
     if (p.centred) s.residuals = fold_rows(residuals);
     if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
     return s;
 }
 
-__device__ void make_zero(__half *out, uint32_t depth) {
-    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < depth; j += 4 * PERI_WARP)
-        *reinterpret_cast<uint2 *>(out + j) = make_uint2(0, 0);
-}
-
-/* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is not. */
+/* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is
+ * not. */
 template <typename T> __device__ bool all_zeros(const T *row, uint32_t dim) {
     bool zeros = true;
     for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
@@ -250,36 +290,39 @@ __device__ void publish(float value, uint32_t *to) {
 
 /* Rows that have no bound: zeros in place of halves, and the term -inf; a cosine's zeros +inf. */
 template <typename T>
-__device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, __half *out,
+__device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, const room &out,
                              float *term) {
     bool zeros = is_short && all_zeros(row, (uint32_t)p.rows.cols);
-    if (out != nullptr) make_zero(out, p.depth);
+    out.clear(p.depth);
     if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
 }
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
-    make_rows(peri_prepare p, size_t first, size_t count, bool wide, __half *__restrict__ out,
+    make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
+    const bool whole = p.stats->fractions == 0;
+    bool fractions = false;
     const bool cosine = p.metric == PERI_COSINE, squared = peri_prepare_squared(p.metric);
     const unsigned lane = threadIdx.x % PERI_WARP, mine = lane / (PERI_WARP / ROWS);
     float norm = 0, residual = 0, came = 0;
     size_t base = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * ROWS;
     for (; base < count; base += (size_t)gridDim.x * WARPS * ROWS) {
         const T *rows[ROWS];
-        __half *to[ROWS];
+        room to[ROWS];
         float factors[ROWS], factor = 1;
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) {
             size_t i = base + r < count ? base + r : base; /* made twice, the same */
             size_t row = p.names == nullptr ? first + i : p.names[first + i];
             rows[r] = peri_row<T>(p.rows.data, p.rows.stride_bytes, row);
-            to[r] = out == nullptr ? nullptr : out + i * p.depth;
+            to[r] = room(out, i, p.depth, p.bytes);
             factors[r] = row_factor(p, row);
             if (r == mine) factor = factors[r];
         }
-        sums s = make_four(p, rows, factors, scale, wide, to);
+        sums s = make_four(p, rows, factors, scale, whole ? 0.0f : ROUNDED, wide, to);
+        fractions = fractions || s.fractions;
         /* an element past the range of f16 is an infinity among the squares */
         bool there = base + mine < count;
         bool known = s.halves <= norm_most && s.came <= NORM_MOST && (!cosine || factor > 0);
@@ -296,6 +339,7 @@ __global__ void __launch_bounds__(THREADS)
             if (unknown >> (r * (PERI_WARP / ROWS)) & 1u)
                 make_unknown(p, rows[r], cosine && factors[r] == 0, to[r], terms + base + r);
     }
+    if (whole && fractions) p.stats->row_fractions = 1;
     publish(norm, &p.stats->norm_max);
     publish(residual, &p.stats->residual_max);
     publish(came, &p.stats->length_max);
@@ -309,24 +353,32 @@ __device__ double fold_double(double sum) {
     return sum;
 }
 
-template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim) {
+/* The power of two of a query, and whether it is of whole numbers. */
+template <typename Q> __device__ float query_scale(const Q *query, uint32_t dim, bool *whole) {
     float large = 0;
-    for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP)
+    bool all = true;
+    for (uint32_t j = threadIdx.x % PERI_WARP; j < dim; j += PERI_WARP) {
         large = fmaxf(large, fabsf((float)query[j]));
-    return typical_scale(warp_most(large));
+        all = all && is_whole((float)query[j]);
+    }
+    *whole = __all_sync(PERI_ALL_LANES, all);
+    return *whole ? 1.0f : typical_scale(warp_most(large));
 }
 
 template <typename Q>
 __global__ void __launch_bounds__(THREADS)
     make_queries(peri_prepare p, const void *__restrict__ queries, size_t stride, size_t count,
-                 bool whole, __half *__restrict__ out, peri_prepared_query *__restrict__ about) {
+                 void *__restrict__ out, peri_prepared_query *__restrict__ about) {
     const uint32_t dim = (uint32_t)p.rows.cols;
     const bool squared = peri_prepare_squared(p.metric);
     const float row_scale = p.stats->scale;
     size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP;
     for (; i < count; i += (size_t)gridDim.x * WARPS) {
         const Q *query = peri_row<Q>(queries, stride, i);
-        float scale = squared ? row_scale : whole ? 1.0f : query_scale(query, dim);
+        const room to(out, i, p.depth, p.bytes);
+        bool whole;
+        float scale = query_scale(query, dim, &whole);
+        if (squared) scale = row_scale;
         double halves = 0, residuals = 0, came = 0, centre = 0;
         for (uint32_t j = threadIdx.x % PERI_WARP; j < p.depth; j += PERI_WARP) {
             float x = j < dim ? (float)query[j] : 0.0f, c = j < dim ? p.centre[j] : 0.0f;
@@ -336,10 +388,13 @@ __global__ void __launch_bounds__(THREADS)
             __half h = __float2half_rn(v);
             /* all is exact but for the difference and the half */
             double y = __half2float(h), left = fabs((double)v - y);
-            if (squared && p.centred) left += fabs((double)v) * ROUNDED;
+            if (squared && c != 0.0f) left += fabs((double)v) * ROUNDED;
             halves += y * y;
             residuals += left * left;
-            out[i * p.depth + j] = h;
+            if (p.bytes)
+                to.data[j] = (char)__half2int_rn(h);
+            else
+                reinterpret_cast<__half *>(to.data)[j] = h;
         }
         halves = fold_double(halves);
         residuals = fold_double(residuals);
@@ -347,7 +402,7 @@ __global__ void __launch_bounds__(THREADS)
         centre = fold_double(centre);
         bool proves = halves < 1e30 && came < NORM_MOST;
         if (p.metric == PERI_COSINE) proves = proves && came >= (double)LENGTH_LEAST * LENGTH_LEAST;
-        if (!proves) make_zero(out + i * p.depth, p.depth);
+        if (!proves) to.clear(p.depth);
         if (threadIdx.x % PERI_WARP != 0) continue;
         peri_prepared_query a = {};
         a.doubt.norm = sqrt(halves);
@@ -356,6 +411,7 @@ __global__ void __launch_bounds__(THREADS)
         a.doubt.centre_dot = centre;
         a.doubt.scale = squared ? 1.0 : scale;
         a.proves = proves;
+        a.whole = whole;
         about[i] = a;
     }
 }
@@ -426,7 +482,7 @@ peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p) {
 }
 
 peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t first,
-                              size_t count, __half *out, float *terms) {
+                              size_t count, void *out, float *terms) {
     cudaStream_t handle = peri_cuda_handle(stream);
     if (count == 0) return PERI_OK;
     size_t bytes = 4 * peri_cuda_dtype_bytes(p->rows.dtype);
@@ -452,23 +508,21 @@ peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t
 }
 
 peri_status peri_prepare_queries(peri_stream *stream, const peri_prepare *p,
-                                 const peri_view *queries, __half *out,
-                                 peri_prepared_query *about) {
+                                 const peri_view *queries, void *out, peri_prepared_query *about) {
     cudaStream_t handle = peri_cuda_handle(stream);
     unsigned grid = peri_blocks(queries->rows, WARPS);
-    bool whole = !p->centred && (queries->dtype == PERI_I8 || queries->dtype == PERI_U8);
     switch (queries->dtype) {
     case PERI_F32:
         make_queries<float><<<grid, THREADS, 0, handle>>>(*p, queries->data, queries->stride_bytes,
-                                                          queries->rows, whole, out, about);
+                                                          queries->rows, out, about);
         break;
     case PERI_I8:
         make_queries<int8_t><<<grid, THREADS, 0, handle>>>(*p, queries->data, queries->stride_bytes,
-                                                           queries->rows, whole, out, about);
+                                                           queries->rows, out, about);
         break;
     default:
         make_queries<uint8_t><<<grid, THREADS, 0, handle>>>(
-            *p, queries->data, queries->stride_bytes, queries->rows, whole, out, about);
+            *p, queries->data, queries->stride_bytes, queries->rows, out, about);
         break;
     }
     return peri_cuda_launched(stream);

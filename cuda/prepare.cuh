@@ -1,6 +1,6 @@
-/* prepare.cuh: rows and queries made ready for the coarse pass: less a centre, times a power of two,
- * rounded to f16, padded to a depth; and what the certificate (certificate.cuh) needs to know of
- * them. All are enqueued; nothing waits. */
+/* prepare.cuh: rows and queries made ready for the coarse pass: less a centre, times a power of
+ * two, rounded to f16, padded to a depth; and what the certificate (certificate.cuh) needs to know
+ * of them. All are enqueued; nothing waits. */
 #ifndef PERI_CUDA_PREPARE_CUH
 #define PERI_CUDA_PREPARE_CUH
 
@@ -11,21 +11,23 @@
 
 /* On the device, one for an operation. Maxima are bits of floats that are not negative. */
 struct peri_prepared_stats {
-    float scale;           /* of the rows, a power of two */
-    float norm_most;       /* a longer row (squared, scaled) is out of range */
-    uint32_t norm_max;     /* of |Y|^2 */
-    uint32_t residual_max; /* of |dX|^2 */
-    uint32_t length_max;   /* of |x|^2 */
-    uint32_t arrived;      /* blocks that have seen their part of the sample */
-    float largest[32];     /* of each group of the sample: element, */
-    float longest[32];     /* and squared length */
+    float scale;            /* of the rows, a power of two */
+    float norm_most;        /* a longer row (squared, scaled) is out of range */
+    uint32_t norm_max;      /* of |Y|^2 */
+    uint32_t residual_max;  /* of |dX|^2 */
+    uint32_t length_max;    /* of |x|^2 */
+    uint32_t fractions;     /* not 0: the sample is not of whole numbers, or cosine divides them */
+    uint32_t row_fractions; /* not 0: some row is not, though the sample is */
+    uint32_t arrived;       /* blocks that have seen their part of the sample */
+    float largest[32];      /* of each group of the sample: element, */
+    float longest[32];      /* and squared length */
 };
 
 /* A query's part of the certificate. */
 struct peri_prepared_query {
     peri_doubt_query doubt;
     uint32_t proves; /* 0: out of range */
-    uint32_t spare;
+    uint32_t whole;  /* of whole numbers, which are halves as they came */
 };
 
 /* How rows are seen. The same for the three below. */
@@ -35,8 +37,10 @@ struct peri_prepare {
     size_t total;          /* rows that count: all, or those named; not 0 */
     const uint32_t *names; /* [total] or NULL: 0, 1, 2 .. */
     const float *lengths;  /* of all rows; cosine */
-    bool centred;          /* less a centre and scaled; else both are left out */
-    uint32_t depth;        /* a multiple of 64, >= columns */
+    bool centred;          /* less a centre and scaled; else both are left out, as they are where
+                              the sample is of whole numbers: sums of these can be exact */
+    bool bytes;            /* rows of i8 and u8 stay what they are; else all become f16 */
+    uint32_t depth;        /* elements, a multiple of 128 bytes, >= columns */
     float *centre;         /* [depth] */
     peri_prepared_stats *stats;
     size_t sample_step; /* set by peri_prepare_begin */
@@ -51,14 +55,14 @@ PERI_BOTH static inline bool peri_prepare_squared(peri_metric metric) {
  * nothing. */
 peri_status peri_prepare_begin(peri_stream *stream, peri_prepare *p);
 
-/* Rows first .. first + count - 1 of those that count: out [count, depth] f16, or NULL when rows of
- * f16 are used as they are; terms [count]. Adds to the maxima of the stats. */
+/* Rows first .. first + count - 1 of those that count: out [count, depth], or NULL when rows are
+ * used as they are; terms [count]. Adds to the maxima of the stats. */
 peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t first,
-                              size_t count, __half *out, float *terms);
+                              size_t count, void *out, float *terms);
 
-/* Queries [q, d]: out [q, depth] f16, about [q]. */
+/* Queries [q, d]: out [q, depth] as rows are, about [q]. */
 peri_status peri_prepare_queries(peri_stream *stream, const peri_prepare *p,
-                                 const peri_view *queries, __half *out, peri_prepared_query *about);
+                                 const peri_view *queries, void *out, peri_prepared_query *about);
 
 /* The names of the rows that pass bits[0], ascending: names [passing]. Scratch of as many bytes as
  * peri_prepare_names_scratch() says. */

@@ -3,6 +3,7 @@
 #ifndef PERI_CUDA_PROBES_CUH
 #define PERI_CUDA_PROBES_CUH
 
+#include "device.cuh"
 #include "pieces.cuh"
 
 constexpr unsigned PERI_PROBE_THREADS = 128;
@@ -22,6 +23,7 @@ struct peri_probes {
     const float *lengths;
     peri_filter_view filter;
     unsigned splits;
+    bool wide; /* rows and queries are aligned to pieces */
 };
 
 template <typename Op> static inline peri_probes peri_probes_of(const Op *op, unsigned splits) {
@@ -35,6 +37,8 @@ template <typename Op> static inline peri_probes peri_probes_of(const Op *op, un
     p.lengths = op->lengths;
     p.filter = op->filter;
     p.splits = splits;
+    p.wide = peri_pieces_fit(&op->rows, peri_cuda_dtype_bytes(op->rows.dtype)) &&
+             peri_pieces_fit(&op->queries, peri_cuda_dtype_bytes(op->queries.dtype));
     return p;
 }
 
@@ -119,7 +123,7 @@ struct peri_probe_value {
     bool there;
 };
 
-template <typename T, int SUM, bool WIDE>
+template <typename T, int SUM>
 __device__ inline peri_probe_value peri_probe_warp(const peri_probes &p, const peri_probe_unit *u,
                                                    const void *query, float length, size_t first,
                                                    unsigned at, unsigned count) {
@@ -135,12 +139,16 @@ __device__ inline peri_probe_value peri_probe_warp(const peri_probes &p, const p
                               first + (p.filter.count > 0 ? u->passing[item] : item));
     }
     float sum;
-    peri_piece_sums<T, SUM, 1, PERI_PROBE_ROWS, 2, WIDE>(&query, rows, dim, &sum);
+    if (p.wide)
+        peri_piece_sums<T, SUM, 1, PERI_PROBE_ROWS, 2>(&query, rows, dim, &sum);
+    else
+        peri_narrow_sums<T, SUM, PERI_PROBE_ROWS>(query, rows, dim, &sum);
     const unsigned entry = mine + peri_fold_first<PERI_PROBE_ROWS>(lane % PERI_GROUP);
     peri_probe_value v;
     v.there = peri_fold_owner<PERI_PROBE_ROWS>(lane) && entry < count;
     v.position = first + (v.there ? p.filter.count > 0 ? u->passing[entry] : entry : 0);
-    unsigned zeros = __ballot_sync(PERI_ALL_LANES, v.there && sum == 0.0f);
+    const bool told = SUM == PERI_SUM_PRODUCTS; /* other sums have no -0 */
+    unsigned zeros = __ballot_sync(PERI_ALL_LANES, told && v.there && sum == 0.0f);
     while (zeros != 0) {
         const int of = __ffs(zeros) - 1;
         zeros &= zeros - 1;

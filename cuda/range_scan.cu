@@ -22,7 +22,7 @@ struct task {
     float *distances;
 };
 
-template <typename T, int SUM, bool WIDE>
+template <typename T, int SUM>
 __global__ void __launch_bounds__(PERI_PROBE_THREADS) scan_kernel(const task s) {
     using Query = typename peri_row_types<T>::query;
     __shared__ peri_probe_unit unit;
@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(PERI_PROBE_THREADS) scan_kernel(const task s) 
                                                        : 0.0f;
         peri_probe_each(s.p, query, item % s.p.splits, &unit, [&](size_t first, unsigned count) {
             for (unsigned at = warp * PERI_PROBE_WARP_ROWS; at < count; at += PERI_PROBE_STEP) {
-                const peri_probe_value v = peri_probe_warp<T, SUM, WIDE>(s.p, &unit, q, length,
-                                                                         first, at, count);
+                const peri_probe_value v = peri_probe_warp<T, SUM>(s.p, &unit, q, length, first, at,
+                                                                   count);
                 if (!v.there || !(v.value <= s.radius)) continue;
                 const size_t place = atomicAdd(&s.counts[query], 1ull);
                 if (s.offsets == nullptr) continue;
@@ -51,12 +51,10 @@ __global__ void __launch_bounds__(PERI_PROBE_THREADS) scan_kernel(const task s) 
 struct launch {
     peri_stream *stream;
     const task &s;
-    bool wide;
 
     template <typename T, int SUM> void go() {
-        const auto kernel = wide ? scan_kernel<T, SUM, true> : scan_kernel<T, SUM, false>;
-        kernel<<<peri_blocks(s.p.queries.rows * s.p.splits, 1), PERI_PROBE_THREADS, 0,
-                 peri_cuda_handle(stream)>>>(s);
+        scan_kernel<T, SUM><<<peri_blocks(s.p.queries.rows * s.p.splits, 1), PERI_PROBE_THREADS, 0,
+                              peri_cuda_handle(stream)>>>(s);
     }
 };
 
@@ -64,7 +62,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     auto op = (const peri_op_range_scan *)any;
     if (op->filter.count > 0 && op->filter.bits == nullptr)
         return peri_cuda_refuse(why, "not on cuda: a filter without its bits");
-    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+    return peri_cuda_scan_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
 }
 
 peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
@@ -82,9 +80,7 @@ peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
     s.distances = op->distances;
     CU_TRY(stream->device,
            cudaMemsetAsync(op->counts, 0, queries * sizeof *op->counts, peri_cuda_handle(stream)));
-    const bool wide = peri_pieces_fit(&op->rows, peri_cuda_dtype_bytes(op->rows.dtype)) &&
-                      peri_pieces_fit(&op->queries, peri_cuda_dtype_bytes(op->queries.dtype));
-    peri_dispatch_all(op->rows.dtype, op->metric, launch{ stream, s, wide });
+    peri_dispatch_all(op->rows.dtype, op->metric, launch{ stream, s });
     return peri_cuda_launched(stream);
 }
 

@@ -98,7 +98,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     if (op->k > PERI_CUDA_K_MAX)
         return peri_cuda_refuse(why, "not on cuda: k: %zu given, at most %u is taken", op->k,
                                 PERI_CUDA_K_MAX);
-    return peri_cuda_search_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
+    return peri_cuda_scan_taken(op->metric, &op->queries, &op->rows, op->lengths, why);
 }
 
 peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {

@@ -27,7 +27,6 @@ struct task {
     const uint64_t *keys;
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
-    bool whole;
     uint32_t *which, *left, *redone;
     int64_t *ids;
     float *distances;
@@ -84,9 +83,10 @@ __device__ bool proved(const task &t, const peri_prepared_query &about, float la
     rows.residual = sqrt((double)__uint_as_float(s.residual_max)) * above;
     rows.length = sqrt((double)__uint_as_float(s.length_max)) * above;
     rows.scale = s.scale;
-    if (t.whole && peri_doubt_none(&rows, &about.doubt)) return true;
-    if (!t.whole) rows.residual += 1e-30; /* what underflow took */
-    if (t.metric == PERI_COSINE)          /* 1 / |x| and the product with it */
+    const bool whole = about.whole != 0 && s.fractions == 0 && s.row_fractions == 0;
+    if (whole && peri_doubt_none(&rows, &about.doubt)) return true;
+    if (!whole) rows.residual += 1e-30; /* what underflow took */
+    if (t.metric == PERI_COSINE)        /* 1 / |x| and the product with it */
         rows.residual += rows.scale * (peri_doubt_sum(t.dim) + 4 * PERI_DOUBT_U);
     return (double)value < peri_certificate(t.metric, t.dim, &rows, &about.doubt, last);
 }
@@ -159,7 +159,6 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.keys = r->keys;
     t.about = r->about;
     t.stats = r->stats;
-    t.whole = r->whole;
     t.which = r->which;
     t.left = r->left;
     t.redone = op->redone;

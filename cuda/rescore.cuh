@@ -11,7 +11,6 @@ struct peri_rescore {
     const uint64_t *keys;             /* [q, wanted] as the coarse pass leaves them */
     const peri_prepared_query *about; /* [q] */
     const peri_prepared_stats *stats;
-    bool whole;      /* rows and queries are whole numbers as they came */
     uint32_t *which; /* [q] out: the queries that are not proved, in any order */
     uint32_t *left;  /* [1] out: how many */
 };

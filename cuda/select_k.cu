@@ -19,11 +19,12 @@
 
 namespace {
 
-constexpr size_t SMALL_K_MAX = 512;        /* of the pool of 16 KiB */
-constexpr size_t TASK_VALUES = 131072;     /* of a segment, while there are enough */
+constexpr size_t SMALL_K_MAX = 512; /* of the pool of 16 KiB */
+constexpr size_t TASK_COST = 16384; /* values that a block reads in the time of one more task */
+constexpr size_t TASK_COST_K = 32;  /* and for each of the k */
 constexpr size_t SPLIT_COLUMNS_MIN = 8192; /* below, selecting again costs more than it gains */
 constexpr size_t SPLIT_ANSWERS = 16;       /* a segment has this many times k columns */
-constexpr size_t TURNS_MAX = 8;            /* segments of one block, about */
+constexpr size_t TURNS_MAX = 8;            /* tasks of a block, where rows are cut */
 constexpr size_t SCRATCH_MAX = (size_t)256 << 20;
 constexpr size_t FAN_KEYS = 8192; /* of lists that a block selects among, about */
 constexpr size_t FAN_MIN = 8;     /* lists */
@@ -43,11 +44,13 @@ struct job {
     const int64_t *ids;
     int64_t *best_ids;
     float *best_values;
-    const uint64_t *keys_in; /* [rows, lists, k] */
+    const uint64_t *keys_in; /* [rows, lists, list_k] */
     size_t lists, fan;       /* `fan` lists a block, `splits` blocks a row */
-    uint64_t *keys_out;      /* [rows, splits, k], where there are several */
+    uint64_t *keys_out;      /* [rows, splits, list_k], where there are several */
     unsigned k;
-    unsigned slack; /* keys that stay in the pool beyond k */
+    unsigned list_k;  /* keys that a list may have, >= k */
+    unsigned slack;   /* keys that stay in the pool beyond k */
+    unsigned trigger; /* keys in the pool that call for a new bound */
 };
 
 __device__ uint64_t key_of(float value, size_t column) {
@@ -64,15 +67,18 @@ __device__ void write_best(const job &j, size_t row, unsigned rank, uint64_t key
     j.best_values[at] = none ? __int_as_float(0x7F800000) : peri_key_value(key);
 }
 
-/* A task's k best, sorted: into the answer, or into scratch. */
+/* A task's k best: sorted into the answer, or with a few more into scratch. */
 template <typename Pool> __device__ void finish(const Pool &pool, const job &j, size_t task) {
-    pool.flush(j.k, j.k + 32);
     if (j.splits == 1) {
+        pool.flush(j.k, j.k + 32);
         pool.answer(j.k, [&](unsigned rank, uint64_t key) { write_best(j, task, rank, key); });
         return;
     }
-    uint64_t *out = j.keys_out + task * j.k;
-    pool.answer(j.k, [&](unsigned rank, uint64_t key) { out[rank] = key; });
+    pool.flush(j.k, j.list_k);
+    const unsigned total = pool.count();
+    uint64_t *out = j.keys_out + task * j.list_k;
+    for (unsigned i = threadIdx.x; i < j.list_k; i += Pool::SIZE)
+        out[i] = i < total ? pool.keys[i] : PERI_KEY_NONE;
 }
 
 /* Columns begin..stop of a row, counted from the last boundary of 16 bytes before the row. */
@@ -148,12 +154,14 @@ __device__ unsigned values_below(const float *stage, float bound, unsigned valid
 }
 
 /* Pushes what is pending, with one addition to the pool's count; what finds the pool full stays
- * pending. */
+ * pending. *count = keys in the pool behind those that were pushed. */
 template <typename Shape>
 __device__ unsigned push_values(const typename Shape::pool &pool, const float *stage,
-                                unsigned pending, uint32_t column) {
+                                unsigned pending, uint32_t column, unsigned *count) {
+    *count = 0;
     if (pending == 0) return 0;
     unsigned at = pool.take((unsigned)__popc(pending));
+    *count = at + (unsigned)__popc(pending);
     while (pending != 0 && at < Shape::pool::CAPACITY) {
         const unsigned place = Shape::place_of((unsigned)__ffs((int)pending) - 1);
         pool.keys[at++] = key_of(stage[place], column + place);
@@ -259,11 +267,12 @@ __device__ void scan(const typename Shape::pool &pool, const job &j, const segme
             if (total > j.k + j.slack)
                 pending = first_pending<Shape>(pool, stage, pending, total, j.k);
         }
-        pending = push_values<Shape>(pool, stage, pending, column);
-        while (__syncthreads_or((int)pending) != 0) {
+        unsigned count;
+        pending = push_values<Shape>(pool, stage, pending, column, &count);
+        while (__syncthreads_or(pending != 0 || count > j.trigger) != 0) {
             pool.flush(j.k, j.k + j.slack);
             pending = still_pending<Shape>(stage, pending, column, pool.state->bound);
-            pending = push_values<Shape>(pool, stage, pending, column);
+            pending = push_values<Shape>(pool, stage, pending, column, &count);
         }
         const uint64_t key = pool.state->bound;
         bounded = key != PERI_KEY_NONE;
@@ -298,16 +307,17 @@ template <typename Pool> __global__ void __launch_bounds__(Pool::SIZE) select_ke
     for (size_t task = blockIdx.x; task < j.rows * j.splits; task += gridDim.x) {
         const size_t row = task / j.splits, list = task % j.splits * j.fan;
         const size_t lists = list + j.fan < j.lists ? j.fan : j.lists - list;
-        const uint64_t *keys = j.keys_in + (row * j.lists + list) * j.k;
+        const size_t total = lists * j.list_k;
+        const uint64_t *keys = j.keys_in + (row * j.lists + list) * j.list_k;
         pool.begin();
         __syncthreads();
-        for (size_t at = 0; at < lists * j.k; at += THREADS * KEYS) {
+        for (size_t at = 0; at < total; at += THREADS * KEYS) {
             uint64_t mine[KEYS], bound = pool.state->bound;
             unsigned pending = 0;
 #pragma unroll
             for (unsigned i = 0; i < KEYS; i++) {
                 size_t from = at + i * THREADS + threadIdx.x;
-                mine[i] = from < lists * j.k ? keys[from] : PERI_KEY_NONE;
+                mine[i] = from < total ? keys[from] : PERI_KEY_NONE;
             }
 #pragma unroll
             for (unsigned i = 0; i < KEYS; i++)
@@ -418,15 +428,21 @@ struct plan {
 using small_shape = shape<256, 8, 4, 2, 4>;  /* 48 KiB of shared memory */
 using large_shape = shape<512, 16, 2, 2, 2>; /* 96 KiB */
 
-/* Segments of a row, `least_splits` or some more: as many as let the blocks end together. */
-size_t balanced(size_t rows, size_t least_splits, size_t most_splits, size_t wave) {
-    size_t best = least_splits, best_idle = SIZE_MAX;
-    for (size_t splits = least_splits; splits <= least(most_splits, 2 * least_splits); splits++) {
-        const size_t tasks = rows * splits, turns = ceil_div(tasks, wave);
-        const size_t idle = (turns * wave - tasks) * 1000 / tasks; /* in thousandths */
-        if (idle >= best_idle) continue;
+/* Keys that a list of a segment may have: some more than k, so that they are found at once. */
+size_t list_keys(const peri_op_select_k *op) { return op->k + op->k / 8 + 8; }
+
+/* Segments of a row: as many as let the blocks end soonest, where each takes `turns` tasks at most
+ * and a task costs what TASK_COST values more do. */
+size_t choose_splits(const peri_op_select_k *op, size_t wave, size_t most_splits) {
+    const size_t rows = op->values.rows, columns = op->values.cols;
+    size_t best = 1, best_cost = SIZE_MAX;
+    for (size_t turns = 1; turns <= TURNS_MAX; turns++) {
+        const size_t splits = most(least(turns * wave / rows, most_splits), 1);
+        const size_t cost = ceil_div(rows * splits, wave) *
+                            (ceil_div(columns, splits) + TASK_COST + TASK_COST_K * op->k);
+        if (cost >= best_cost) continue;
         best = splits;
-        best_idle = idle;
+        best_cost = cost;
     }
     return best;
 }
@@ -434,22 +450,20 @@ size_t balanced(size_t rows, size_t least_splits, size_t most_splits, size_t wav
 plan make_plan(const peri_device *device, const peri_op_select_k *op) {
     const bool small = op->k <= SMALL_K_MAX;
     const size_t rows = op->values.rows, columns = op->values.cols;
+    const size_t list_bytes = list_keys(op) * sizeof(uint64_t);
     plan p = {};
     p.capacity = small ? small_shape::pool::CAPACITY : large_shape::pool::CAPACITY;
     p.wave = (size_t)peri_cuda_of(device)->multiprocessors *
              (small ? small_shape::BLOCKS : large_shape::BLOCKS);
-    size_t tasks = least(rows * columns / TASK_VALUES, p.wave * TURNS_MAX);
-    if (tasks < 4 * p.wave) tasks = p.wave;
-    size_t most_splits = columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k);
-    most_splits = least(most_splits, SCRATCH_MAX / (rows * op->k * sizeof(uint64_t)));
-    size_t splits = most(least(ceil_div(tasks, rows), most_splits), 1);
-    if (splits > 1 && rows > 1) splits = balanced(rows, splits, most_splits, p.wave);
+    const size_t most_splits = least(columns / most(SPLIT_COLUMNS_MIN, SPLIT_ANSWERS * op->k),
+                                     SCRATCH_MAX / (rows * list_bytes));
+    const size_t splits = choose_splits(op, p.wave, most_splits);
     p.split_columns = ceil_div(ceil_div(columns + 3, splits), 4) * 4;
     p.splits = most(ceil_div(columns + 3, p.split_columns), 1);
     p.fan = most(FAN_MIN, FAN_KEYS / op->k);
     if (p.splits == 1) return p;
-    p.lists_bytes[0] = rows * p.splits * op->k * sizeof(uint64_t);
-    p.lists_bytes[1] = rows * ceil_div(p.splits, p.fan) * op->k * sizeof(uint64_t);
+    p.lists_bytes[0] = rows * p.splits * list_bytes;
+    p.lists_bytes[1] = rows * ceil_div(p.splits, p.fan) * list_bytes;
     return p;
 }
 
@@ -537,7 +551,9 @@ peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t b
     j.best_values = op->best_values;
     j.fan = p.fan;
     j.k = (unsigned)op->k;
-    j.slack = (p.capacity - j.k) / 8;
+    j.list_k = (unsigned)list_keys(op);
+    j.slack = (unsigned)least(op->k / 4 + 32, (p.capacity - op->k) / 8);
+    j.trigger = (unsigned)least(most(4 * op->k, 512), p.capacity);
     if (is_short(op)) return launch_short(stream, j);
     if (op->k <= SMALL_K_MAX)
         return launch<small_shape>(stream, p, j, static_cast<char *>(scratch));

@@ -138,6 +138,7 @@ template <unsigned THREADS, unsigned KEYS> struct peri_pool {
     __device__ void shrink(unsigned total, unsigned least, unsigned most) const {
         uint64_t mine[KEYS];
         unsigned low = ~0u, high = 0, turn = 0;
+        const unsigned held = (total + THREADS - 1) / THREADS; /* keys a thread */
 #pragma unroll
         for (unsigned i = 0; i < KEYS; i++) {
             unsigned at = i * THREADS + threadIdx.x;
@@ -153,7 +154,10 @@ template <unsigned THREADS, unsigned KEYS> struct peri_pool {
             uint64_t middle = from + (to - from) / 2;
             unsigned here = 0;
 #pragma unroll
-            for (unsigned i = 0; i < KEYS; i++) here += mine[i] <= middle;
+            for (unsigned i = 0; i < KEYS; i++) {
+                if (i == held) break;
+                here += mine[i] <= middle;
+            }
             here = sum(here, &turn);
             if (here >= least) {
                 to = middle;
@@ -164,7 +168,10 @@ template <unsigned THREADS, unsigned KEYS> struct peri_pool {
         }
         if (threadIdx.x == 0) state->bound = to;
 #pragma unroll
-        for (unsigned i = 0; i < KEYS; i++) keep(mine[i], mine[i] <= to);
+        for (unsigned i = 0; i < KEYS; i++) {
+            if (i == held) break;
+            keep(mine[i], mine[i] <= to);
+        }
     }
 
     /* push() by whole warps. */

@@ -58,8 +58,8 @@ bool peri_cuda_rows_taken(const peri_view *rows, peri_cuda_answer why) {
     return peri_cuda_aligned(rows, why);
 }
 
-bool peri_cuda_search_taken(peri_metric metric, const peri_view *queries, const peri_view *rows,
-                            const float *lengths, peri_cuda_answer why) {
+bool peri_cuda_scan_taken(peri_metric metric, const peri_view *queries, const peri_view *rows,
+                          const float *lengths, peri_cuda_answer why) {
     peri_dtype wanted = rows->dtype == PERI_F16 ? PERI_F32 : rows->dtype;
     if (!peri_cuda_rows_taken(rows, why) || !peri_cuda_aligned(queries, why)) return false;
     if (rows->rows > PERI_SLOTS_MAX)
@@ -80,4 +80,12 @@ bool peri_cuda_search_taken(peri_metric metric, const peri_view *queries, const 
                                 peri_cuda_name(queries->dtype), peri_cuda_name(rows->dtype),
                                 peri_cuda_name(wanted));
     return true;
+}
+
+bool peri_cuda_search_taken(peri_metric metric, const peri_view *queries, const peri_view *rows,
+                            const float *lengths, peri_cuda_answer why) {
+    if (metric == PERI_L1 || metric == PERI_HAMMING)
+        return peri_cuda_refuse(why, "not on cuda: metric %s",
+                                metric == PERI_L1 ? "l1" : "hamming");
+    return peri_cuda_scan_taken(metric, queries, rows, lengths, why);
 }

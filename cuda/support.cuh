@@ -31,7 +31,11 @@ bool peri_cuda_aligned(const peri_view *view, peri_cuda_answer why);
 /* Rows of a dtype and a dimension that are searched, aligned. */
 bool peri_cuda_rows_taken(const peri_view *rows, peri_cuda_answer why);
 
-/* Queries, rows and lengths of a search that fit each other, and a metric that kernels have. */
+/* Queries, rows and lengths of a search that fit each other, and any metric that the rows have. */
+bool peri_cuda_scan_taken(peri_metric metric, const peri_view *queries, const peri_view *rows,
+                          const float *lengths, peri_cuda_answer why);
+
+/* The same, with a metric that follows from dot products or squared differences. */
 bool peri_cuda_search_taken(peri_metric metric, const peri_view *queries, const peri_view *rows,
                             const float *lengths, peri_cuda_answer why);
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/code.h"
 #include "core/codes.h"
 #include "core/distance.h"
 
@@ -261,18 +262,38 @@ static bool link_taken(const peri_op_graph_link *op, reason why) {
     return true;
 }
 
-static bool codes_taken(const peri_op_graph_search *op, reason why) {
+static bool codes_of_8_bits_taken(const peri_op_graph_search *op, reason why) {
     const peri_view *codes = &op->codes.rows;
-    if (codes->data == NULL) return true;
     if (op->rows.dtype != PERI_F32 && op->rows.dtype != PERI_F16)
         return refuse(why, "codes of %s rows are not walked, only of f32 f16",
                       peri_dtype_name(op->rows.dtype));
-    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
-        return refuse(why, "codes are not walked under %s", peri_metric_name(op->metric));
     if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows || codes->cols % 32 != 0 ||
         codes->cols < op->rows.cols)
         return refuse(why, "codes of %zu x %zu %s for %zu x %zu rows", codes->rows, codes->cols,
                       peri_dtype_name(codes->dtype), op->rows.rows, op->rows.cols);
+    return true;
+}
+
+static bool packed_codes_taken(const peri_op_graph_search *op, reason why) {
+    const peri_view *codes = &op->codes.rows;
+    uint32_t bits = op->codes.bits, dim = op->codes.dim;
+    if (bits != 1 && bits != 2 && bits != 4)
+        return refuse(why, "codes of %u bits are not walked, only of 1 2 4", bits);
+    if (dim % 32 != 0 || dim < op->rows.cols || dim >= 2 * PERI_DIM_MAX)
+        return refuse(why, "codes of %u numbers for %zu columns", dim, op->rows.cols);
+    if (codes->dtype != PERI_U8 || codes->rows != op->rows.rows ||
+        codes->cols != peri_packed_row_bytes(dim, bits))
+        return refuse(why, "codes of %zu x %zu %s for %zu rows and %u numbers of %u bits",
+                      codes->rows, codes->cols, peri_dtype_name(codes->dtype), op->rows.rows, dim,
+                      bits);
+    return true;
+}
+
+static bool codes_taken(const peri_op_graph_search *op, reason why) {
+    if (op->codes.rows.data == NULL) return true;
+    if ((unsigned)op->metric >= PERI_METRIC_COUNT || !peri_metric_by_products(op->metric))
+        return refuse(why, "codes are not walked under %s", peri_metric_name(op->metric));
+    if (!(op->codes.bits == 0 ? codes_of_8_bits_taken : packed_codes_taken)(op, why)) return false;
     if (op->rerank < op->k || op->rerank > op->itopk_size)
         return refuse(why, "rerank: %zu given, k..itopk_size is taken, which is %zu..%zu",
                       op->rerank, op->k, op->itopk_size);

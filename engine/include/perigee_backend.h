@@ -207,9 +207,9 @@ typedef struct peri_op_pairwise {
 
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
- * A backend may look for candidates with less precision first. `redone` is the number of queries for
- * which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked at,
- * or rows are told from candidates one by one. */
+ * A backend may look for candidates with less precision first. `redone` is the number of queries
+ * for which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked
+ * at, or rows are told from candidates one by one. */
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
@@ -223,9 +223,9 @@ typedef struct peri_op_knn {
     uint32_t *redone; /* [1] out; may be NULL */
 } peri_op_knn;
 
-/* Lists of neighbours from the answers to rows that were searched among themselves: list i is ids[i]
- * without slot first + i when that is among its first `degree`, and ends at `degree` entries.
- * PERI_SLOT_NONE for what is missing. */
+/* Lists of neighbours from the answers to rows that were searched among themselves: list i is
+ * ids[i] without slot first + i when that is among its first `degree`, and ends at `degree`
+ * entries. PERI_SLOT_NONE for what is missing. */
 typedef struct peri_op_others {
     peri_op_kind kind;
     const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */
@@ -551,12 +551,33 @@ typedef struct peri_hierarchy {
  *       m is 0;  t[j] = w[j] * f, between -4063 and 4063 (NaN made -4063), plus 4096.5, the
  *       fraction dropped, minus 4096.  The value is f32 of the whole number -sum t[j] * c[j].
  * Each step is rounded to f32 once; whole numbers make the values the same on every backend
- * (core/code.h). Columns from d on are 0 in the rows and count 0. */
+ * (core/code.h). Columns from d on are 0 in the rows and count 0.
+ *
+ * Or, with bits 1, 2 or 4, RaBitQ codes (Gao & Long, SIGMOD 2024; arXiv 2409.09913) of rows of any
+ * of f32 f16 i8 u8: `dim` numbers u[j] of `bits` bits, packed as core/codes.h says, and behind them
+ * add and scale of the row, f32, unaligned. With R the rotation of `signs` (core/turns.h):
+ *   squared L2, euclidean:  y = R q - center, rounded after each
+ *   inner product, cosine:  y = R q
+ *   m = the largest |y[j]|, f = 127 / m, or 0 when m is 0 or one of both is no finite number;
+ *   v[j] = y[j] * f, between -127 and 127 (NaN made 127), plus 0.5 (minus, below 0), the fraction
+ *       dropped;
+ *   h = m / 127 * 0.5, or 0 with f
+ *   T = the whole number sum (2 u[j] - (2^bits - 1)) * v[j],  p = scale * (h * T)
+ *   The value is add - 2 * p under squared L2 and euclidean, else -p; a NaN counts as +inf.
+ * It leaves out what is the same for all rows. `linked` is the same once more, beside the links:
+ * for each row, and each 16 of its links, 16 adds, 16 scales, and then of word w (of 4 bytes) of
+ * their codes 16 words, for each w. What belongs to no link is 0. A backend may go by either. */
 typedef struct peri_codes_view {
     peri_view rows;     /* [n, cols] u8, cols a multiple of 32, >= d; data NULL: no codes */
     const float *low;   /* [d] */
     const float *step;  /* [d] */
     const float *scale; /* [d] 1 / step, or 0 for a column whose codes are all 0 */
+    /* with fewer bits than 8 */
+    uint32_t bits;         /* 1, 2 or 4; 0 = those of 8 bits */
+    uint32_t dim;          /* a multiple of 32, >= d; rows have dim * bits / 8 + 8 columns */
+    const float *center;   /* [dim] */
+    const float *signs;    /* [4, dim] */
+    const uint8_t *linked; /* [n, peri_packed_block(..)] 64-byte aligned, or NULL (core/code.h) */
 } peri_codes_view;
 
 /* Best-first walk over a graph, exactly:
@@ -579,7 +600,8 @@ typedef struct peri_codes_view {
  * canonical distances, and the k best of them are the results.
  *
  * visited = distances computed: rows offered and, in the descent, the entry and each link looked
- * at; with codes the canonical ones too. A distance that overflowed to NaN counts as +inf. The
+ * at; with codes the canonical ones too, and with codes of fewer than 8 bits each link of a row
+ * that was opened, offered or not. A distance that overflowed to NaN counts as +inf. The
  * result depends on the query's bytes and the parameters only, never on its place in the batch. */
 typedef struct peri_op_graph_search {
     peri_op_kind kind;

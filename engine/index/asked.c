@@ -130,6 +130,7 @@ static peri_status place_filters(const peri_index *index, peri_search *search, p
         for (uint32_t i = 0; i < p->filter_count; i++)
             PERI_TRY(peri_lane_upload(lane, p->bits[i], words, sizeof **bits, &bits[i]));
     }
+    p->placed_bits = (uint64_t *const *)bits;
     p->placed = (peri_filter_view){ .count = p->filter_count,
                                     .words = words,
                                     .passing = p->passing };

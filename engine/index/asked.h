@@ -11,11 +11,12 @@ typedef struct peri_asked {
     peri_view queries;   /* in the query dtype of the index; on the host, or at its place */
     peri_bound **bounds; /* what is held until the end */
     size_t bound_count;
-    uint32_t filter_count;   /* distinct filters after joining those of wrappers */
-    const uint64_t **bits;   /* [filter_count] host */
-    size_t *passing;         /* [filter_count] host */
-    bool per_query;          /* filter of query i is i, else 0 */
-    peri_filter_view placed; /* the filters at the place, without `which` */
+    uint32_t filter_count;        /* distinct filters after joining those of wrappers */
+    const uint64_t **bits;        /* [filter_count] host */
+    size_t *passing;              /* [filter_count] host */
+    bool per_query;               /* filter of query i is i, else 0 */
+    peri_filter_view placed;      /* the filters at the place, without `which` */
+    uint64_t *const *placed_bits; /* [filter_count] host: where they are */
 } peri_asked;
 
 /* Takes the reference to the index over, also when it fails; close it then too. */

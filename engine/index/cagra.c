@@ -69,7 +69,8 @@ static peri_status resolve(cagra_params *params) {
     return PERI_OK;
 }
 
-static const char *const cagra_sections[] = { "graph", "landmarks", "codes", "code_scale", NULL };
+static const char *const cagra_sections[] = { "graph", "landmarks", PERI_WALK_CODES_SECTIONS,
+                                              NULL };
 
 static peri_status cagra_build(peri_index *index, peri_matrix *rows, size_t threads,
                                const peri_control *control) {
@@ -144,7 +145,8 @@ static peri_status change_graph(const peri_index *old, peri_index *next, size_t 
                            .old_entry = (uint32_t)params->entry };
     PERI_TRY(peri_layered_make(old, next, &layers));
     params->entry = layers.entry;
-    return find_landmarks(next);
+    PERI_TRY(find_landmarks(next));
+    return peri_walk_codes_link(next, params->codes, threads, control);
 }
 
 static peri_status cagra_extend(const peri_index *old, peri_index *next,
@@ -254,7 +256,7 @@ const peri_kind peri_cagra_kind = {
     .build_table = &cagra_build_table,
     .saved_table = &cagra_saved_table,
     .sections = cagra_sections,
-    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY ")",
+    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY("graph_degree") ")",
     .build = cagra_build,
     .adopt = cagra_adopt,
     .walk = cagra_walk,

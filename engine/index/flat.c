@@ -1,12 +1,18 @@
-/* flat.c: exact search: every search scans the rows that pass. Cost O(q * n * dim), blocked. */
-#include "index/index.h"
+/* flat.c: exact search: every search scans the rows that pass. Cost O(q * n * dim), blocked. Rows
+ * that a device has no room for stay on the host and pass through it (streamed.h). */
+#include <string.h>
 
-#define FLAT_BUILD_PARAMS(X, S) PERI_METRIC_PARAM(X, S)
+#include "index/streamed.h"
+
+#define FLAT_BUILD_PARAMS(X, S)                                                                    \
+    PERI_METRIC_PARAM(X, S)                                                                        \
+    X(S, CHOICE, residence, 0, 0, 2, "auto|device|host", "device, when the rows fit; else host",   \
+      "where the rows lie; on the host every search sends them through the device in chunks")
 
 PERI_PARAMS_STRUCT(flat_params, FLAT_BUILD_PARAMS)
 
 static const peri_param flat_build_rows[] = { PERI_PARAMS_ROWS(flat_params, FLAT_BUILD_PARAMS) };
-static const peri_param_table flat_build_table = { "flat.build", flat_build_rows, 1 };
+static const peri_param_table flat_build_table = { "flat.build", flat_build_rows, 2 };
 static const peri_param_table flat_search_table = { "flat.search", NULL, 0 };
 
 _Static_assert(sizeof(flat_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
@@ -35,9 +41,19 @@ static peri_status flat_extend(const peri_index *old, peri_index *next, const pe
     return PERI_OK;
 }
 
+static peri_status flat_streams(const peri_index *index, const peri_matrix *rows, bool *out) {
+    flat_params params;
+    memcpy(&params, index->params, sizeof params);
+    return peri_streamed_choose(index, rows, params.residence, out);
+}
+
 /* All rows are one list, whose slots are their positions. */
 static peri_status flat_range(const peri_index *index, peri_lane *lane,
                               const peri_range_scan *scan) {
+    if (index->streamed)
+        return peri_fail(PERI_E_UNSUPPORTED,
+                         "rows that stay on the host are not searched by distance "
+                         "on a device: build the index on the cpu");
     peri_op_range_scan op = { .kind = PERI_OP_RANGE_SCAN,
                               .metric = index->metric,
                               .queries = scan->queries,
@@ -73,5 +89,6 @@ const peri_kind peri_flat_kind = {
     .build = flat_build,
     .adopt = flat_adopt,
     .range = flat_range,
+    .streams = flat_streams,
     .extend = flat_extend,
 };

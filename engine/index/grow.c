@@ -39,19 +39,10 @@ static peri_status append_section(const peri_index *old, peri_index *next, const
 }
 
 static peri_status append_lengths(const peri_index *old, peri_index *next, peri_matrix *rows) {
-    peri_view view = peri_matrix_view(rows);
     peri_matrix *lengths;
     if (peri_index_section(old, "lengths") == NULL) return PERI_OK;
-    PERI_TRY(peri_matrix_create(old->context, view.rows, 1, PERI_F32, view.place, &lengths));
-    peri_lane *lane = NULL;
-    peri_status status;
-    PERI_GO(peri_lane_acquire(old->device, &lane));
-    peri_op_lengths op = { PERI_OP_LENGTHS, view, peri_matrix_view(lengths).data };
-    PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
-    PERI_GO(peri_lane_wait(lane, NULL));
-    PERI_GO(append_section(old, next, "lengths", lengths));
-done:
-    peri_lane_release(lane);
+    PERI_TRY(peri_index_make_lengths(old, rows, &lengths));
+    peri_status status = append_section(old, next, "lengths", lengths);
     peri_matrix_release(lengths);
     return status;
 }
@@ -102,6 +93,7 @@ done:
 static peri_status make_next(const peri_index *old, size_t rows, peri_index **out) {
     PERI_TRY(peri_index_create(old->context, old->kind, old->device->place, out));
     memcpy((*out)->params, old->params, sizeof old->params);
+    (*out)->streamed = old->streamed;
     return peri_index_set_shape(*out, rows, old->dim, old->dtype);
 }
 
@@ -111,7 +103,7 @@ static peri_status extend_index(const peri_index *old, const peri_extension *mor
     peri_growth growth = { NULL, old->rows, more->threads, more->control };
     peri_status status;
     PERI_GO(check_growth(old, more));
-    PERI_GO(peri_matrix_move(more->rows, old->device->place, &growth.rows));
+    PERI_GO(peri_matrix_move(more->rows, peri_index_rows_place(old), &growth.rows));
     size_t count = peri_matrix_view(growth.rows).rows;
     PERI_GO(make_next(old, old->rows + count, &next));
     if (!old->kind->rowless) PERI_GO(append_section(old, next, "rows", growth.rows));

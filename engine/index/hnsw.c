@@ -52,8 +52,8 @@ static const peri_param_table hnsw_search_table = { "hnsw.search", hnsw_search_r
     X(S, INT, ef_construction, 200, 1, 65535, NULL, NULL,                                          \
       "what a written file says of itself, for inserts by others")                                 \
     X(S, INT, seed, 137, 0, 9007199254740991, NULL, NULL, "of the levels drawn")                   \
-    X(S, CHOICE, codes, 0, 0, 2, "auto|none|sq8", "those of the CAGRA index",                      \
-      "what walks measure by in place of the rows")
+    X(S, CHOICE, codes, 0, 0, PERI_WALK_CODES_MAX, PERI_WALK_CODES_CHOICES,                        \
+      "those of the CAGRA index", "what walks measure by in place of the rows")
 
 PERI_PARAMS_STRUCT(to_hnsw_params, TO_HNSW_PARAMS)
 static const peri_param to_hnsw_rows[] = { PERI_PARAMS_ROWS(to_hnsw_params, TO_HNSW_PARAMS) };
@@ -83,7 +83,8 @@ static peri_status make_graph(const peri_index *old, peri_index *next, size_t th
     PERI_TRY(peri_layered_make(old, next, &layers));
     params->entry = layers.entry;
     params->level_max = layers.level_max;
-    return PERI_OK;
+    if (old == NULL) return PERI_OK;
+    return peri_walk_codes_link(next, params->codes, threads, control);
 }
 
 static peri_status hnsw_build(peri_index *index, peri_matrix *rows, size_t threads,
@@ -140,16 +141,16 @@ static peri_status hnsw_walk(const peri_index *index, const peri_options *option
     return PERI_OK;
 }
 
-static const char *const hnsw_sections[] = {
-    "graph", "first", "links", "codes", "code_scale", NULL
-};
+static const char *const hnsw_sections[] = { "graph", "first", "links", PERI_WALK_CODES_SECTIONS,
+                                             NULL };
 
 const peri_kind peri_hnsw_kind = {
     .ops = PERI_INDEX_OPS("hnsw", &hnsw_search_table),
     .build_table = &hnsw_build_table,
     .saved_table = &hnsw_saved_table,
     .sections = hnsw_sections,
-    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1) + " PERI_WALK_CODES_MEMORY ")",
+    .memory = "n * (dim * bytes + 8 * m + 4 + 4 * m / (m - 1) + " PERI_WALK_CODES_MEMORY(
+        "2 * m") ")",
     .build = hnsw_build,
     .adopt = hnsw_adopt,
     .walk = hnsw_walk,

@@ -6,6 +6,7 @@
 #include "core/distance.h"
 #include "core/memory.h"
 #include "index/handle.h"
+#include "index/walk_codes.h"
 
 const peri_kind *const peri_kinds[] = { &peri_flat_kind,   &peri_ivf_flat_kind,   &peri_ivf_pq_kind,
                                         &peri_ivf_sq_kind, &peri_ivf_rabitq_kind, &peri_cagra_kind,
@@ -116,32 +117,40 @@ peri_status peri_index_set_rows(peri_index *index, peri_matrix *rows) {
     PERI_TRY(peri_index_set_shape(index, view.rows, view.cols, view.dtype));
     if (index->kind->rowless) return PERI_OK;
     peri_matrix *here;
-    PERI_TRY(peri_matrix_move(rows, index->device->place, &here));
+    if (index->kind->streams != NULL) PERI_TRY(index->kind->streams(index, rows, &index->streamed));
+    PERI_TRY(peri_matrix_move(rows, peri_index_rows_place(index), &here));
     return peri_index_add(index, "rows", here);
 }
 
 /* ---- lengths ------------------------------------------------------------------------------ */
 
-peri_status peri_index_add_lengths(peri_index *index) {
-    if (index->metric != PERI_COSINE || peri_index_section(index, "lengths") != NULL ||
-        index->kind->rowless)
-        return PERI_OK;
-    peri_device *device = index->device;
+peri_status peri_index_make_lengths(const peri_index *index, peri_matrix *rows, peri_matrix **out) {
+    peri_view view = peri_matrix_view(rows);
     peri_matrix *lengths = NULL;
+    peri_device *device;
     peri_lane *lane = NULL;
     peri_status status;
-    PERI_GO(peri_matrix_create(index->context, index->rows, 1, PERI_F32, device->place, &lengths));
+    *out = NULL;
+    PERI_GO(peri_context_device(index->context, view.place, &device));
+    PERI_GO(peri_matrix_create(index->context, view.rows, 1, PERI_F32, view.place, &lengths));
     PERI_GO(peri_lane_acquire(device, &lane));
-    peri_op_lengths op = { PERI_OP_LENGTHS, peri_matrix_view(peri_index_section(index, "rows")),
-                           peri_matrix_view(lengths).data };
-    if (op.rows.rows > 0) PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    peri_op_lengths op = { PERI_OP_LENGTHS, view, peri_matrix_view(lengths).data };
+    if (view.rows > 0) PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
     PERI_GO(peri_lane_wait(lane, NULL));
-    PERI_GO(peri_index_add(index, "lengths", lengths));
-    lengths = NULL;
+    PERI_GO(peri_matrix_move(lengths, index->device->place, out));
 done:
     peri_lane_release(lane);
     peri_matrix_release(lengths);
     return status;
+}
+
+peri_status peri_index_add_lengths(peri_index *index) {
+    peri_matrix *lengths;
+    if (index->metric != PERI_COSINE || peri_index_section(index, "lengths") != NULL ||
+        index->kind->rowless)
+        return PERI_OK;
+    PERI_TRY(peri_index_make_lengths(index, peri_index_section(index, "rows"), &lengths));
+    return peri_index_add(index, "lengths", lengths);
 }
 
 const float *peri_index_lengths(const peri_index *index) {
@@ -154,6 +163,7 @@ const float *peri_index_lengths(const peri_index *index) {
 /* Section by section; "rows", "ids" and "deleted" set more than their section. */
 static peri_status take_section(peri_index *to, const peri_section *section) {
     peri_matrix *there;
+    if (peri_walk_codes_derived(section->name)) return PERI_OK;
     if (strcmp(section->name, "rows") == 0) return peri_index_set_rows(to, section->matrix);
     if (strcmp(section->name, "ids") == 0) return peri_index_set_ids(to, section->matrix);
     if (strcmp(section->name, "deleted") == 0) return peri_index_set_deleted(to, section->matrix);
@@ -229,13 +239,16 @@ void peri_index_describe(const peri_searcher *self, peri_field_fn field, void *u
     }
     peri_field_int(field, ud, "bytes", (int64_t)bytes);
     if (index->removed > 0) peri_field_int(field, ud, "removed", (int64_t)index->removed);
+    if (index->kind->streams != NULL) peri_field_flag(field, ud, "streamed", index->streamed);
     if (index->kind->describe != NULL) index->kind->describe(index, field, ud);
     peri_field_params(field, ud, index->kind->saved_table, index->params);
     peri_index_release(index);
 }
 
-static const char *way(const peri_kind *kind) {
-    return kind->scan != NULL ? "list scan" : kind->walk != NULL ? "graph walk" : "exact scan";
+static const char *way(const peri_index *index) {
+    if (index->streamed) return "exact scan, rows streamed from the host";
+    if (index->kind->scan != NULL) return "list scan";
+    return index->kind->walk != NULL ? "graph walk" : "exact scan";
 }
 
 void peri_index_line(const peri_searcher *self, char *text, size_t size) {
@@ -243,6 +256,6 @@ void peri_index_line(const peri_searcher *self, char *text, size_t size) {
     char place[32];
     snprintf(text, size, "%s(%zu x %u %s, %s)\t%s\t%s", self->ops->kind, index->rows, self->dim,
              peri_dtype_name(index->dtype), peri_metric_name(self->metric),
-             peri_place_format(self->device->place, place, sizeof place), way(index->kind));
+             peri_place_format(self->device->place, place, sizeof place), way(index));
     peri_index_release(index);
 }

@@ -84,6 +84,9 @@ typedef struct peri_kind {
                         peri_op_graph_search *op);
     /* Enqueues the search of a list kind; scratch comes from the lane. */
     peri_status (*scan)(const peri_index *index, peri_lane *lane, const peri_scan *scan);
+    /* (optional) Whether rows stay on the host for searches that send them through the device;
+     * the index is filled but for its rows. NULL: never. */
+    peri_status (*streams)(const peri_index *index, const peri_matrix *rows, bool *out);
     /* (optional) Enqueues a search by distance. */
     peri_status (*range)(const peri_index *index, peri_lane *lane, const peri_range_scan *scan);
     /* With `scan`: share of the rows that a search with these options looks at. */
@@ -123,6 +126,7 @@ struct peri_index {
     size_t holes; /* of those, the ones that are gone from graph or lists: no search meets them */
     peri_filter *alive; /* the others; NULL = all */
     bool loose;         /* `pack` of the kind has something to do */
+    bool streamed;      /* section "rows" is on the host, the place is not */
 };
 
 /* A new index of a kind, without sections; head filled. */
@@ -139,6 +143,10 @@ peri_status peri_index_replace(peri_index *index, const char *name, peri_matrix 
 void peri_index_drop(peri_index *index, const char *name);
 /* A section's matrix (not retained), or NULL. */
 peri_matrix *peri_index_section(const peri_index *index, const char *name);
+/* Where section "rows" is, or would be. */
+static inline peri_place peri_index_rows_place(const peri_index *index) {
+    return index->streamed ? PERI_CPU : index->device->place;
+}
 /* Adds a section of `from`, retained, when it has it. */
 peri_status peri_index_share(peri_index *index, const peri_index *from, const char *name);
 
@@ -160,6 +168,8 @@ int64_t peri_index_find(const peri_index *index, int64_t id);
 /* "lengths" for cosine, made at the index's place when the metric needs it and it is not there. */
 peri_status peri_index_add_lengths(peri_index *index);
 const float *peri_index_lengths(const peri_index *index);
+/* Lengths of rows anywhere, as a matrix at the index's place. */
+peri_status peri_index_make_lengths(const peri_index *index, peri_matrix *rows, peri_matrix **out);
 
 /* Whether the index's place does what a search of it needs: an index that can't be searched
  * where it is is refused when it is built, opened or moved. PERI_E_UNSUPPORTED with the reason. */

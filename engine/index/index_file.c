@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "index/handle.h"
 #include "index/hnswlib_convert.h"
+#include "index/walk_codes.h"
 #include "quant/quantizer.h"
 
 #define OPTIONS_MAX 40
@@ -39,7 +40,9 @@ static peri_status save_container(peri_index *index, const char *path,
     peri_status status = PERI_OK;
     if (index->kind->rowless) status = make_shape(index, &sections[count++].matrix);
     for (size_t i = 0; i < index->section_count; i++) {
-        bool rows = strcmp(index->sections[i].name, "rows") == 0;
+        const char *name = index->sections[i].name;
+        bool rows = strcmp(name, "rows") == 0;
+        if (peri_walk_codes_derived(name)) continue;
         if (!rows || options->dataset) sections[count++] = index->sections[i];
     }
     if (status == PERI_OK)

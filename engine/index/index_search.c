@@ -19,6 +19,7 @@
 #include "core/distance.h"
 #include "index/asked.h"
 #include "index/handle.h"
+#include "index/streamed.h"
 
 #define LEVELS 5 /* lists up to 16 times as wide */
 #define CLASSES (LEVELS + 1)
@@ -189,6 +190,11 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
         PERI_TRY(peri_lane_take_host(lane, items, sizeof *g->distances, &g->distances));
     }
     PERI_TRY(place_queries(search, p, g, &op.queries));
+    if (index->streamed) {
+        const peri_streaming streaming = { &p->asked, op.queries, g->members, g->ids,
+                                           g->distances };
+        return peri_streamed_search(search, &streaming);
+    }
     PERI_TRY(place_which(search, p, g, &op.filter));
     PERI_TRY(peri_lane_out(lane, g->ids, items, sizeof *g->ids, &op.ids));
     PERI_TRY(peri_lane_out(lane, g->distances, items, sizeof *g->distances, &op.distances));
@@ -203,8 +209,7 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
     PERI_TRY(run_op(index, search, g, op, visited, redone));
     PERI_TRY(peri_lane_fetch(lane, g->ids, op.ids, items, sizeof *g->ids));
     PERI_TRY(peri_lane_fetch(lane, g->distances, op.distances, items, sizeof *g->distances));
-    if (g->redone != NULL)
-        PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 1, sizeof *g->redone));
+    if (g->redone != NULL) PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 1, sizeof *g->redone));
     if (g->visited == NULL) return PERI_OK;
     return peri_lane_fetch(lane, g->visited, visited, g->count, sizeof *g->visited);
 }
@@ -238,7 +243,7 @@ static void let_go(void *ud) { peri_asked_close(ud); }
 /* Whether the answer is what one scan of the rows finds, with nothing left to do on the host. */
 static bool stays(const peri_index *index, const peri_search *search, const plan *p) {
     return search->placed_ids != NULL && index->ids == NULL && index->kind->scan == NULL &&
-           p->group_count == 1 && p->groups[0].class == CLASS_EXACT;
+           !index->streamed && p->group_count == 1 && p->groups[0].class == CLASS_EXACT;
 }
 
 /* Enqueues the scan with its answer where the caller wants it. */
@@ -390,6 +395,7 @@ peri_status peri_index_check_place(const peri_index *index) {
                               .rows = p.walk.rows,
                               .lengths = p.walk.lengths,
                               .k = search.k };
+    if (index->streamed) PERI_TRY(peri_streamed_check_place(index));
     const peri_op *op = index->kind->walk != NULL ? (const peri_op *)&p.walk
                                                   : (const peri_op *)&knn;
     if (device->driver->supports(device, op, reason, sizeof reason)) return PERI_OK;
@@ -426,7 +432,10 @@ static peri_status score_rows(const peri_index *index, peri_search *search, cons
                           .lengths = p.walk.lengths,
                           .columns = columns };
     PERI_TRY(peri_lane_upload_view(lane, &queries, &op.queries));
-    PERI_TRY(peri_lane_upload(lane, rows, items, sizeof *rows, &op.candidates));
+    if (index->streamed)
+        PERI_TRY(peri_streamed_pick(index, lane, rows, items, &op));
+    else
+        PERI_TRY(peri_lane_upload(lane, rows, items, sizeof *rows, &op.candidates));
     PERI_TRY(peri_lane_out(lane, distances, items, sizeof *distances, &op.distances));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
     PERI_TRY(peri_lane_fetch(lane, distances, op.distances, items, sizeof *distances));

@@ -37,7 +37,7 @@ static const peri_param_table vamana_saved_table = { "vamana.saved", vamana_save
                                                      VAMANA_SAVED_COUNT };
 _Static_assert(sizeof(vamana_params) <= PERI_PARAMS_BYTES, "the parameters fit an index");
 
-static const char *const vamana_sections[] = { "graph", "codes", "code_scale", NULL };
+static const char *const vamana_sections[] = { "graph", PERI_WALK_CODES_SECTIONS, NULL };
 
 /* ---- building and changing ---------------------------------------------------------------- */
 
@@ -56,7 +56,8 @@ static peri_status make_graph(const peri_index *old, peri_index *next, size_t th
     if (old != NULL) layers.old_entry = (uint32_t)params->entry;
     PERI_TRY(peri_layered_make(old, next, &layers));
     params->entry = layers.entry;
-    return PERI_OK;
+    if (old == NULL) return PERI_OK;
+    return peri_walk_codes_link(next, params->codes, threads, control);
 }
 
 static peri_status vamana_build(peri_index *index, peri_matrix *rows, size_t threads,
@@ -129,7 +130,7 @@ const peri_kind peri_vamana_kind = {
     .build_table = &vamana_build_table,
     .saved_table = &vamana_saved_table,
     .sections = vamana_sections,
-    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY ")",
+    .memory = "n * (dim * bytes + 4 * graph_degree + " PERI_WALK_CODES_MEMORY("graph_degree") ")",
     .build = vamana_build,
     .adopt = vamana_adopt,
     .walk = vamana_walk,

@@ -1,21 +1,16 @@
-/* rotation.c: signs, Hadamard and pairwise turns, and their matrix. */
+/* rotation.c: drawing the signs, and the rotation as a matrix. */
 #include "quant/rotation.h"
-
-#include <math.h>
-#include <string.h>
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "core/turns.h"
 #include "io/host_rows.h"
-
-enum { ROUNDS = 4 };
 
 peri_status peri_rotation_init(peri_rotation *rotation, peri_context *context, uint32_t dim,
                                uint32_t out_dim, uint64_t seed) {
     PERI_ASSERT(dim > 0 && dim <= out_dim);
-    *rotation = (peri_rotation){ context, dim, out_dim, 1, NULL };
-    while (rotation->power <= out_dim / 2) rotation->power *= 2;
-    size_t count = (size_t)ROUNDS * out_dim;
+    *rotation = (peri_rotation){ context, dim, out_dim, NULL };
+    size_t count = (size_t)PERI_TURNS_ROUNDS * out_dim;
     PERI_TRY(peri_memory_acquire(context, count, sizeof(float), &rotation->signs));
     for (size_t i = 0; i < count; i++)
         rotation->signs[i] = peri_random_mix(seed, i) >> 63 ? 1.0f : -1.0f;
@@ -24,64 +19,23 @@ peri_status peri_rotation_init(peri_rotation *rotation, peri_context *context, u
 
 void peri_rotation_reset(peri_rotation *rotation) {
     if (rotation->signs == NULL) return;
-    peri_memory_release(rotation->context, rotation->signs, (size_t)ROUNDS * rotation->out_dim,
-                        sizeof(float));
+    peri_memory_release(rotation->context, rotation->signs,
+                        (size_t)PERI_TURNS_ROUNDS * rotation->out_dim, sizeof(float));
     rotation->signs = NULL;
 }
 
-/* Hadamard's matrix times x [n], n a power of two, scaled to keep lengths. Its own transpose. */
-static void hadamard(float *x, size_t n) {
-    for (size_t half = 1; half < n; half *= 2)
-        for (size_t first = 0; first < n; first += 2 * half) {
-            float *a = x + first, *b = a + half;
-            for (size_t i = 0; i < half; i++) {
-                float sum = a[i] + b[i], difference = a[i] - b[i];
-                a[i] = sum;
-                b[i] = difference;
-            }
-        }
-    float scale = 1.0f / sqrtf((float)n);
-    for (size_t i = 0; i < n; i++) x[i] *= scale;
-}
-
-/* Columns i and i + n / 2 turned by 45 degrees: its own transpose too. */
-static void mix_halves(float *x, size_t n) {
-    const float scale = 0.70710678f;
-    float *a = x, *b = x + n / 2;
-    for (size_t i = 0; i < n / 2; i++) {
-        float sum = (a[i] + b[i]) * scale, difference = (a[i] - b[i]) * scale;
-        a[i] = sum;
-        b[i] = difference;
-    }
-}
-
-static void flip(const peri_rotation *rotation, int round, float *x) {
-    const float *signs = rotation->signs + (size_t)round * rotation->out_dim;
-    for (size_t i = 0; i < rotation->out_dim; i++) x[i] *= signs[i];
-}
-
-static float *transformed_part(const peri_rotation *rotation, int round, float *x) {
-    return round % 2 == 0 ? x : x + rotation->out_dim - rotation->power;
+static peri_turns turns_of(const peri_rotation *rotation) {
+    return peri_turns_of(rotation->dim, rotation->out_dim, rotation->signs);
 }
 
 void peri_rotation_apply(const peri_rotation *rotation, const float *x, float *out) {
-    uint32_t n = rotation->out_dim;
-    memcpy(out, x, rotation->dim * sizeof *x);
-    memset(out + rotation->dim, 0, (n - rotation->dim) * sizeof *out);
-    for (int round = 0; round < ROUNDS; round++) {
-        flip(rotation, round, out);
-        hadamard(transformed_part(rotation, round, out), rotation->power);
-        if (rotation->power != n) mix_halves(out, n);
-    }
+    peri_turns turns = turns_of(rotation);
+    peri_turns_apply(&turns, x, out);
 }
 
 void peri_rotation_undo(const peri_rotation *rotation, float *y) {
-    uint32_t n = rotation->out_dim;
-    for (int round = ROUNDS - 1; round >= 0; round--) {
-        if (rotation->power != n) mix_halves(y, n);
-        hadamard(transformed_part(rotation, round, y), rotation->power);
-        flip(rotation, round, y);
-    }
+    peri_turns turns = turns_of(rotation);
+    peri_turns_undo(&turns, y);
 }
 
 peri_status peri_rotation_matrix(peri_context *context, uint32_t dim, uint32_t out_dim,

@@ -33,6 +33,8 @@ local pg = {}
 ---@return true?, string?, perigee.Code?
 function pg.configure(options) end
 
+---@alias perigee.WalkCodes "auto"|"none"|"sq8"|"rabitq1"|"rabitq2"|"rabitq4"
+
 ---@class perigee.Stats
 ---@field bytes integer  held now
 ---@field bytes_peak integer
@@ -218,7 +220,7 @@ function ivf_flat.defaults(verb) end
 ---@field termination_threshold number?
 ---@field guarantee_connectivity boolean?
 ---@field seed integer?
----@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
+---@field codes perigee.WalkCodes?  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -243,7 +245,7 @@ function cagra.defaults(verb) end
 ---@field ef_construction integer?
 ---@field alpha number?
 ---@field seed integer?
----@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
+---@field codes perigee.WalkCodes?  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -268,7 +270,7 @@ function hnsw.defaults(verb) end
 ---@field visited_size integer?
 ---@field alpha number?
 ---@field seed integer?
----@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
+---@field codes perigee.WalkCodes?  what walks measure by in place of the rows
 ---@field place string?
 ---@field ids perigee.Ids?
 ---@field threads integer?
@@ -618,7 +620,7 @@ function Searcher:refined(rows, options) end
 ---@field hierarchy "none"|"cpu"|nil
 ---@field ef_construction integer?
 ---@field seed integer?
----@field codes "auto"|"none"|"sq8"|nil  what walks measure by in place of the rows
+---@field codes perigee.WalkCodes?  what walks measure by in place of the rows
 ---@field progress perigee.Progress?
 
 ---@param options perigee.ToHnsw?
@@ -697,7 +699,7 @@ function Quantizer:close() end
 ---@field place string
 ---@field visited number  distances computed, a query, on average
 ---@field selectivity number  share of rows that pass the filters
----@field redone integer  queries that an exact search on a device did twice: its first pass proved nothing of them
+---@field redone integer  queries done twice, by an exact search that proved nothing at first
 ---@field missing integer  results that are -1
 
 ---The answer to a batch, [queries, k], nearest first; -1 is none.

@@ -257,6 +257,32 @@ static const knn_case knn_cases[] = {
     { "f16-shared-0.5", "16x128", PERI_F16, 10000, 10, 0.5, false },
 };
 
+/* ---- selection ------------------------------------------------------------------------------ */
+
+static void run_select(const bench *b, size_t rows, size_t columns, size_t k) {
+    char name[64];
+    snprintf(name, sizeof name, rows == 1 ? "select-one-%zu" : "select-%zu", k);
+    if (!wanted(b, name)) return;
+    peri_op_select_k op = { .kind = PERI_OP_SELECT_K, .k = k };
+    float *values = malloc(rows * columns * sizeof *values);
+    for (size_t i = 0; i < rows * columns; i++)
+        values[i] = (float)(peri_random_mix(7, i) >> 40) * 0x1p-24f;
+    op.values = (peri_view){ NULL,     rows,
+                             columns,  columns * sizeof(float),
+                             PERI_F32, b->device->place };
+    peri_mem *in = put(b, values, rows * columns * sizeof *values, &op.values.data);
+    peri_mem *ids = room(b, rows * k * sizeof(int64_t), &op.best_ids);
+    peri_mem *out = room(b, rows * k * sizeof(float), &op.best_values);
+    double seconds = time_op(b, (const peri_op *)&op);
+    printf("what=select\tcase=%s\trows=%zu\tcolumns=%zu\tk=%zu\tms=%.4f\n", name, rows, columns, k,
+           1e3 * seconds);
+    fflush(stdout);
+    free(values);
+    b->device->driver->mem_release(in);
+    b->device->driver->mem_release(ids);
+    b->device->driver->mem_release(out);
+}
+
 /* ---- trainings and graphs ------------------------------------------------------------------- */
 
 static void run_kmeans(const bench *b) {
@@ -334,6 +360,9 @@ int main(int count, char **words) {
     must(peri_context_device(b.context, at, &b.device), "device");
     must(b.device->driver->stream_open(b.device, &b.stream), "stream");
     for (size_t i = 0; i < sizeof knn_cases / sizeof *knn_cases; i++) run_knn(&b, &knn_cases[i]);
+    run_select(&b, 1000, 1000000, 10);
+    run_select(&b, 1000, 1000000, 64);
+    run_select(&b, 1000, 1000000, 256);
     run_kmeans(&b);
     run_graph(&b);
     b.device->driver->stream_close(b.stream);

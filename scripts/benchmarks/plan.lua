@@ -83,6 +83,8 @@ local function graph_subjects(dtype)
     list[#list + 1] = graph_subject(dtype, "perigee cagra 64", "itopk_size",
       { kind = "cagra", graph_degree = 64 })
   end
+  list[#list + 1] = graph_subject(dtype, "perigee hnsw, rabitq4", "ef",
+    { kind = "hnsw", m = 16, codes = "rabitq4" })
   return list
 end
 

@@ -1,9 +1,11 @@
 /* distances_test: the sum kernels of every instruction set against the canonical routine, bit for
  * bit: every dtype and metric, dimensions 1..130 and odd large ones, rows by range and by slot;
  * values that underflow, overflow and cancel. */
+#include "backend/cpu/packed_codes.h"
 #include "codes.h"
 
 #define ROWS 7
+#define DEGREE 40 /* rows, and links of a row, of packed codes */
 
 typedef struct shape {
     peri_dtype dtype;
@@ -112,12 +114,12 @@ static void check_codes(peri_metric metric, size_t dim, bool largest) {
     float *lengths = test_lengths(&rows), found[ROWS];
     peri_codes_view codes = test_codes(&rows, metric, lengths);
     uint32_t cols = (uint32_t)codes.rows.cols, slots[] = { 6, 0, 3, 3, 1, 5, 2 };
-    uint8_t *encoded = test_new(peri_code_query_bytes(cols), 1);
+    uint8_t *encoded = test_new(peri_code_query_bytes(&codes), 1);
     float *values = query.data;
     for (size_t j = 0; j < dim && largest; j++) values[j] = j % 2 == 0 ? -1 : 1;
     for (size_t j = 0; j < ROWS * cols && largest; j++)
         ((uint8_t *)codes.rows.data)[j] = j % cols % 2 == 0 ? 255 : 0;
-    peri_code_query(&codes, metric, query.data, dim, encoded);
+    peri_code_query(&codes, metric, PERI_F32, query.data, dim, encoded);
     for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
         peri_distances d;
         if (!peri_isa_force((peri_isa)isa)) continue;
@@ -139,6 +141,76 @@ static void check_codes(peri_metric metric, size_t dim, bool largest) {
     free(query.data);
 }
 
+/* Links of a row whose values are near enough, in order, against the definition. */
+static void check_links(const peri_codes_view *codes, peri_metric metric, const uint8_t *encoded,
+                        const uint32_t *links, size_t degree, float bound) {
+    peri_packed_kernels kernels = peri_packed_kernels_chosen();
+    peri_packed_codes packed = peri_packed_codes_of(codes, degree);
+    uint32_t slots[DEGREE + 16];
+    float values[DEGREE + 16];
+    size_t kept = kernels.links(&packed, (const void *)encoded, codes->linked, links, degree, bound,
+                                slots, values);
+    size_t wanted = 0;
+    for (size_t i = 0; i < degree; i++) {
+        float value = peri_code_value_of(codes, metric, encoded,
+                                         peri_view_row(&codes->rows, links[i]));
+        if (!(value <= bound)) continue;
+        CHECK(wanted < kept && slots[wanted] == links[i] && values[wanted] == value,
+              "%u bits, dim %u, degree %zu: link %zu, value %a", codes->bits, codes->dim, degree, i,
+              (double)value);
+        wanted++;
+    }
+    CHECK(wanted == kept, "%u bits, dim %u: %zu links within %g, wanted %zu", codes->bits,
+          codes->dim, kept, (double)bound, wanted);
+}
+
+/* Packed codes at random, and the largest ones under the largest values. */
+static void check_packed(peri_metric metric, peri_dtype dtype, size_t dim, uint32_t bits,
+                         bool largest) {
+    peri_view rows = test_matrix(dtype, DEGREE, dim, 0, dim);
+    peri_view query = test_matrix(peri_query_dtype(dtype), 1, dim, 0, dim + 1);
+    uint32_t links[DEGREE * DEGREE];
+    for (size_t i = 0; i < DEGREE * DEGREE; i++) links[i] = (uint32_t)(i * 7 % DEGREE);
+    peri_codes_view codes = test_packed_codes(&rows, bits, links, DEGREE);
+    if (largest) memset(codes.rows.data, 0xFF, DEGREE * peri_packed_row_bytes(codes.dim, bits));
+    uint8_t *encoded = test_new(peri_code_query_bytes(&codes), 1);
+    peri_code_query(&codes, metric, query.dtype, query.data, dim, encoded);
+    for (int isa = 0; isa < PERI_ISA_COUNT; isa++) {
+        float found[DEGREE];
+        if (!peri_isa_force((peri_isa)isa)) continue;
+        peri_packed_codes packed = peri_packed_codes_of(&codes, DEGREE);
+        for (size_t count = 1; count <= DEGREE; count += 5) {
+            peri_packed_kernels_chosen().rows(&packed, (const void *)encoded, links, count, found);
+            for (size_t i = 0; i < count; i++) {
+                float wanted = peri_code_value_of(&codes, metric, encoded,
+                                                  peri_view_row(&codes.rows, links[i]));
+                CHECK(wanted == found[i], "%s, %u bits, dim %zu: %a, wanted %a",
+                      peri_isa_name((peri_isa)isa), bits, dim, (double)found[i], (double)wanted);
+            }
+        }
+        for (size_t degree = 1; degree <= DEGREE && !largest; degree += 6) {
+            check_links(&codes, metric, encoded, links, degree, INFINITY);
+            check_links(&codes, metric, encoded, links, degree, found[3]);
+        }
+    }
+    peri_isa_force(PERI_ISA_COUNT);
+    free(encoded);
+    test_codes_free(&codes);
+    free(rows.data);
+    free(query.data);
+}
+
+static void sweep_packed(void) {
+    static const size_t dims[] = { 1, 31, 64, 96, 130, 768 };
+    static const peri_dtype dtypes[] = { PERI_F32, PERI_F16, PERI_I8, PERI_U8 };
+    for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+        for (uint32_t bits = 1; bits <= 4; bits *= 2)
+            for (int largest = 0; largest < 2; largest++) {
+                check_packed(PERI_SQEUCLIDEAN, dtypes[d % 4], dims[d], bits, largest);
+                check_packed(PERI_INNER_PRODUCT, dtypes[(d + 1) % 4], dims[d], bits, largest);
+            }
+}
+
 /* A value by the codes is near the distance that they stand for. */
 static void check_code_meaning(peri_metric metric) {
     size_t dim = 64;
@@ -149,7 +221,7 @@ static void check_code_meaning(peri_metric metric) {
     peri_codes_view codes = test_codes(&rows, metric, lengths);
     uint8_t encoded[128];
     const float *query = rows.data;
-    peri_code_query(&codes, metric, query, dim, encoded);
+    peri_code_query(&codes, metric, PERI_F32, query, dim, encoded);
     float value = peri_code_distance(metric, encoded, peri_view_row(&codes.rows, 1), 64), unit = 1;
     float wanted = peri_canonical_distance(metric, PERI_F32, query, peri_view_row(&rows, 1), 64, 1,
                                            1);
@@ -243,5 +315,6 @@ int main(void) {
     check_code_meaning(PERI_SQEUCLIDEAN);
     check_code_meaning(PERI_INNER_PRODUCT);
     check_report();
+    sweep_packed();
     return check_done();
 }

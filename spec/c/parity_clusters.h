@@ -173,6 +173,11 @@ static inline void sweep_clusters(pair *t) {
     }
     for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
         if (peri_metric_takes(metrics[m], PERI_F32)) check_assign_values(t, metrics[m], 20);
+    if (t->small) return;
+    check_assign(t, PERI_F32, PERI_COSINE, 2500, 96, 1000, false);
+    check_assign(t, PERI_F16, PERI_INNER_PRODUCT, 2200, 64, 1001, false);
+    check_assign(t, PERI_F32, PERI_SQEUCLIDEAN, 2200, 130, 1000, false);
+    check_assign(t, PERI_U8, PERI_SQEUCLIDEAN, 2200, 33, 1000, true);
 }
 
 #endif

@@ -213,10 +213,19 @@ static inline void check_links(pair *t, const knn_case *c, const lists *knn, siz
     free(distances);
 }
 
-static inline peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim) {
+static inline peri_codes_view codes_put(place *p, const peri_codes_view *codes, size_t dim,
+                                        size_t degree) {
     peri_codes_view there = *codes;
     if (codes->rows.data == NULL) return there;
     there.rows = place_put_view(p, &codes->rows);
+    if (codes->bits != 0) {
+        size_t block = peri_packed_block(codes->dim, codes->bits, degree);
+        there.center = place_put(p, codes->center, codes->dim * sizeof *codes->center);
+        there.signs = place_put(p, codes->signs, 4 * codes->dim * sizeof *codes->signs);
+        if (codes->linked != NULL)
+            there.linked = place_put(p, codes->linked, codes->rows.rows * block);
+        return there;
+    }
     there.low = place_put(p, codes->low, dim * sizeof *codes->low);
     there.step = place_put(p, codes->step, dim * sizeof *codes->step);
     there.scale = place_put(p, codes->scale, dim * sizeof *codes->scale);
@@ -241,7 +250,7 @@ static inline peri_status search_at(place *p, const knn_case *c, const uint32_t 
     op.rows = place_put_view(p, &c->rows);
     op.lengths = place_put(p, c->lengths, c->rows.rows * sizeof *c->lengths);
     op.graph = place_put(p, graph, c->rows.rows * degree * sizeof *graph);
-    op.codes = codes_put(p, codes, c->rows.cols);
+    op.codes = codes_put(p, codes, c->rows.cols, degree);
     op.filter = filters_put(p, &c->filters, q);
     op.ids = place_room(p, count * sizeof *ids);
     op.distances = place_room(p, count * sizeof *distances);
@@ -308,6 +317,12 @@ static inline void check_graph(pair *t, peri_dtype dtype, peri_metric metric, si
         check_search(t, &c, wanted, kept, &codes);
         test_codes_free(&codes);
     }
+    for (uint32_t bits = 1; bits <= 4 && peri_metric_by_products(metric); bits *= 2)
+        for (int linked = 0; linked < 2; linked++) {
+            codes = test_packed_codes(&c.rows, bits, linked ? wanted : NULL, kept);
+            check_search(t, &c, wanted, kept, &codes);
+            test_codes_free(&codes);
+        }
     filters_free(&c.filters);
     lists_free(&knn);
     free(c.rows.data);

@@ -38,6 +38,12 @@ static void cover_selection(pair *t) {
         check_select(t, (row_form)(i % 3), 5, 2000, ks[i], i % 2, i % 2 == 1);
         check_merge(t, 5, 1 + i, ks[i], ks[i], i % 2 == 1, i % 3 == 1);
     }
+    check_select(t, FORM_COARSE, 20, 50, 10, 1, true); /* a warp a row: three widths */
+    check_select(t, FORM_EQUAL, 20, 200, 10, 0, false);
+    check_select(t, FORM_RANDOM, 20, 1000, 100, 0, false);
+    check_select(t, FORM_RANDOM, 1, 40000, 10, 1, false); /* several blocks a row */
+    check_select(t, FORM_FALLING, 2, 40000, 600, 0, false);
+    check_merge(t, 2, 40, 10, 10, true, true); /* two levels */
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
             if (peri_metric_takes(metrics[m], dtypes[a]))

@@ -1,7 +1,7 @@
-/* graph_search.c: the best-first walk: a worker keeps several walks under way, a half-step of each in
- * turn (walk.h), so that one's wait for memory is another's work. Queries are taken one by one from
- * a counter that all workers share, so that they end together; a task ends, its walks done, after
- * some queries only to let the control be asked.
+/* graph_search.c: the best-first walk: a worker keeps several walks under way, a half-step of each
+ * in turn (walk.h), so that one's wait for memory is another's work. Queries are taken one by one
+ * from a counter that all workers share, so that they end together; a task ends, its walks done,
+ * after some queries only to let the control be asked.
  *
  * Every walk has its own part of the scratch and writes its own row of the results only, so the
  * answer depends neither on the number of workers nor on how many walks are under way. */

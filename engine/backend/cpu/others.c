@@ -1,5 +1,5 @@
-/* others.c: answers of rows about themselves, without themselves: a pass over what was just written,
- * so that one thread keeps up with it. */
+/* others.c: answers of rows about themselves, without themselves: a pass over what was just
+ * written, so that one thread keeps up with it. */
 #include "backend/cpu/ops.h"
 #include "backend/ref/ops.h"
 

@@ -17,6 +17,7 @@
 #include "core/topk.h"
 
 #define PREFETCH_LINES 8u /* of a row, at most: the hardware follows a long row by itself */
+#define BLOCK_LINES 64u   /* of the codes beside a row's links */
 #define LINE 64u
 #define CLEARED 64u /* words at once */
 /* Words of `taken` that are cleaned in a run as fast as one that the log names. */
@@ -31,6 +32,17 @@ static size_t log_room(const peri_op_graph_search *op) {
     return peri_bitset_words(op->rows.rows) / WORDS_A_SLOT + 2 * PERI_WALK_BATCH;
 }
 
+/* Of `walk` only the place of the rows is used then. */
+static void init_packed(peri_walk_plan *plan, const peri_op_graph_search *op) {
+    const peri_view *rows = &op->codes.rows;
+    plan->packed = peri_packed_codes_of(&op->codes, op->degree);
+    plan->kernels = peri_packed_kernels_chosen();
+    plan->walk = (peri_distances){ .dtype = PERI_U8,
+                                   .dim = (uint32_t)rows->cols,
+                                   .rows = rows->data,
+                                   .stride = rows->stride_bytes };
+}
+
 void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op) {
     *plan = (peri_walk_plan){ .op = op,
                               .offer = peri_near_offer_chosen(),
@@ -38,7 +50,9 @@ void peri_walk_plan_init(peri_walk_plan *plan, const peri_op_graph_search *op) {
                               .coded = op->codes.rows.data != NULL };
     peri_distances_init(&plan->exact, op->metric, &op->rows, op->lengths);
     plan->walk = plan->exact;
-    if (plan->coded) peri_distances_codes(&plan->walk, op->metric, &op->codes);
+    if (plan->coded && op->codes.bits == 0)
+        peri_distances_codes(&plan->walk, op->metric, &op->codes);
+    if (plan->coded && op->codes.bits != 0) init_packed(plan, op);
     plan->walk_bytes = asked_bytes(&plan->walk);
     plan->exact_bytes = asked_bytes(&plan->exact);
     plan->log_room = log_room(op);
@@ -64,7 +78,7 @@ size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *w) {
     w->passed = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(uint32_t));
     w->distances = peri_scratch_cut(&at, base, PERI_WALK_BATCH * sizeof(float));
     w->spare = peri_scratch_cut(&at, base, (PERI_WALK_BATCH + PERI_NEAR_BLOCK) * sizeof(uint64_t));
-    w->code = peri_scratch_cut(&at, base, peri_code_query_bytes(op->codes.rows.cols));
+    w->code = peri_scratch_cut(&at, base, peri_code_query_bytes(&op->codes));
     return at;
 }
 
@@ -158,8 +172,21 @@ static bool open_rows(peri_walk *w) {
     return opened > 0;
 }
 
+/* Of row `slot` of the graph: its links, and the codes beside them. */
+INLINE const uint32_t *ask_for_row(const peri_walk *w, uint32_t slot) {
+    const peri_op_graph_search *op = w->plan->op;
+    const peri_packed_codes *packed = &w->plan->packed;
+    const uint32_t *links = op->graph + (size_t)slot * op->degree;
+    prefetch_links(links, op->degree);
+    if (packed->linked != NULL)
+        prefetch(packed->linked + slot * packed->block,
+                 peri_min_size(packed->block, LINE * BLOCK_LINES));
+    return links;
+}
+
 static void read_next_row(peri_walk *w) {
     const peri_op_graph_search *op = w->plan->op;
+    const peri_packed_codes *packed = &w->plan->packed;
     if (w->opened_next == w->opened_count) {
         if (w->rounds == w->plan->limit || !open_rows(w)) {
             end_walk(w);
@@ -167,7 +194,10 @@ static void read_next_row(peri_walk *w) {
         }
         w->rounds++;
     }
-    read_links(w, op->graph + (size_t)w->opened[w->opened_next++] * op->degree, op->degree);
+    uint32_t slot = w->opened[w->opened_next++];
+    w->links = ask_for_row(w, slot);
+    w->links_left = op->degree;
+    if (packed->linked != NULL) w->block = packed->linked + slot * packed->block;
     /* the likely next one */
     if (w->opened_next == w->opened_count && w->first_open < w->list.count)
         prefetch_links(op->graph + (size_t)peri_near_slot(w->list.keys[w->first_open]) * op->degree,
@@ -193,6 +223,37 @@ static void gather_links(peri_walk *w) {
     const uint32_t *links;
     size_t count = next_links(w, &links);
     w->gathered = w->plan->links(links, count, w->taken, w->slots);
+    if (w->plan->packed.bits != 0 && w->stage == PERI_WALK_GRAPH)
+        w->visited += (uint32_t)(count - w->gathered);
+}
+
+/* Nothing farther than this can enter. */
+static float bound_of(const peri_walk *w) {
+    const peri_near_list *list = &w->list;
+    if (w->bits != NULL || list->count < list->capacity) return INFINITY;
+    return peri_near_distance(list->keys[list->count - 1]);
+}
+
+/* Those that are new and may enter, with their values. What may not now never will, so that it need
+ * not be taken. */
+static void gather_linked(peri_walk *w) {
+    const peri_walk_plan *plan = w->plan;
+    const uint32_t *links;
+    size_t count = next_links(w, &links), fresh = 0;
+    size_t near = plan->kernels.links(&plan->packed, (const void *)w->code, w->block, links, count,
+                                      bound_of(w), w->slots, w->distances);
+    for (size_t i = 0; i < near; i++) {
+        w->distances[fresh] = w->distances[i];
+        fresh = peri_walk_append(w->taken, w->slots, fresh, w->slots[i]);
+    }
+    w->gathered = fresh;
+    w->visited += (uint32_t)count;
+    w->block += PERI_WALK_BATCH / PERI_PACKED_GROUP *
+                peri_packed_group_bytes(plan->packed.dim, plan->packed.bits);
+}
+
+static bool by_linked(const peri_walk *w) {
+    return w->stage == PERI_WALK_GRAPH && w->plan->packed.linked != NULL;
 }
 
 /* All of them, taken or not. */
@@ -229,6 +290,10 @@ static void gather_candidates(peri_walk *w) {
 }
 
 void peri_walk_gather(peri_walk *w) {
+    if (by_linked(w)) {
+        gather_linked(w);
+        return;
+    }
     switch (w->stage) {
     case PERI_WALK_ENTRY:
         w->slots[0] = w->plan->op->hierarchy.entry;
@@ -298,8 +363,11 @@ static void offer_entry(peri_walk *w) {
 
 static void measure(peri_walk *w) {
     const peri_walk_plan *plan = w->plan;
-    if (w->gathered == 0) return;
-    if (w->stage == PERI_WALK_RERANK)
+    if (w->gathered == 0 || by_linked(w)) return;
+    if (plan->packed.bits != 0 && w->stage != PERI_WALK_RERANK)
+        plan->kernels.rows(&plan->packed, (const void *)w->code, w->slots, w->gathered,
+                           w->distances);
+    else if (w->stage == PERI_WALK_RERANK)
         peri_distances_slots(&plan->exact, w->query, w->query_length, w->slots, w->gathered,
                              w->distances);
     else
@@ -383,7 +451,8 @@ static void begin_query(peri_walk *w, size_t number) {
     if (filter->count > 0)
         w->bits = filter->bits[filter->which == NULL ? 0 : filter->which[number]];
     if (plan->coded) {
-        peri_code_query(&op->codes, op->metric, w->query, op->rows.cols, w->code);
+        peri_code_query(&op->codes, op->metric, op->queries.dtype, w->query, op->rows.cols,
+                        w->code);
         w->asked = w->code;
     }
     if (op->seeds > 0 && op->rows.rows > op->seeds)

@@ -6,6 +6,8 @@
  *   peri_walk_gather  reads the links, keeps those that are new, asks for their rows;
  *   peri_walk_absorb  measures these rows, offers them, chooses what to open next and asks for its
  *                     links.
+ * With codes beside the links (peri_codes_view), the first half also has the values of all links
+ * and keeps what may enter the list; no rows are asked for.
  * Between the halves of one walk a worker does those of others. A walk touches nothing of its
  * neighbours, so its answer does not depend on who they are. */
 #ifndef PERI_BACKEND_CPU_WALK_H
@@ -13,6 +15,7 @@
 
 #include "backend/cpu/distances.h"
 #include "backend/cpu/near_offer.h"
+#include "backend/cpu/packed_codes.h"
 #include "backend/cpu/walk_links.h"
 
 #define PERI_WALK_BATCH 128u /* rows handed to the distance kernel at once */
@@ -37,6 +40,8 @@ typedef struct peri_walk_plan {
     size_t walk_bytes, exact_bytes; /* of a row, that are asked for ahead */
     size_t log_room;
     bool coded;
+    peri_packed_codes packed; /* bits 0: none */
+    peri_packed_kernels kernels;
     size_t limit; /* rounds at most */
 } peri_walk_plan;
 
@@ -69,6 +74,7 @@ typedef struct peri_walk {
     size_t gathered;       /* slots in `slots` */
     const uint32_t *links; /* rest of the row of links under way, */
     size_t links_left;     /* so many */
+    const uint8_t *block;  /* with codes beside the links: theirs */
     uint32_t level;        /* descent */
     bool moved;
     size_t next; /* seed, or candidate to re-rank */

@@ -5,7 +5,9 @@
  * over its whole length. */
 #include "backend/fake/fake.h"
 #include "core/checked.h"
+#include "core/code.h"
 #include "core/codes.h"
+#include "core/turns.h"
 
 #define POINTERS_MAX 20
 
@@ -268,9 +270,17 @@ static void of_graph_search(pointers *p, const peri_op_graph_search *op) {
         add(p, "landmarks", op->landmarks, op->landmark_count, 1, sizeof *op->landmarks);
     if (op->codes.rows.data != NULL) {
         add_view(p, "codes.rows", &op->codes.rows);
+    }
+    if (op->codes.rows.data != NULL && op->codes.bits == 0) {
         add(p, "codes.low", op->codes.low, op->rows.cols, 1, sizeof *op->codes.low);
         add(p, "codes.step", op->codes.step, op->rows.cols, 1, sizeof *op->codes.step);
         add(p, "codes.scale", op->codes.scale, op->rows.cols, 1, sizeof *op->codes.scale);
+    } else if (op->codes.rows.data != NULL) {
+        size_t block = peri_packed_block(op->codes.dim, op->codes.bits, op->degree);
+        add(p, "codes.center", op->codes.center, op->codes.dim, 1, sizeof *op->codes.center);
+        add(p, "codes.signs", op->codes.signs, op->codes.dim, PERI_TURNS_ROUNDS,
+            sizeof *op->codes.signs);
+        if (op->codes.linked != NULL) add(p, "codes.linked", op->codes.linked, n, block, 1);
     }
     add_filter(p, &op->filter, q);
     add(p, "ids", op->ids, q, op->k, sizeof *op->ids);

@@ -36,8 +36,9 @@ typedef struct walk {
 
 size_t peri_ref_graph_search_scratch(const peri_device *device, const peri_op_graph_search *op) {
     (void)device;
-    return (op->itopk_size + op->rerank) * sizeof(entry) + op->search_width * sizeof(uint32_t) +
-           op->rows.rows + peri_code_query_bytes(op->codes.rows.cols);
+    return peri_round_up(peri_code_query_bytes(&op->codes), 64) +
+           (op->itopk_size + op->rerank) * sizeof(entry) + op->search_width * sizeof(uint32_t) +
+           op->rows.rows;
 }
 
 static bool coded(const walk *w) { return w->op->codes.rows.data != NULL; }
@@ -57,8 +58,7 @@ static float distance_to(walk *w, uint32_t slot) {
     const peri_codes_view *codes = &w->op->codes;
     if (!coded(w)) return canonical_to(w, slot);
     w->visited++;
-    return peri_code_distance(w->op->metric, w->code, peri_view_row(&codes->rows, slot),
-                              (uint32_t)codes->rows.cols);
+    return peri_code_value_of(codes, w->op->metric, w->code, peri_view_row(&codes->rows, slot));
 }
 
 /* Puts (d, slot) into a sorted list. */
@@ -132,7 +132,10 @@ static bool open_and_offer(walk *w) {
         }
     for (size_t i = 0; i < opened; i++) {
         const uint32_t *links = op->graph + (size_t)w->opened[i] * op->degree;
-        for (size_t j = 0; j < op->degree && links[j] != PERI_SLOT_NONE; j++) offer(w, links[j]);
+        for (size_t j = 0; j < op->degree && links[j] != PERI_SLOT_NONE; j++) {
+            w->visited += op->codes.bits != 0 && w->taken[links[j]];
+            offer(w, links[j]);
+        }
     }
     return opened > 0;
 }
@@ -152,11 +155,11 @@ peri_status peri_ref_graph_search(peri_stream *stream, const peri_op_graph_searc
                                   void *scratch, size_t scratch_bytes) {
     (void)stream;
     (void)scratch_bytes;
-    walk w = { .op = op, .list = scratch };
+    walk w = { .op = op, .code = scratch };
+    w.list = (entry *)(void *)(w.code + peri_round_up(peri_code_query_bytes(&op->codes), 64));
     w.found = w.list + op->itopk_size;
     w.opened = (uint32_t *)(void *)(w.found + op->rerank);
     w.taken = (uint8_t *)(w.opened + op->search_width);
-    w.code = w.taken + op->rows.rows;
     size_t limit = op->max_iterations == 0 ? SIZE_MAX
                                            : peri_max_size(op->max_iterations, op->min_iterations);
     for (size_t q = 0; q < op->queries.rows; q++) {
@@ -168,7 +171,9 @@ peri_status peri_ref_graph_search(peri_stream *stream, const peri_op_graph_searc
         w.passing = passing_bits(&op->filter, q);
         w.count = w.found_count = 0;
         w.visited = 0;
-        if (coded(&w)) peri_code_query(&op->codes, op->metric, w.query, op->rows.cols, w.code);
+        if (coded(&w))
+            peri_code_query(&op->codes, op->metric, op->queries.dtype, w.query, op->rows.cols,
+                            w.code);
         memset(w.taken, 0, op->rows.rows);
         peri_topk_init(&w.top, op->distances + q * op->k, op->ids + q * op->k, op->k);
         descend(&w);

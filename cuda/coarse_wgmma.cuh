@@ -1,0 +1,639 @@
+/* coarse_wgmma.cuh: the kernel of coarse_wgmma.cu, which tells what it does. Part of that file: its
+ * names are its own. In order: who does which units; the warpgroup that copies; values, hits and
+ * lists; the warpgroups that compute. */
+#ifndef PERI_CUDA_COARSE_WGMMA_CUH
+#define PERI_CUDA_COARSE_WGMMA_CUH
+
+#include "coarse_parts.cuh"
+#include "hopper.cuh"
+
+namespace {
+
+constexpr uint32_t TILE_ROWS = 128;
+constexpr uint32_t TILE_QUERIES = 256; /* of a block; half of them a warpgroup */
+constexpr uint32_t SLICE = 128;        /* bytes of depth */
+constexpr uint32_t BOX = TILE_ROWS * SLICE;
+constexpr uint32_t QUERY_SLICE = TILE_QUERIES * SLICE;
+constexpr uint32_t THREADS = 384;
+constexpr uint32_t STAGES_MAX = 10;
+constexpr uint32_t TERM_STAGES = 3;
+constexpr uint32_t RESIDENT_SLICES = 2;              /* more: queries come through the ring */
+constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
+constexpr uint32_t BATCHES = TILE_ROWS / 32;
+/* beside shared_state */                     /* of 32 rows: 8 of each thread */
+constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
+constexpr uint32_t GROUPS_MAX = 1024;
+constexpr size_t ROWS_SAMPLED_MIN = 512;
+constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
+constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
+constexpr uint32_t HITS_DUE = 12;  /* looked at then, and each HITS_TILES tiles */
+constexpr uint32_t HITS_TILES = 4;
+constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
+constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
+
+struct pass {
+    CUtensorMap queries, rows;
+    peri_coarse_lists lists;
+    const float *terms;
+    uint32_t row_count, row_step; /* rows of the map, each row_step-th of the call's */
+    uint32_t slices, slice_columns, stages, most;
+    float scale;
+};
+
+struct shared_state {
+    uint64_t full[STAGES_MAX], empty[STAGES_MAX];
+    uint64_t terms_full[TERM_STAGES], terms_empty[TERM_STAGES];
+    uint64_t queries_full, queries_empty;
+    float terms[TERM_STAGES][TILE_ROWS];
+    uint4 hits[8][HITS][HIT_WORDS / 4];
+    uint64_t bounds[TILE_QUERIES];
+    float limits[TILE_QUERIES];
+    uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
+};
+
+static_assert(sizeof(shared_state) + SHARED_BYTES + 1024 <= 227 * 1024, "what a block may have");
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
+
+/* What a block does of one tile of queries: `steps` row tiles from `begin` on, each share-th; the
+ * last may be past `stop`, when the other block of the cluster has one more. */
+struct run {
+    uint32_t tile, begin, stop, steps, list, segment;
+};
+
+struct runs {
+    peri_coarse_cut cut;
+    uint64_t unit, stop;
+    uint32_t tiles, share, block, rank;
+    bool sample;
+
+    /* A sample's segments are as many as there are groups for, however few queries there are. */
+    __device__ runs(const peri_coarse_lists &lists, bool sample_)
+        : cut(lists.cut()), unit(0), stop(0), tiles(lists.tiles), share(lists.share),
+          block(blockIdx.x / lists.share), rank(blockIdx.x % lists.share), sample(sample_) {
+        if (cut.tiles == 0) return;
+        if (sample) cut.segments = lists.segments;
+        unit = cut.begin(block);
+        stop = cut.begin(block + 1);
+    }
+    __device__ bool next(run *r) {
+        if (unit >= stop) return false;
+        r->tile = (uint32_t)(unit / cut.segments);
+        r->segment = (uint32_t)(unit % cut.segments);
+        uint64_t left = sample ? 1 : stop - unit;
+        uint32_t last = left < cut.segments - r->segment ? r->segment + (uint32_t)left
+                                                         : cut.segments;
+        r->begin = cut.row_tile(r->segment);
+        r->stop = cut.row_tile(last);
+        r->steps = (r->stop - r->begin + share - 1) / share;
+        r->list = (r->segment == 0 ? r->tile : tiles + block) * share + rank;
+        unit += last - r->segment;
+        return true;
+    }
+    __device__ uint32_t row_tile(const run &r, uint32_t step) const {
+        return r.begin + step * share + rank;
+    }
+};
+
+/* A place in a ring and how often it was gone round, as a parity. */
+struct ring {
+    uint32_t at, parity;
+    __device__ void step(uint32_t size) {
+        if (++at == size) {
+            at = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+template <peri_coarse_type TYPE> struct sums_of { using type = float; };
+template <> struct sums_of<PERI_COARSE_S8> { using type = int32_t; };
+template <> struct sums_of<PERI_COARSE_U8> { using type = int32_t; };
+
+template <peri_coarse_type TYPE, bool FIRST, typename T>
+__device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
+    if constexpr (TYPE == PERI_COARSE_F16)
+        FIRST ? peri_wgmma_f16_first(d, a, b) : peri_wgmma_f16(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_BF16)
+        FIRST ? peri_wgmma_bf16_first(d, a, b) : peri_wgmma_bf16(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_S8)
+        FIRST ? peri_wgmma_s8_first(d, a, b) : peri_wgmma_s8(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_U8)
+        FIRST ? peri_wgmma_u8_first(d, a, b) : peri_wgmma_u8(d, a, b);
+}
+
+/* One slice of depth: 128 queries at `a` by 128 rows at `b`. */
+template <peri_coarse_type TYPE, bool FIRST, typename T>
+__device__ __forceinline__ void multiply_slice(T (&d)[2][64], uint32_t a, uint32_t b) {
+    uint64_t rows = peri_wgmma_tile(b);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        uint64_t queries = peri_wgmma_tile(a + (uint32_t)half * 64 * SLICE);
+        multiply<TYPE, FIRST>(d[half], queries, rows);
+#pragma unroll
+        for (int k = 1; k < 4; k++)
+            multiply<TYPE, false>(d[half], queries + 2 * (uint64_t)k, rows + 2 * (uint64_t)k);
+    }
+}
+
+/* ---- the warpgroup that copies */
+
+struct stages {
+    uint32_t queries, rows; /* shared memory: of the resident queries, of stage 0 */
+    uint32_t bytes;         /* of a stage */
+    bool resident;
+
+    __device__ stages(const pass &p, uint32_t base) {
+        resident = p.slices <= RESIDENT_SLICES;
+        queries = base;
+        rows = base + (resident ? p.slices * QUERY_SLICE : 0);
+        bytes = BOX + (resident ? 0 : QUERY_SLICE);
+    }
+};
+
+__device__ __forceinline__ int32_t first_query(const pass &p, uint32_t tile) {
+    return (int32_t)(p.lists.first_query + (size_t)tile * TILE_QUERIES);
+}
+
+/* By one thread. A cluster's blocks have the same queries: each brings half of a slice for both. */
+__device__ __forceinline__ void copy_stage(const pass &p, const stages &at, const runs &all,
+                                           uint32_t to, uint32_t full, const run &r, uint32_t slice,
+                                           uint32_t tile) {
+    const int32_t column = (int32_t)(slice * p.slice_columns), query = first_query(p, r.tile);
+    peri_copy_box(to, &p.rows, full, column, (int32_t)(tile * TILE_ROWS));
+    if (at.resident) return;
+    uint32_t half = all.rank;
+    if (all.share == 2) {
+        peri_copy_box_shared(to + BOX + half * BOX, &p.queries, full, column,
+                             query + (int32_t)(half * TILE_QUERIES / 2), 3);
+        return;
+    }
+    for (half = 0; half < 2; half++)
+        peri_copy_box(to + BOX + half * BOX, &p.queries, full, column,
+                      query + (int32_t)(half * TILE_QUERIES / 2));
+}
+
+__device__ __forceinline__ void copy_resident(const pass &p, shared_state &s, const stages &at,
+                                              uint32_t tile) {
+    uint32_t full = peri_shared(&s.queries_full);
+    peri_barrier_expect(full, p.slices * QUERY_SLICE);
+    for (uint32_t slice = 0; slice < p.slices; slice++)
+        for (uint32_t half = 0; half < 2; half++)
+            peri_copy_box(at.queries + slice * QUERY_SLICE + half * BOX, &p.queries, full,
+                          (int32_t)(slice * p.slice_columns),
+                          first_query(p, tile) + (int32_t)(half * TILE_QUERIES / 2));
+}
+
+/* By one thread. */
+__device__ __forceinline__ void copy_operands(const pass &p, shared_state &s, const stages &at,
+                                              runs all) {
+    ring stage = { 0, 0 };
+    uint32_t queries_parity = 1;
+    run r;
+    while (all.next(&r)) {
+        if (at.resident) {
+            peri_barrier_wait(peri_shared(&s.queries_empty), queries_parity);
+            queries_parity ^= 1;
+            copy_resident(p, s, at, r.tile);
+        }
+        for (uint32_t step = 0; step < r.steps; step++) {
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                uint32_t full = peri_shared(&s.full[stage.at]);
+                peri_barrier_wait(peri_shared(&s.empty[stage.at]), stage.parity ^ 1);
+                peri_barrier_expect(full, at.bytes);
+                copy_stage(p, at, all, at.rows + stage.at * at.bytes, full, r, slice,
+                           all.row_tile(r, step));
+                stage.step(p.stages);
+            }
+        }
+    }
+}
+
+/* By one warp. A row that isn't there has the term +infinity: it is no group's minimum, and is
+ * offered only while nothing is known of a bound. */
+__device__ __forceinline__ void copy_terms(const pass &p, shared_state &s, runs all) {
+    const uint32_t lane = threadIdx.x % PERI_WARP;
+    ring slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            const uint32_t tile = all.row_tile(r, step);
+            float terms[BATCHES];
+#pragma unroll
+            for (uint32_t i = 0; i < BATCHES; i++) {
+                uint32_t row = tile * TILE_ROWS + i * PERI_WARP + lane;
+                terms[i] = __int_as_float(0x7F800000);
+                if (row < p.row_count)
+                    terms[i] = p.terms == nullptr ? 0.0f : p.terms[(size_t)row * p.row_step];
+            }
+            peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+#pragma unroll
+            for (uint32_t i = 0; i < BATCHES; i++)
+                s.terms[slot.at][i * PERI_WARP + lane] = terms[i];
+            peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+    }
+}
+
+/* ---- the warpgroups that compute */
+
+/* Where a thread stands: its sums d[half][4 j + 2 high + c] are those of its query
+ * first + 64 half + 8 high and row 8 j + column + c of the tile. */
+struct seat {
+    uint32_t group, lane;
+    uint32_t first, column;
+    uint32_t own; /* the query of the warp's 32 that this lane sees to */
+
+    __device__ seat() {
+        uint32_t warp = threadIdx.x / PERI_WARP % 4;
+        group = threadIdx.x / 128 - 1;
+        lane = threadIdx.x % PERI_WARP;
+        first = group * 128 + warp * 16 + lane / 4;
+        column = lane % 4 * 2;
+        own = query_of(lane);
+    }
+    __device__ uint32_t query_of(uint32_t i) const {
+        return threadIdx.x / 128 * 128 - 128 + i / 16 * 64 + threadIdx.x / PERI_WARP % 4 * 16 +
+               i % 16;
+    }
+    __device__ uint32_t query(uint32_t i) const { return first + i / 2 * 64 + i % 2 * 8; }
+};
+
+__device__ __forceinline__ float value_of(float sum, float scale, float term) {
+    return __fmaf_rn(scale, sum, term);
+}
+__device__ __forceinline__ float value_of(int32_t sum, float scale, float term) {
+    return __fmaf_rn(scale, __int2float_rn(sum), term);
+}
+__device__ __forceinline__ void put_value(float &sum, float value) { sum = value; }
+__device__ __forceinline__ void put_value(int32_t &sum, float value) {
+    sum = __float_as_int(value);
+}
+
+/* Makes values of the sums of 8 rows, two at each of four places, and gives the least of each of
+ * the thread's queries. `terms` begin at the thread's column. */
+template <typename T>
+__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
+                                            float scale, float (&least)[4]) {
+    float v[4][4];
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        float2 term = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) {
+            T *pair = d[q / 2] + (batch * 4 + j) * 4 + q % 2 * 2;
+            float x = value_of(pair[0], scale, term.x), y = value_of(pair[1], scale, term.y);
+            put_value(pair[0], x);
+            put_value(pair[1], y);
+            v[q][j] = fminf(x, y);
+        }
+    }
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++)
+        least[q] = fminf(fminf(v[q][0], v[q][1]), fminf(v[q][2], v[q][3]));
+}
+
+__device__ __forceinline__ uint2 words_of(const float *d) {
+    return make_uint2(__float_as_uint(d[0]), __float_as_uint(d[1]));
+}
+__device__ __forceinline__ uint2 words_of(const int32_t *d) {
+    return make_uint2((uint32_t)d[0], (uint32_t)d[1]);
+}
+
+__device__ __forceinline__ float limit_of(const pass &p, uint64_t bound, uint32_t next_row) {
+    const peri_keep_rows &rows = p.lists.rows;
+    return peri_bound_value(bound,
+                            rows.names == nullptr && (uint32_t)bound < rows.first + next_row);
+}
+
+/* What a warp does with its lists; `list` is the first of the block's 256. */
+struct keeper {
+    uint64_t *list;
+    uint32_t tile;     /* of queries */
+    uint32_t next_row; /* rows to come are this one and later ones */
+    uint32_t pending;  /* hits that wait */
+};
+
+/* Cuts the warp's lists that are past the trigger and lowers their limits. */
+__device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const seat &me,
+                                          const keeper &k) {
+    const uint32_t queries = p.lists.queries();
+    __syncwarp();
+    unsigned todo = __ballot_sync(PERI_ALL_LANES, s.counts[me.own] > p.lists.trigger);
+    for (; todo != 0; todo &= todo - 1) {
+        uint32_t query = me.query_of(__ffs((int)todo) - 1), there = k.tile * TILE_QUERIES + query;
+        uint64_t bound = s.bounds[query];
+        const uint64_t *bits = nullptr;
+        if (there < queries) {
+            uint64_t others = __ldcg(&p.lists.bounds[there]);
+            bound = others < bound ? others : bound;
+            bits = p.lists.bits(there);
+        }
+        unsigned count = peri_keep_cut(k.list + (size_t)query * p.lists.capacity, s.counts[query],
+                                       s.kept[query], p.lists.rows, bits, p.lists.wanted, p.most,
+                                       &bound);
+        if (me.lane == 0) {
+            if (there < queries) atomicMin(&p.lists.bounds[there], (unsigned long long)bound);
+            s.bounds[query] = bound;
+            s.limits[query] = limit_of(p, bound, k.next_row);
+            s.counts[query] = s.kept[query] = count;
+        }
+        __syncwarp();
+    }
+}
+
+/* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
+ * of at most one entry a lane, lists past their trigger are cut. True if one was. */
+__device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
+                                          const keeper &k, uint32_t count) {
+    const uint4 *hit = s.hits[threadIdx.x / PERI_WARP - 4][me.lane < count ? me.lane : 0];
+    const uint4 about = hit[8];
+    const float limit = __uint_as_float(about.z);
+    uint64_t *list = k.list + (size_t)about.x * p.lists.capacity;
+    uint32_t mask = 0;
+    bool cut = false;
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) {
+        uint4 v = hit[i];
+        mask |= (uint32_t) !(__uint_as_float(v.x) > limit) << (4 * i) |
+                (uint32_t) !(__uint_as_float(v.y) > limit) << (4 * i + 1) |
+                (uint32_t) !(__uint_as_float(v.z) > limit) << (4 * i + 2) |
+                (uint32_t) !(__uint_as_float(v.w) > limit) << (4 * i + 3);
+    }
+    if (me.lane >= count) mask = 0;
+    while (__any_sync(PERI_ALL_LANES, mask != 0)) {
+        bool full = false;
+        if (mask != 0) {
+            uint32_t i = (uint32_t)__ffs((int)mask) - 1;
+            uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
+            if (bits <= (uint32_t)(s.bounds[about.x] >> 32)) {
+                uint32_t at = atomicAdd(&s.counts[about.x], 1u);
+                list[at] = (uint64_t)bits << 32 | (about.y + i / 2 * 8 + i % 2);
+                full = at >= p.lists.trigger;
+            }
+            mask &= mask - 1;
+        }
+        if (!__any_sync(PERI_ALL_LANES, full)) continue;
+        cut_lists(p, s, me, k);
+        cut = true;
+    }
+    __syncwarp();
+    return cut;
+}
+
+/* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
+ * one of which is at or under the query's limit. Hits wait until there are some to look at, a
+ * lane each. */
+template <typename T>
+__device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
+                                      const float *terms, float (&limits)[4], keeper &k, bool there,
+                                      bool due) {
+    float least[4];
+    batch_least(d, 0, terms, p.scale, least);
+#pragma unroll
+    for (uint32_t batch = 1; batch < BATCHES; batch++) {
+        float other[4];
+        batch_least(d, batch, terms, p.scale, other);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+    }
+    int32_t place[4];
+    uint32_t total = k.pending;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) {
+        bool hit = there && !(least[q] > limits[q]);
+        unsigned mask = __ballot_sync(PERI_ALL_LANES, hit);
+        place[q] = hit ? (int32_t)(total + __popc(mask & ((1u << me.lane) - 1))) : -1;
+        total += __popc(mask);
+    }
+    bool cut = false;
+    for (;;) {
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) {
+            if (place[q] < 0 || place[q] >= (int32_t)HITS) continue;
+            uint2 *to = reinterpret_cast<uint2 *>(s.hits[threadIdx.x / PERI_WARP - 4][place[q]]);
+#pragma unroll
+            for (uint32_t j = 0; j < 16; j++) to[j] = words_of(d[q / 2] + j * 4 + q % 2 * 2);
+            to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
+            to[17] = make_uint2(__float_as_uint(limits[q]), 0);
+        }
+        if (total < HITS_DUE && (!due || total == 0)) break;
+        __syncwarp();
+        cut |= take_hits(p, s, me, k, min(total, HITS));
+        if (total <= HITS) {
+            total = 0;
+            break;
+        }
+        total -= HITS;
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++)
+            place[q] = place[q] < (int32_t)HITS ? -1 : place[q] - (int32_t)HITS;
+    }
+    k.pending = total;
+    if (!cut) return;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
+}
+
+template <typename T>
+__device__ __forceinline__ void lower_minima(T (&d)[2][64], const float *terms, float scale,
+                                             float (&minima)[4][BATCHES]) {
+#pragma unroll
+    for (uint32_t batch = 0; batch < BATCHES; batch++) {
+        float least[4];
+        batch_least(d, batch, terms, scale, least);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least[q]);
+    }
+}
+
+/* Writes the minima of a segment. */
+__device__ __forceinline__ void put_minima(const pass &p, const seat &me, const runs &all,
+                                           const run &r, const float (&minima)[4][BATCHES]) {
+    const uint32_t queries = p.lists.queries();
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) {
+        uint32_t query = r.tile * TILE_QUERIES + me.query(q);
+        if (query >= queries) continue;
+        float *out = p.lists.minima + (size_t)query * p.lists.groups +
+                     (r.segment * all.share + all.rank) * TILE_GROUPS;
+#pragma unroll
+        for (uint32_t batch = 0; batch < BATCHES; batch++)
+            out[batch * 4 + me.lane % 4] = minima[q][batch];
+    }
+}
+
+/* Empty lists, but for keys that the call came with, which the first run of a tile takes in. */
+__device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, const seat &me,
+                                            const run &r, const keeper &k) {
+    const uint32_t wanted = p.lists.wanted, queries = p.lists.queries();
+    const uint32_t base = r.tile * TILE_QUERIES;
+    bool there = base + me.own < queries, holds = false;
+    uint64_t bound = there ? __ldcg(&p.lists.bounds[base + me.own]) : 0;
+    s.bounds[me.own] = bound;
+    s.limits[me.own] = limit_of(p, bound, k.next_row);
+    s.counts[me.own] = s.kept[me.own] = 0;
+    const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
+    if (there && r.segment == 0) holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
+    __syncwarp();
+    for (unsigned todo = __ballot_sync(PERI_ALL_LANES, holds); todo != 0; todo &= todo - 1) {
+        uint32_t query = me.query_of(__ffs((int)todo) - 1);
+        uint32_t count = 0;
+        for (uint32_t i = me.lane; i < wanted; i += PERI_WARP) {
+            uint64_t key = keys[(size_t)query * wanted + i];
+            if (key == PERI_KEY_NONE) continue;
+            k.list[(size_t)query * p.lists.capacity + i] = key;
+            count++;
+        }
+        count = __reduce_add_sync(PERI_ALL_LANES, count);
+        if (me.lane == 0) s.counts[query] = s.kept[query] = count;
+    }
+    __syncwarp();
+}
+
+__device__ __forceinline__ void end_lists(const pass &p, const shared_state &s, const seat &me,
+                                          uint32_t list) {
+    __syncwarp();
+    uint32_t *out = p.lists.counts + 2 * ((size_t)list * TILE_QUERIES + me.own);
+    out[0] = s.counts[me.own];
+    out[1] = s.kept[me.own];
+    __syncwarp();
+}
+
+/* A stage was read: told to whoever fills it, in both blocks of a cluster. */
+__device__ __forceinline__ void give_back(const pass &p, shared_state &s, const seat &me,
+                                          uint32_t stage) {
+    const uint32_t barrier = peri_shared(&s.empty[stage]);
+    if (p.lists.share == 1) {
+        if (me.lane == 0) peri_barrier_arrive(barrier);
+    } else if (me.lane < 2) {
+        peri_barrier_arrive_at(barrier, me.lane);
+    }
+}
+
+/* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
+template <peri_coarse_type TYPE, typename T>
+__device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
+                                              const seat &me, ring *stage, T (&d)[2][64]) {
+    const uint32_t offset = me.group * 128 * SLICE;
+    ring last = *stage;
+    if (at.resident) peri_named_wait(1 + me.group, 256);
+    peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
+    uint32_t rows = at.rows + stage->at * at.bytes;
+    peri_wgmma_fence();
+    multiply_slice<TYPE, true>(d, (at.resident ? at.queries : rows + BOX) + offset, rows);
+    peri_wgmma_commit();
+    stage->step(p.stages);
+    for (uint32_t slice = 1; slice < p.slices; slice++) {
+        peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
+        rows = at.rows + stage->at * at.bytes;
+        uint32_t queries = at.resident ? at.queries + slice * QUERY_SLICE : rows + BOX;
+        peri_wgmma_fence();
+        multiply_slice<TYPE, false>(d, queries + offset, rows);
+        peri_wgmma_commit();
+        peri_wgmma_wait<1>();
+        give_back(p, s, me, last.at);
+        last = *stage;
+        stage->step(p.stages);
+    }
+    if (at.resident) peri_named_arrive(2 - me.group, 256);
+    peri_wgmma_wait<0>();
+    peri_wgmma_settle(d[0]);
+    peri_wgmma_settle(d[1]);
+    give_back(p, s, me, last.at);
+}
+
+template <peri_coarse_type TYPE, bool SAMPLE>
+__device__ __forceinline__ void compute(const pass &p, shared_state &s, const stages &at,
+                                        runs all) {
+    const seat me;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    uint32_t queries_parity = 0;
+    typename sums_of<TYPE>::type d[2][64];
+    float limits[4], minima[4][BATCHES];
+    run r;
+    if (at.resident && me.group == 1) peri_named_arrive(1, 256);
+    while (all.next(&r)) {
+        keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
+                     r.begin * TILE_ROWS, 0 };
+        if (SAMPLE) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4 * BATCHES; i++)
+                minima[i / BATCHES][i % BATCHES] = __int_as_float(0x7F800000);
+        } else {
+            begin_lists(p, s, me, r, k);
+#pragma unroll
+            for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
+        }
+        if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
+        queries_parity ^= 1;
+        for (uint32_t step = 0; step < r.steps; step++) {
+            const uint32_t tile = all.row_tile(r, step);
+            const bool there = tile < r.stop;
+            multiply_tile<TYPE>(p, s, at, me, &stage, d);
+            peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
+            const float *terms = s.terms[slot.at] + me.column;
+            k.next_row = (tile + 1) * TILE_ROWS;
+            bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
+            if (!SAMPLE)
+                offer(d, p, s, me, terms, limits, k, there, due);
+            else if (there)
+                lower_minima(d, terms, p.scale, minima);
+            __syncwarp();
+            if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+        if (at.resident && me.lane == 0) peri_barrier_arrive(peri_shared(&s.queries_empty));
+        if (SAMPLE)
+            put_minima(p, me, all, r, minima);
+        else
+            end_lists(p, s, me, r.list);
+    }
+    if (at.resident && me.group == 0) peri_named_wait(1, 256);
+}
+
+__device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
+    constexpr uint32_t readers = 8; /* a lane of each warp that computes */
+    if (threadIdx.x != 0) return;
+    for (uint32_t i = 0; i < p.stages; i++) {
+        peri_barrier_init(peri_shared(&s.full[i]), 1);
+        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share);
+    }
+    for (uint32_t i = 0; i < TERM_STAGES; i++) {
+        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP);
+        peri_barrier_init(peri_shared(&s.terms_empty[i]), readers);
+    }
+    peri_barrier_init(peri_shared(&s.queries_full), 1);
+    peri_barrier_init(peri_shared(&s.queries_empty), readers);
+    peri_barrier_init_done();
+    peri_copy_prefetch(&p.queries);
+    peri_copy_prefetch(&p.rows);
+}
+
+#endif
+
+template <peri_coarse_type TYPE, bool SAMPLE>
+__global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constant__ pass p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ uint8_t dynamic[];
+    __shared__ shared_state s;
+    const stages at(p, (peri_shared(dynamic) + 1023) / 1024 * 1024);
+    begin_barriers(p, s);
+    __syncthreads();
+    if (p.lists.share > 1) peri_cluster_wait();
+    if (threadIdx.x < 128) {
+        peri_registers_less<40>();
+        if (threadIdx.x == 0) copy_operands(p, s, at, runs(p.lists, SAMPLE));
+        if (threadIdx.x / PERI_WARP == 1) copy_terms(p, s, runs(p.lists, SAMPLE));
+    } else {
+        peri_registers_more<232>();
+        compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
+    }
+    if (p.lists.share > 1) peri_cluster_wait(); /* none leaves while the other still reaches it */
+#endif
+}
+
+} /* namespace */
+
+#endif
