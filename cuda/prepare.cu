@@ -229,7 +229,7 @@ struct room {
 
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
-    bool fractions;                /* of the lane's own elements */
+    bool fractions;                /* in the lane's own elements, or its row's */
 };
 
 template <typename T>
@@ -237,13 +237,12 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
                           const float factors[ROWS], float scale, float rounded, bool wide,
                           const room out[ROWS]) {
     const uint32_t dim = (uint32_t)p.rows.cols;
-    float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
-    bool fractions = false;
+    float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {}, fraction = 0;
     for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
-        four v[ROWS], centre = {};
+        four v[ROWS];
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) v[r] = load_four(rows[r], j, dim, wide);
-        if (p.centred) centre = load_four(p.centre, j, p.depth, true); /* 0 from dim on */
+        const four centre = load_four(p.centre, j, p.depth, true); /* 0 from dim on */
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) {
             __half h[4];
@@ -251,19 +250,19 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
             for (unsigned e = 0; e < 4; e++) {
                 float x = v[r].x[e];
                 came[r] += x * x;
-                if (p.centred) x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
+                x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
                 h[e] = __float2half_rn(x);
                 float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * rounded;
-                fractions = fractions || y != x || rintf(y) != y;
+                fraction = fmaxf(fraction, fabsf(rintf(y) - y));
                 halves[r] += y * y;
-                if (p.centred) residuals[r] += left * left;
+                residuals[r] += left * left;
             }
             out[r].put(j, h);
         }
     }
-    sums s = { fold_rows(halves), 0, 0, fractions };
-    if (p.centred) s.residuals = fold_rows(residuals);
+    sums s = { fold_rows(halves), fold_rows(residuals), 0, false };
     if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
+    s.fractions = fraction > 0 || s.residuals > 0;
     return s;
 }
 
@@ -321,7 +320,7 @@ __global__ void __launch_bounds__(THREADS)
             factors[r] = row_factor(p, row);
             if (r == mine) factor = factors[r];
         }
-        sums s = make_four(p, rows, factors, scale, whole ? 0.0f : ROUNDED, wide, to);
+        sums s = make_four(p, rows, factors, scale, p.centred && !whole ? ROUNDED : 0.0f, wide, to);
         fractions = fractions || s.fractions;
         /* an element past the range of f16 is an infinity among the squares */
         bool there = base + mine < count;
