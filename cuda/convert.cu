@@ -3,8 +3,8 @@
  * in, out [n, d] f32 f16 i8 u8 | rounding to nearest even, saturating for integers, where a NaN
  * is 0. Packed matrices are one row of n * d elements, of which a thread takes 8 at a time by the
  * widest loads and stores; of others a warp takes a row, lanes stride the columns. No shared
- * memory. Bound by memory: n * d * (bytes in + out). Equal dtypes, of any kind, are a copy. Everything goes through f32, which
- * holds the other three. */
+ * memory. Bound by memory: n * d * (bytes in + out). Equal dtypes, of any kind, are a copy.
+ * Everything goes through f32, which holds the other three. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"

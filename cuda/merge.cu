@@ -5,8 +5,8 @@
  * place in its own list and, by binary search, how many entries of each other list come before it;
  * ranks are distinct, so that every entry knows its place in the answer and nothing is sorted.
  * What is beyond entry ceil(k / lists) of every list can't be among the k, and is left out before
- * any search. With more lists, groups of FAN leave lists of k in scratch until one is left. With `unique` the
- * order goes to scratch first, and entries that equal the one before them are left out.
+ * any search. With more lists, groups of FAN leave lists of k in scratch until one is left. With
+ * `unique` the order goes to scratch first, and entries that equal the one before are left out.
  * Entries are staged in shared memory while they fit, 12 bytes each. Bound by latency: a few
  * entries a query; bytes are queries * parts * part_k * 12. */
 #include "device.cuh"
