@@ -42,6 +42,12 @@ constexpr unsigned BLOCKS[2] = { 2, 2 }; /* a multiprocessor's, for one query an
  * the registers. */
 __host__ __device__ constexpr unsigned ahead(unsigned queries) { return queries > 1 ? 2 : 4; }
 
+/* How the rows and queries are cut. */
+struct cut {
+    uint32_t live, tiles, splits, unit;
+    size_t units;
+};
+
 struct scan {
     const void *queries, *rows;
     size_t query_stride, row_stride, row_count;
@@ -59,26 +65,16 @@ struct scan {
     uint64_t *keys;  /* [splits, tiles * tile, k] */
     int64_t *ids;
     float *distances;
-};
-
-/* How the rows and queries are cut. */
-struct cut {
-    uint32_t live, tiles, splits, unit;
-    size_t units;
+    cut whole; /* for all queries of the chunk */
 };
 
 __host__ __device__ inline size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
 /* Units as equal as the rows allow, so that the last round of them is full. */
-__device__ inline cut make_cut(const scan &s) {
+__host__ __device__ inline cut cut_for(const scan &s, uint32_t live) {
     cut c;
-    c.live = s.query_count;
-    if (s.queries_left != nullptr) {
-        uint32_t left = *s.queries_left;
-        left = left > s.first ? left - s.first : 0;
-        if (left < c.live) c.live = left;
-    }
-    c.tiles = (uint32_t)ceil_div(c.live, s.tile);
+    c.live = live;
+    c.tiles = (uint32_t)ceil_div(live, s.tile);
     size_t splits = c.tiles == 0 ? 1 : s.blocks / c.tiles;
     if (splits == 0) splits = 1;
     size_t rounds = ceil_div(s.row_count, splits * UNIT);
@@ -88,6 +84,14 @@ __device__ inline cut make_cut(const scan &s) {
     if (splits > c.units) splits = c.units == 0 ? 1 : c.units;
     c.splits = (uint32_t)splits;
     return c;
+}
+
+/* The host's, since divisions take a microsecond here, or for the queries that are left. */
+__device__ inline cut make_cut(const scan &s) {
+    if (s.queries_left == nullptr) return s.whole;
+    uint32_t left = *s.queries_left;
+    left = left > s.first ? left - s.first : 0;
+    return cut_for(s, left < s.query_count ? left : s.query_count);
 }
 
 __device__ inline size_t query_of(const scan &s, uint32_t place) {
@@ -398,6 +402,7 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
         const size_t left = op->queries.rows - first;
         s.first = (uint32_t)first;
         s.query_count = (uint32_t)(p.chunk < left ? p.chunk : left);
+        s.whole = cut_for(s, s.query_count);
         peri_status status = PERI_OK;
         peri_dispatch_all(op->rows.dtype, op->metric, launch{ stream, p, s, &status });
         if (status == PERI_OK) status = peri_cuda_launched(stream);

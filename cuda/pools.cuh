@@ -158,17 +158,17 @@ static inline unsigned peri_pools_merge_capacity(size_t k, unsigned threads) {
 __device__ inline unsigned peri_pools_merge(peri_pool *best, uint64_t *room, unsigned capacity,
                                             const uint64_t *keys, size_t stride, unsigned lists,
                                             unsigned k) {
-    const size_t total = (size_t)lists * k;
+    const uint32_t total = lists * k; /* 32 bits: a division of 64 costs more than the load */
     const unsigned batch = PERI_POOLS_AHEAD * blockDim.x;
     const bool first_warp = threadIdx.x < PERI_WARP;
     if (threadIdx.x == 0) *best = peri_pool{ room, PERI_KEY_NONE, 0 };
     __syncthreads();
-    for (size_t at = 0, idle = 0; at < total && idle < lists; at += batch) {
+    for (uint32_t at = 0, idle = 0; at < total && idle < lists; at += batch) {
         uint64_t mine[PERI_POOLS_AHEAD];
         bool passes = false;
 #pragma unroll
         for (unsigned i = 0; i < PERI_POOLS_AHEAD; i++) {
-            const size_t place = at + i * blockDim.x + threadIdx.x;
+            const uint32_t place = at + i * blockDim.x + threadIdx.x;
             mine[i] = place < total ? keys[place % lists * stride + place / lists] : PERI_KEY_NONE;
         }
 #pragma unroll
