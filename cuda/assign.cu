@@ -38,9 +38,11 @@ struct plan {
     size_t pass_bytes, bytes;
 };
 
+constexpr size_t ALIGN = 256; /* scratch itself has 64 only */
+
 template <typename T> void cut(plan *p, char *base, size_t count, T **out) {
     *out = base == nullptr ? nullptr : reinterpret_cast<T *>(base + p->bytes);
-    p->bytes += round_up(count * sizeof(T), 256);
+    p->bytes += round_up(count * sizeof(T), ALIGN);
 }
 
 bool is_squared(peri_metric metric) {
@@ -119,6 +121,7 @@ plan make_plan(const peri_device *device, const peri_op_assign *op, char *base) 
     p.chunk = least(op->rows.rows, DIRECT_CHUNK_ROWS);
     if (p.coarse) plan_coarse(&p, device, base);
     cut(&p, base, p.chunk, &p.keys);
+    p.bytes += ALIGN; /* to begin at a multiple of it */
     return p;
 }
 
@@ -129,6 +132,9 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     if (op->centroids.dtype != PERI_F32)
         return peri_cuda_refuse(why, "centroids of %s, f32 is taken",
                                 peri_cuda_name(op->centroids.dtype));
+    if (op->metric == PERI_L1 || op->metric == PERI_HAMMING)
+        return peri_cuda_refuse(why, "not on cuda: assignment by metric %s",
+                                op->metric == PERI_L1 ? "l1" : "hamming");
     queries.dtype = PERI_F32; /* what they stand for */
     return peri_cuda_rows_taken(&op->rows, why) &&
            peri_cuda_search_taken(op->metric, &queries, &op->centroids, op->lengths, why);
@@ -153,7 +159,8 @@ peri_status run_coarse(peri_stream *stream, const plan &p, peri_assign_part *par
 
 peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t scratch_bytes) {
     auto op = (const peri_op_assign *)any;
-    plan p = make_plan(stream->device, op, static_cast<char *>(scratch));
+    char *base = reinterpret_cast<char *>(round_up((size_t)scratch, ALIGN));
+    plan p = make_plan(stream->device, op, base);
     peri_assign_part part = {};
     peri_status status = PERI_OK;
     if (scratch_bytes < p.bytes)

@@ -26,9 +26,25 @@ __device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_
     return __reduce_add_sync(PERI_ALL_LANES, n);
 }
 
+/* The same of at most 32 minima, each lane's by counting the lesser ones. */
+__device__ uint64_t few_minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    uint32_t bits = lane < groups ? peri_value_bits(minima[lane]) : PERI_NO_VALUE;
+    unsigned rank = 0;
+#pragma unroll
+    for (unsigned i = 0; i < PERI_WARP; i++) {
+        uint32_t other = __shfl_sync(PERI_ALL_LANES, bits, i);
+        rank += other < bits || (other == bits && i < lane);
+    }
+    unsigned mask = __ballot_sync(PERI_ALL_LANES, rank == wanted - 1);
+    bits = __shfl_sync(PERI_ALL_LANES, bits, __ffs((int)mask) - 1);
+    return (uint64_t)bits << 32 | PERI_NO_VALUE;
+}
+
 /* A value that at least `wanted` and hardly more minima reach. */
 __device__ uint64_t minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
     if (groups < wanted) return PERI_KEY_NONE;
+    if (groups <= PERI_WARP) return few_minima_bound(minima, groups, wanted);
     uint32_t low = PERI_NO_VALUE, high = 0;
     for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP) {
         uint32_t bits = peri_value_bits(minima[i]);
@@ -184,7 +200,7 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
          query += (size_t)gridDim.x * WARPS) {
         uint64_t bound = lists.bounds[query];
         unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
-        unsigned most = max(lists.wanted + lists.wanted / 8, PERI_WARP);
+        unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
         if (held > most)
             held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
         write_ordered(keys, held, lists.wanted,

@@ -6,8 +6,9 @@
  * filters and rows beyond the last are seen to here, when a list is cut down to what is wanted.
  * What is cut away is above a bound that at least `wanted` keys reach, so nothing that counts is
  * lost, and which rows count depends on no order. The cut is found by bisection over the bits of
- * keys, first of the value, then, where values tie, of the name: some ten passes over a list that
- * the first-level cache holds, which takes few registers from the product beside it. */
+ * keys, first of the value, then, where values tie, of the name: some ten passes over keys in
+ * registers, or in the first-level cache where there are many, since the product beside it leaves
+ * few registers. */
 #ifndef PERI_CUDA_COARSE_KEEP_CUH
 #define PERI_CUDA_COARSE_KEEP_CUH
 
@@ -47,59 +48,64 @@ __device__ inline uint64_t peri_keep_named(uint64_t entry, const peri_keep_rows 
     return (entry & 0xFFFFFFFF00000000u) | name;
 }
 
-/* How many of a list are at or under `bound`; all lanes get it. */
-__device__ __forceinline__ unsigned peri_keep_count(const uint64_t *list, unsigned count,
-                                                    uint64_t bound) {
-    unsigned n = 0;
-    for (unsigned i = threadIdx.x % PERI_WARP; i < count; i += 4 * PERI_WARP) {
-#pragma unroll
-        for (unsigned u = 0; u < 4; u++) {
-            unsigned j = i + u * PERI_WARP;
-            n += j < count && list[j] <= bound;
-        }
-    }
-    return __reduce_add_sync(PERI_ALL_LANES, n);
-}
+constexpr unsigned PERI_KEEP_SHORT = 8 * PERI_WARP; /* a list's keys that registers hold */
 
-/* What is known of a list: how many keys it has, and between which values. */
+/* The keys of a list as they are looked at again and again: in registers, eight a lane, or, of a
+ * longer list, where they are. What doesn't count is NONE. */
+struct peri_keep_short {
+    uint64_t keys[PERI_KEEP_SHORT / PERI_WARP];
+
+    __device__ __forceinline__ unsigned at_most(uint64_t bound) const {
+        unsigned n = 0;
+#pragma unroll
+        for (unsigned u = 0; u < PERI_KEEP_SHORT / PERI_WARP; u++) n += keys[u] <= bound;
+        return __reduce_add_sync(PERI_ALL_LANES, n);
+    }
+};
+struct peri_keep_long {
+    const uint64_t *list;
+    unsigned count;
+
+    __device__ __forceinline__ unsigned at_most(uint64_t bound) const {
+        unsigned n = 0;
+        for (unsigned i = threadIdx.x % PERI_WARP; i < count; i += 4 * PERI_WARP) {
+#pragma unroll
+            for (unsigned u = 0; u < 4; u++) {
+                unsigned j = i + u * PERI_WARP;
+                n += j < count && list[j] <= bound;
+            }
+        }
+        return __reduce_add_sync(PERI_ALL_LANES, n);
+    }
+};
+
+/* How many keys a list has, and between which values. */
 struct peri_keep_range {
     unsigned total;
     uint32_t low, high;
+
+    __device__ __forceinline__ void add(uint64_t key) {
+        if (key == PERI_KEY_NONE) return;
+        total++;
+        low = min(low, (uint32_t)(key >> 32));
+        high = max(high, (uint32_t)(key >> 32));
+    }
+    __device__ __forceinline__ void fold() {
+        total = __reduce_add_sync(PERI_ALL_LANES, total);
+        low = __reduce_min_sync(PERI_ALL_LANES, low);
+        high = __reduce_max_sync(PERI_ALL_LANES, high);
+    }
 };
 
-/* Makes keys of the new entries; what doesn't count, or is above `bound`, becomes NONE. */
-__device__ __forceinline__ peri_keep_range peri_keep_names(uint64_t *list, unsigned count,
-                                                           unsigned kept,
-                                                           const peri_keep_rows &rows,
-                                                           const uint64_t *bits, uint64_t bound) {
-    peri_keep_range r = { 0, PERI_NO_VALUE, 0 };
-#pragma unroll 4
-    for (unsigned i = threadIdx.x % PERI_WARP; i < count; i += PERI_WARP) {
-        uint64_t key = list[i];
-        if (i >= kept) key = peri_keep_named(key, rows, bits);
-        if (key > bound) key = PERI_KEY_NONE;
-        list[i] = key;
-        if (key == PERI_KEY_NONE) continue;
-        r.total++;
-        r.low = min(r.low, (uint32_t)(key >> 32));
-        r.high = max(r.high, (uint32_t)(key >> 32));
-    }
-    __syncwarp();
-    r.total = __reduce_add_sync(PERI_ALL_LANES, r.total);
-    r.low = __reduce_min_sync(PERI_ALL_LANES, r.low);
-    r.high = __reduce_max_sync(PERI_ALL_LANES, r.high);
-    return r;
-}
-
-/* The key up to which at least `wanted` and at most `most` of the list's keys reach; its greatest
+/* The key up to which at least `wanted` and at most `most` keys reach; no less than all of them
  * when there are no more than `most`. */
-__device__ __forceinline__ uint64_t peri_keep_limit(const uint64_t *list, unsigned count,
-                                                    peri_keep_range r, unsigned wanted,
-                                                    unsigned most) {
+template <typename Keys>
+__device__ __forceinline__ uint64_t peri_keep_limit(const Keys &keys, peri_keep_range r,
+                                                    unsigned wanted, unsigned most) {
     unsigned reached = r.total;
     while (reached > most && r.low < r.high) {
         uint32_t middle = r.low + (r.high - r.low) / 2;
-        unsigned n = peri_keep_count(list, count, (uint64_t)middle << 32 | PERI_NO_VALUE);
+        unsigned n = keys.at_most((uint64_t)middle << 32 | PERI_NO_VALUE);
         if (n >= wanted) {
             r.high = middle;
             reached = n;
@@ -110,7 +116,7 @@ __device__ __forceinline__ uint64_t peri_keep_limit(const uint64_t *list, unsign
     uint32_t least = 0, last = PERI_NO_VALUE; /* names, of those that tie */
     while (reached > most && least < last) {
         uint32_t middle = least + (last - least) / 2;
-        unsigned n = peri_keep_count(list, count, (uint64_t)r.high << 32 | middle);
+        unsigned n = keys.at_most((uint64_t)r.high << 32 | middle);
         if (n >= wanted) {
             last = middle;
             reached = n;
@@ -121,6 +127,42 @@ __device__ __forceinline__ uint64_t peri_keep_limit(const uint64_t *list, unsign
     return (uint64_t)r.high << 32 | last;
 }
 
+/* What stays of a list, as it is written. */
+struct peri_keep_rest {
+    unsigned count;
+    uint64_t top;
+
+    /* 32 keys, none of which is in the list below `count`; all lanes. */
+    __device__ __forceinline__ void put(uint64_t *list, uint64_t key, uint64_t limit,
+                                        unsigned most) {
+        bool stays = key <= limit && key != PERI_KEY_NONE;
+        unsigned mask = __ballot_sync(PERI_ALL_LANES, stays);
+        unsigned place = count + __popc(mask & ((1u << threadIdx.x % PERI_WARP) - 1));
+        count += __popc(mask);
+        if (!stays || place >= most) return; /* more than `most`: the same key many times */
+        list[place] = key;
+        top = key > top ? key : top;
+    }
+    __device__ __forceinline__ unsigned end(unsigned wanted, unsigned most, uint64_t *bound) {
+        __syncwarp();
+        count = min(count, most);
+        uint32_t value = __reduce_max_sync(PERI_ALL_LANES, (uint32_t)(top >> 32));
+        uint32_t name = (uint32_t)(top >> 32) == value ? (uint32_t)top : 0;
+        uint64_t now = (uint64_t)value << 32 | __reduce_max_sync(PERI_ALL_LANES, name);
+        if (count >= wanted && now < *bound) *bound = now;
+        return count;
+    }
+};
+
+/* Entry i of a list as a key; NONE when it doesn't count or is above `bound`. */
+__device__ __forceinline__ uint64_t peri_keep_key(const uint64_t *list, unsigned i, unsigned count,
+                                                  unsigned kept, const peri_keep_rows &rows,
+                                                  const uint64_t *bits, uint64_t bound) {
+    if (i >= count) return PERI_KEY_NONE;
+    uint64_t key = i < kept ? list[i] : peri_keep_named(list[i], rows, bits);
+    return key > bound ? PERI_KEY_NONE : key;
+}
+
 /* Cuts `list` down to at most `most` keys (>= wanted) and lowers *bound to the highest of them once
  * there are `wanted`; returns how many are kept. All lanes, the same arguments; the list's entries
  * were made visible to the warp before, and are when it returns. */
@@ -128,28 +170,33 @@ __device__ __forceinline__ unsigned peri_keep_cut(uint64_t *list, unsigned count
                                                   const peri_keep_rows &rows, const uint64_t *bits,
                                                   unsigned wanted, unsigned most, uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
-    peri_keep_range range = peri_keep_names(list, count, kept, rows, bits, *bound);
-    uint64_t limit = peri_keep_limit(list, count, range, wanted, most);
-    uint64_t top = 0;
-    unsigned at = 0;
-    for (unsigned base = 0; base < count; base += PERI_WARP) {
-        uint64_t key = base + lane < count ? list[base + lane] : PERI_KEY_NONE;
-        bool stays = key <= limit && key != PERI_KEY_NONE;
-        unsigned mask = __ballot_sync(PERI_ALL_LANES, stays);
-        unsigned place = at + __popc(mask & ((1u << lane) - 1));
-        at += __popc(mask);
-        if (!stays || place >= most) continue; /* more than `most`: the same key many times */
-        list[place] = key;
-        top = key > top ? key : top;
+    peri_keep_range range = { 0, PERI_NO_VALUE, 0 };
+    peri_keep_rest rest = { 0, 0 };
+    if (count <= PERI_KEEP_SHORT) {
+        peri_keep_short keys;
+#pragma unroll
+        for (unsigned u = 0; u < PERI_KEEP_SHORT / PERI_WARP; u++) {
+            keys.keys[u] = peri_keep_key(list, u * PERI_WARP + lane, count, kept, rows, bits,
+                                         *bound);
+            range.add(keys.keys[u]);
+        }
+        range.fold();
+        uint64_t limit = peri_keep_limit(keys, range, wanted, most);
+#pragma unroll
+        for (unsigned u = 0; u < PERI_KEEP_SHORT / PERI_WARP; u++)
+            rest.put(list, keys.keys[u], limit, most);
+        return rest.end(wanted, most, bound);
+    }
+    for (unsigned i = lane; i < count; i += PERI_WARP) {
+        list[i] = peri_keep_key(list, i, count, kept, rows, bits, *bound);
+        range.add(list[i]);
     }
     __syncwarp();
-    at = min(at, most);
-    uint32_t value = __reduce_max_sync(PERI_ALL_LANES, (uint32_t)(top >> 32));
-    uint32_t name = __reduce_max_sync(PERI_ALL_LANES,
-                                      (uint32_t)(top >> 32) == value ? (uint32_t)top : 0);
-    uint64_t now = (uint64_t)value << 32 | name;
-    if (at >= wanted && now < *bound) *bound = now;
-    return at;
+    range.fold();
+    uint64_t limit = peri_keep_limit(peri_keep_long{ list, count }, range, wanted, most);
+    for (unsigned base = 0; base < count; base += PERI_WARP)
+        rest.put(list, base + lane < count ? list[base + lane] : PERI_KEY_NONE, limit, most);
+    return rest.end(wanted, most, bound);
 }
 
 #endif

@@ -64,7 +64,7 @@ struct sweep {
     uint64_t *parts;   /* [splits, query_count rounded up, wanted] when there are several */
 };
 
-/* How the work is cut: by the host, or on the device when only it knows how many queries are left. */
+/* How the work is cut: by the host, or on the device when only it knows how many are left. */
 struct cut {
     uint32_t tiles, splits, split_tiles;
 };

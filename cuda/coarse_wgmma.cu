@@ -7,18 +7,25 @@
  * through a ring of 16 KiB stages, one 128-byte slice of 128 rows each; so L2 gives 16 bytes a
  * clock and multiprocessor at the full rate of the tensor cores. The two warpgroups take turns: one
  * looks at its sums while the other multiplies. With more depth the slices of the queries come
- * through the ring too, 48 KiB a stage, and both multiply at the same time.
+ * through the ring too, 48 KiB a stage, and both multiply at the same time; then two blocks are a
+ * cluster with the same queries, of which each copies half for both, and 32 of 48 KiB come from L2.
  *
  * Selection: a thread holds 4 queries' sums for 32 rows. An element costs one fused multiply-add
- * and one minimum; the minimum of 8 is compared to the query's bound, and what is at or under it is
- * appended to the query's list in global memory. Between two tiles a warp cuts each of its 32 lists
- * that is past its trigger (coarse_keep.cuh) and so lowers the bound. First bounds come from a pass
- * of the same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds). The
- * same instructions make an element's value in both passes, so a bound is never off by a rounding.
+ * and one minimum. Where the least of the 32 is at or under the query's limit, the thread puts its
+ * 32 values into shared memory and goes on; after some tiles each lane of the warp looks at one
+ * such hit, and what passes is appended to the query's list in global memory. A list past its
+ * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
+ * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
+ * instructions make an element's value in both passes, so a bound is never off by a rounding.
+ * The lists that runs leave are put together at the end (coarse.cu, finish).
  *
- * Bound: 2 * q * n * depth flop at the tensor cores' rate. Of the epilogue's two instructions an
- * element a minimum runs at half rate: 256 clocks a warp and tile, while the other warpgroup's
- * product takes 1024 at depth 128.
+ * Bound: 2 * q * n * depth flop at the tensor cores' rate; operands from shared memory take 96 of
+ * its 128 bytes a clock, copies 16 more. An element's minimum runs at half rate: 256 clocks a warp
+ * and tile, while the other warpgroup's product takes 1024 at depth 128. 232 registers a thread
+ * that computes, 227 KiB of shared memory.
+ * Tried: looking at hits where they arise, a test and an append for each element in registers: 128
+ * copies of that code, 12.3 ms for 10 000 x 1M x 128 where this takes 6 (H200); hits by all lanes
+ * at once, four hits a round: 7.1 ms.
  * Sources: NVIDIA, Parallel Thread Execution ISA 8.0, asynchronous warpgroup instructions; Thakkar
  * et al., CUTLASS 3 (the pingpong schedule); Johnson, Douze, Jegou, Billion-scale similarity search
  * with GPUs, 2017 (selection fused into the product). */
@@ -40,12 +47,13 @@ struct shape {
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
-/* A sample that gives a bound of some 64 times `wanted` rows; none where it would be a large part
- * of the work, or where a filter decides which rows count. */
+/* A sample of a 32nd of the rows, or of 512 rows for each wanted one where that is more, at most of
+ * a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
+ * filter decides which rows count. */
 void make_sample(const peri_coarse *coarse, shape *s) {
-    size_t wanted = coarse->wanted, least = 256 * wanted;
+    size_t wanted = coarse->wanted, least = 512 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
-    if (least < coarse->row_count / 64) least = coarse->row_count / 64;
+    if (least < coarse->row_count / 32) least = coarse->row_count / 32;
     if (least < 1536) least = 1536;
     size_t step = coarse->row_count / least;
     size_t query_tiles = ceil_div(coarse->query_count, TILE_QUERIES);

@@ -26,7 +26,7 @@ constexpr uint32_t GROUPS_MAX = 1024;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
-constexpr uint32_t HITS_DUE = 12;  /* looked at then, and each HITS_TILES tiles */
+constexpr uint32_t HITS_DUE = 20;  /* looked at then, and each HITS_TILES tiles */
 constexpr uint32_t HITS_TILES = 4;
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
@@ -311,6 +311,7 @@ __device__ __forceinline__ float limit_of(const pass &p, uint64_t bound, uint32_
 struct keeper {
     uint64_t *list;
     uint32_t tile;     /* of queries */
+    uint32_t rank;     /* of the block in its cluster */
     uint32_t next_row; /* rows to come are this one and later ones */
     uint32_t pending;  /* hits that wait */
 };
@@ -475,7 +476,8 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
     s.limits[me.own] = limit_of(p, bound, k.next_row);
     s.counts[me.own] = s.kept[me.own] = 0;
     const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
-    if (there && r.segment == 0) holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
+    if (there && r.segment == 0 && k.rank == 0)
+        holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
     __syncwarp();
     for (unsigned todo = __ballot_sync(PERI_ALL_LANES, holds); todo != 0; todo &= todo - 1) {
         uint32_t query = me.query_of(__ffs((int)todo) - 1);
@@ -556,7 +558,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
-                     r.begin * TILE_ROWS, 0 };
+                     all.rank, r.begin * TILE_ROWS, 0 };
         if (SAMPLE) {
 #pragma unroll
             for (uint32_t i = 0; i < 4 * BATCHES; i++)

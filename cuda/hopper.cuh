@@ -31,14 +31,15 @@ __device__ inline void peri_barrier_expect(uint32_t barrier, uint32_t bytes) {
 __device__ inline void peri_barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/* At the same barrier of block `rank` of the cluster. */
+/* At the same barrier of block `rank` of the cluster. What it gives back was read by wgmma, which
+ * is over: asked for release at the cluster's scope, ptxas would put a fence of the whole device
+ * before it. */
 __device__ inline void peri_barrier_arrive_at(uint32_t barrier, uint32_t rank) {
-    asm volatile(
-        "{\n\t.reg .b32 there;\n\t"
-        "mapa.shared::cluster.u32 there, %0, %1;\n\t"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
-        "r"(rank)
-        : "memory");
+    asm volatile("{\n\t.reg .b32 there;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(barrier),
+                 "r"(rank)
+                 : "memory");
 }
 /* All threads of all blocks of the cluster. */
 __device__ inline void peri_cluster_wait() {

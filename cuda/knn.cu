@@ -1,10 +1,11 @@
 /* knn: the plan of exact kNN.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
- * Few queries or few rows: canonical distances of all pairs (knn_direct.cuh). Else, for a chunk of
- * the queries, so that scratch is bounded:
- *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; f16 rows are
- * used as they lie. Of a filter that all queries share only the rows that pass;
+ * Few queries or few rows, l1 and hamming: canonical distances of all pairs (knn_direct.cuh). Else,
+ * for a chunk of the queries, so that scratch is bounded:
+ *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; rows of f16, i8
+ *            and u8 are read where they lie. Of a filter that all queries share only the rows that
+ *            pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
  *            (rescore.cuh, certificate.cuh);
@@ -102,17 +103,39 @@ peri_coarse coarse_of(const peri_op_knn *op, const plan *p, size_t queries, size
 /* Rows of a run of the coarse pass after `seen` of them. */
 size_t run_of(size_t seen) { return most(FIRST_RUN, seen * RUN_GROWTH); }
 
-/* The most that the coarse pass asks for, of runs of all lengths. */
-size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+size_t coarse_scratch_of(const peri_device *device, const peri_op_knn *op, const plan *p,
+                         size_t rows) {
     size_t bytes = 0, queries = op->queries.rows;
-    const size_t counts[2] = { p->query_chunk, (queries - 1) % p->query_chunk + 1 };
-    for (size_t count : counts)
-        for (size_t rows = p->row_chunk; rows > 0; rows /= 2) {
-            peri_coarse c = coarse_of(op, p, least(count, queries), least(rows, p->total));
-            if (p->tested) c.filter = op->filter;
-            bytes = most(bytes, peri_coarse_scratch(device, &c));
-        }
+    const size_t counts[2] = { least(p->query_chunk, queries), (queries - 1) % p->query_chunk + 1 };
+    for (size_t count : counts) {
+        peri_coarse c = coarse_of(op, p, count, rows);
+        if (p->tested) c.filter = op->filter;
+        bytes = most(bytes, peri_coarse_scratch(device, &c));
+    }
     return bytes;
+}
+
+/* The most that the coarse pass asks for, of all its runs: those of coarse_chunk(). */
+size_t coarse_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+    size_t last = (p->total - 1) % p->row_chunk + 1;
+    size_t bytes = coarse_scratch_of(device, op, p, least(p->row_chunk, p->total));
+    bytes = most(bytes, coarse_scratch_of(device, op, p, last));
+    for (size_t seen = 0, at = 0; seen < p->total && (at != 0 || run_of(seen) < p->row_chunk);
+         at = seen % p->row_chunk) {
+        size_t run = least(run_of(seen), least(p->row_chunk - at, p->total - seen));
+        bytes = most(bytes, coarse_scratch_of(device, op, p, run));
+        seen += run;
+    }
+    return bytes;
+}
+
+/* The most that direct asks for, of the parts of the queries. */
+size_t direct_scratch(const peri_device *device, const peri_op_knn *op, const plan *p) {
+    peri_op_knn part = *op;
+    part.queries.rows = least(p->query_chunk, op->queries.rows);
+    size_t bytes = peri_knn_direct_scratch(device, &part);
+    part.queries.rows = (op->queries.rows - 1) % p->query_chunk + 1;
+    return most(bytes, peri_knn_direct_scratch(device, &part));
 }
 
 size_t take(size_t *at, size_t bytes) {
@@ -136,7 +159,7 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->left = take(&at, sizeof(uint32_t));
     p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
     p->rest = at;
-    p->rest_bytes = most(coarse_scratch(device, op, p), peri_knn_direct_scratch(device, op));
+    p->rest_bytes = most(coarse_scratch(device, op, p), direct_scratch(device, op, p));
     p->bytes = at + p->rest_bytes;
 }
 

@@ -37,8 +37,8 @@ template <> struct peri_piece<uint8_t> {
     static constexpr unsigned PARTS = 1;
 };
 
-/* Elements at .. at + 3 of a row of `dim` that is aligned to a piece, dim a multiple of 4; they exist
- * when FULL, and are 0 where they don't. */
+/* Elements at .. at + 3 of a row of `dim` that is aligned to a piece, dim a multiple of 4; they
+ * exist when FULL, and are 0 where they don't. */
 template <bool FULL, typename T>
 __device__ inline typename peri_piece<T>::raw peri_load_piece(const T *row, uint32_t at,
                                                               uint32_t dim) {

@@ -2,7 +2,7 @@
 --
 --   lua5.4 scripts/api_coverage.lua          with LUA_PATH and LUA_CPATH set for the tree
 --
---   - every PERI_API function of perigee.h and perigee_dlpack.h is called by lua/binding, or excepted
+--   - every PERI_API function of the public headers is called by lua/binding, or excepted
 --   - every field of the module and every method has an entry in the help, and a definition for
 --     the language server; and the help speaks of nothing that is not there
 

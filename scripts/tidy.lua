@@ -11,6 +11,8 @@
 --   documents     a comment stands above every group of PERI_API declarations
 --   specs         every Lua module is the subject of a spec
 --   words         no mark of unfinished work
+--   kernels       a plug-in that was built has no more kernels and bytes than its build may cost;
+--                 they are counted and told
 
 local COLUMNS_MAX <const> = 100
 local FUNCTION_LINES_MAX <const> = 70
@@ -328,6 +330,44 @@ local function check_specs(known)
   end
 end
 
+-- ---- kernels ------------------------------------------------------------------------------------
+
+local KERNELS_MAX <const> = 500 -- some 15 minutes on two cores for all architectures
+local PLUGIN_BYTES_MAX <const> = 30 << 20
+
+-- Of the newest plug-in in a build folder, by the symbols through which the host launches them.
+local function check_kernels()
+  local path = lines_of_command "ls -t build*/lib/perigee/perigee_cuda.so 2>/dev/null"[1]
+  local symbols = path and lines_of_command(("nm %s 2>/dev/null"):format(path)) or {}
+  local count, seen, files, order = 0, {}, {}, {}
+  for _, symbol in ipairs(symbols) do
+    local name = symbol:match "__device_stub__(.*)E%d+__handle$" -- one a kernel, inlined or not
+    if name and not seen[name] then
+      seen[name] = true
+      local file = name:match "_GLOBAL__N__%x+_%d+_(.-)_cu_%x+" or "cub"
+      if not files[file] then
+        order[#order + 1] = file
+      end
+      count, files[file] = count + 1, (files[file] or 0) + 1
+    end
+  end
+  if count == 0 then
+    return
+  end
+  table.sort(order, function(a, b) return files[a] > files[b] end)
+  for i, file in ipairs(order) do
+    order[i] = ("%s %d"):format(file, files[file])
+  end
+  local file = assert(io.open(path))
+  local bytes = file:seek "end"
+  file:close()
+  print(("%s: %d kernels, %.1f MiB: %s"):format(path, count, bytes / (1 << 20),
+    table.concat(order, ", ")))
+  if count > KERNELS_MAX or bytes > PLUGIN_BYTES_MAX then
+    complain(path, 1, "more than %d kernels or %d MiB", KERNELS_MAX, PLUGIN_BYTES_MAX >> 20)
+  end
+end
+
 -- ---- all of it ----------------------------------------------------------------------------------
 
 local function check_file(path, known)
@@ -364,6 +404,7 @@ local function main(argv)
   end
   if #argv == 0 then
     check_specs(known)
+    check_kernels()
   end
   if problems > 0 then
     print(("tidy: %d problems"):format(problems))

@@ -37,6 +37,17 @@ describe("pg.doctor", function()
     assert.is_true(cuda, "cuda is neither there nor missing")
   end)
 
+  it("says in one line why there is no GPU", function()
+    for _, part in ipairs(report.missing) do
+      if part.what:find "^cuda" then
+        assert.matches("CUDA", part.why)
+        assert.is_nil(part.why:find "\n")
+        assert.is_true(#part.why < 300)
+        assert.matches("\n  " .. part.what .. " +" .. part.why:gsub("%p", "%%%0"), tostring(report))
+      end
+    end
+  end)
+
   it("prints as a page", function()
     local text = tostring(report)
     assert.matches("Perigee " .. pg.version:gsub("%.", "%%."), text)

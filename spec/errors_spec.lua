@@ -92,7 +92,7 @@ describe("arguments", function()
 
   it("that queries lie on a device are told how to come back", function()
     local there = assert(rows:to "fake:0")
-    raises("a matrix on fake:0 given, allowed: on the host", function() index:search(there, 1) end)
+    raises("queries: on fake:0 given, allowed: on the host", function() index:search(there, 1) end)
   end)
 end)
 

@@ -133,7 +133,7 @@ describe("pg.flat.build, residence", function()
         last, total = done, all
       end
     end
-    within(60000, function() assert(index:search(queries, 10, { progress = follow })) end)
+    within(200000, function() assert(index:search(queries, 10, { progress = follow })) end)
     assert.is_true(total == nil or total == #rows)
     local none, _, code = index:search(queries, 10, { progress = function() return false end })
     assert.is_true(none ~= nil or code == "cancelled") -- it may be over before it is asked

@@ -26,10 +26,29 @@ typedef struct arena {
     size_t bytes;       /* of all blocks */
 } arena;
 
+/* Small operands and answers go through page-locked memory of the lane: a copy to or from pageable
+ * memory makes the host wait, each by itself. */
+#define STAGE_BYTES ((size_t)64 << 10)
+#define STAGED_BYTES_MAX ((size_t)8 << 10)
+#define PENDING_MAX 8u
+
+typedef struct stage {
+    peri_mem *mem;
+    bool missing; /* none could be had */
+    size_t used;
+    size_t pending_count;
+    struct {
+        void *to;
+        const void *from; /* in `mem` */
+        size_t bytes;
+    } pending[PENDING_MAX]; /* answers, which a wait hands on */
+} stage;
+
 struct peri_lane {
     peri_device *device;
     peri_stream *stream;
     arena place, host;
+    stage stage;
     bool dirty;               /* something was enqueued since the last wait */
     peri_event *event;        /* orders callers' queues; opened when there is one */
     void (*let_go)(void *ud); /* of a parked lane */
@@ -121,6 +140,7 @@ static void lane_free(peri_lane *lane) {
     arena_clear(lane, &lane->place);
     arena_clear(lane, &lane->host);
     if (lane->event != NULL) device->driver->event_close(lane->event);
+    if (lane->stage.mem != NULL) device->driver->mem_release(lane->stage.mem);
     device->driver->stream_close(lane->stream);
     peri_memory_release(device->context, lane, 1, sizeof *lane);
 }
@@ -288,6 +308,28 @@ peri_status peri_lane_before(peri_lane *lane, peri_stream *caller) {
 
 /* ---- moving operands ---------------------------------------------------------------------- */
 
+/* Page-locked room until the next wait, or NULL. */
+static void *stage_take(peri_lane *lane, size_t bytes) {
+    stage *s = &lane->stage;
+    if (bytes > STAGED_BYTES_MAX || s->missing || s->used + bytes > STAGE_BYTES) return NULL;
+    if (s->mem == NULL)
+        s->missing = lane->device->driver->mem_acquire(lane->device, STAGE_BYTES,
+                                                       PERI_MEMORY_PINNED, PERI_USE_STAGING,
+                                                       &s->mem) != PERI_OK;
+    if (s->missing) return NULL;
+    void *room = (char *)s->mem->data + s->used;
+    s->used += peri_round_up(bytes, PERI_ALIGN);
+    return room;
+}
+
+/* What came, to those who wait for it; `status` is how the wait went. */
+static void stage_settle(peri_lane *lane, peri_status status) {
+    stage *s = &lane->stage;
+    for (size_t i = 0; i < s->pending_count && status == PERI_OK; i++)
+        memcpy(s->pending[i].to, s->pending[i].from, s->pending[i].bytes);
+    s->pending_count = s->used = 0;
+}
+
 static peri_status enqueue_copy(peri_lane *lane, void *to, size_t to_stride, peri_device *to_device,
                                 const void *from, size_t from_stride, peri_device *from_device,
                                 size_t rows, size_t row_bytes) {
@@ -304,8 +346,7 @@ peri_status peri_lane_upload(peri_lane *lane, const void *host, size_t count, si
         return PERI_OK;
     }
     PERI_TRY(peri_lane_take(lane, count, size, out));
-    size_t bytes = count * size;
-    return enqueue_copy(lane, *(void **)out, bytes, lane->device, host, bytes, NULL, 1, bytes);
+    return peri_lane_send(lane, *(void **)out, host, count, size);
 }
 
 peri_status peri_lane_upload_view(peri_lane *lane, const peri_view *host, peri_view *out) {
@@ -317,6 +358,8 @@ peri_status peri_lane_upload_view(peri_lane *lane, const peri_view *host, peri_v
     size_t row_bytes = host->cols * peri_dtype_bytes(host->dtype);
     PERI_TRY(peri_lane_take(lane, host->rows, row_bytes, &out->data));
     out->stride_bytes = row_bytes;
+    if (host->stride_bytes == row_bytes || host->rows == 1)
+        return peri_lane_send(lane, out->data, host->data, host->rows, row_bytes);
     return enqueue_copy(lane, out->data, row_bytes, lane->device, host->data, host->stride_bytes,
                         NULL, host->rows, row_bytes);
 }
@@ -333,12 +376,24 @@ peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size
                             size_t size) {
     if (lane->device->shares_host && host == place) return PERI_OK;
     size_t bytes = count * size;
+    stage *s = &lane->stage;
+    void *room = lane->device->shares_host || bytes == 0 || s->pending_count == PENDING_MAX
+                     ? NULL
+                     : stage_take(lane, bytes);
+    if (room != NULL) {
+        s->pending[s->pending_count].to = host;
+        s->pending[s->pending_count].from = room;
+        s->pending[s->pending_count++].bytes = bytes;
+        host = room;
+    }
     return enqueue_copy(lane, host, bytes, NULL, place, bytes, lane->device, 1, bytes);
 }
 
 peri_status peri_lane_send(peri_lane *lane, void *place, const void *host, size_t count,
                            size_t size) {
     size_t bytes = count * size;
+    void *room = lane->device->shares_host || bytes == 0 ? NULL : stage_take(lane, bytes);
+    if (room != NULL) host = memcpy(room, host, bytes);
     return enqueue_copy(lane, place, bytes, lane->device, host, bytes, NULL, 1, bytes);
 }
 
@@ -359,5 +414,7 @@ peri_status peri_lane_run(peri_lane *lane, const peri_op *op) {
 
 peri_status peri_lane_wait(peri_lane *lane, const peri_control *control) {
     lane->dirty = false;
-    return lane->device->driver->stream_wait(lane->stream, control);
+    peri_status status = lane->device->driver->stream_wait(lane->stream, control);
+    stage_settle(lane, status);
+    return status;
 }

@@ -18,8 +18,8 @@ struct DLManagedTensorVersioned;
 
 /* A matrix over the tensor's memory; one axis of n is n rows of one column. From then on the tensor
  * is the matrix's, which calls its deleter at the end, on any thread; when this fails, it stays the
- * caller's. What was enqueued to fill it must be done: see peri_queue_wait. PERI_E_ARGUMENT: a type,
- * shape, stride, device or address that is not taken, named. */
+ * caller's. What was enqueued to fill it must be done: see peri_queue_wait. PERI_E_ARGUMENT: a
+ * type, shape, stride, device or address that is not taken, named. */
 PERI_API peri_status peri_matrix_from_dlpack(peri_context *context, struct DLManagedTensor *tensor,
                                              peri_matrix **out);
 PERI_API peri_status peri_matrix_from_dlpack_versioned(peri_context *context,

@@ -85,7 +85,7 @@ typedef struct pass {
     peri_ring *ring; /* NULL: the driver copies */
     peri_lane *work;
     peri_mem *buffers[2];
-    /* Best so far and best of a chunk, [2, q, k]; a merge reads pair `turn` and begins the other. */
+    /* Best so far and best of a chunk, [2, q, k]: a merge reads pair `turn`, begins the other. */
     int64_t *ids[2];
     float *distances[2];
     size_t turn;

@@ -1,4 +1,4 @@
-/* streamed.h: exact search over rows that stay on the host and pass through the device in chunks. */
+/* streamed.h: exact search over rows that stay on the host and pass the device in chunks. */
 #ifndef PERI_INDEX_STREAMED_H
 #define PERI_INDEX_STREAMED_H
 

@@ -147,9 +147,9 @@ static void check_refused(peri_matrix *there) {
 }
 
 int main(void) {
-    static const peri_op_kind few[] = { PERI_OP_CONVERT, PERI_OP_LENGTHS, PERI_OP_GATHER,
-                                        PERI_OP_KNN,     PERI_OP_ASSIGN,  PERI_OP_CLUSTER_SUMS,
-                                        PERI_OP_REFINE,  PERI_OP_PAIRWISE };
+    static const peri_op_kind few[] = { PERI_OP_CONVERT, PERI_OP_LENGTHS,  PERI_OP_GATHER,
+                                        PERI_OP_KNN,     PERI_OP_ASSIGN,   PERI_OP_CLUSTER_SUMS,
+                                        PERI_OP_REFINE,  PERI_OP_PAIRWISE, PERI_OP_OTHERS };
     shared = place_context();
     decline_all_but(few, sizeof few / sizeof *few);
     for (size_t dtype = 0; dtype < TEST_DTYPES; dtype++) {

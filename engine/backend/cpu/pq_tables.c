@@ -239,8 +239,8 @@ void peri_pq_set_limit(const peri_pq_job *job, peri_pq_asked *a, float bound) {
 
 void peri_pq_open(const peri_pq_job *job, const peri_pq_part *p, size_t list, peri_pq_asked *asked,
                   size_t count) {
-    peri_pq_asked *all[PERI_PQ_FAST_QUERIES];
-    float bounds[PERI_PQ_FAST_QUERIES];
+    peri_pq_asked *all[PERI_PQ_FAST_QUERIES] = { NULL };
+    float bounds[PERI_PQ_FAST_QUERIES] = { 0 };
     for (size_t q = 0; q < count; q++) {
         peri_pq_asked *a = all[q] = &asked[q];
         a->waits = false;

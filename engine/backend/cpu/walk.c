@@ -67,11 +67,9 @@ size_t peri_walk_lay_out(const peri_walk_plan *plan, void *base, peri_walk *w) {
     w->list.capacity = op->itopk_size;
     w->passing.capacity = op->filter.count == 0 ? 0 : plan->coded ? op->rerank : op->k;
     w->best.capacity = plan->coded ? op->k : 0;
-    w->here.capacity = 1;
     w->list.keys = peri_scratch_cut(&at, base, op->itopk_size * sizeof(uint64_t));
     w->passing.keys = peri_scratch_cut(&at, base, w->passing.capacity * sizeof(uint64_t));
     w->best.keys = peri_scratch_cut(&at, base, w->best.capacity * sizeof(uint64_t));
-    w->here.keys = peri_scratch_cut(&at, base, sizeof(uint64_t));
     w->opened = peri_scratch_cut(&at, base, op->search_width * sizeof(uint32_t));
     w->taken = peri_scratch_cut(&at, base, words * sizeof(uint64_t));
     w->log = peri_scratch_cut(&at, base, log_room(op) * sizeof(uint32_t));
@@ -146,7 +144,7 @@ static void enter_graph(peri_walk *w) {
 static void read_level(peri_walk *w) {
     const peri_hierarchy *h = &w->plan->op->hierarchy;
     w->moved = false;
-    size_t first = h->first[peri_near_slot(w->here.keys[0])];
+    size_t first = h->first[peri_near_slot(w->here)];
     read_links(w, h->links + (first + w->level - 1) * h->degree, h->degree);
 }
 
@@ -340,9 +338,15 @@ static void offer_batch(peri_walk *w, size_t count) {
     advance_log(w, count);
 }
 
+/* The links of a level may repeat a row, which no list of near rows takes. */
 static void step_down(peri_walk *w) {
-    size_t place = w->plan->offer(&w->here, w->distances, w->slots, w->gathered, w->spare);
-    w->moved |= place == 0;
+    uint64_t best = w->here;
+    for (size_t i = 0; i < w->gathered; i++) {
+        uint64_t key = peri_near_key(w->distances[i], w->slots[i]);
+        if (key < best) best = key;
+    }
+    w->moved |= best < w->here;
+    w->here = best;
     if (w->links_left > 0) return;
     if (!w->moved) w->level--;
     if (w->level > 0) read_level(w);
@@ -356,8 +360,8 @@ static void begin_level(peri_walk *w) {
 
 /* The row where the descent ended, its distance known. */
 static void offer_entry(peri_walk *w) {
-    peri_walk_append(w->taken, w->slots, 0, peri_near_slot(w->here.keys[0]));
-    w->distances[0] = peri_near_distance(w->here.keys[0]);
+    peri_walk_append(w->taken, w->slots, 0, peri_near_slot(w->here));
+    w->distances[0] = peri_near_distance(w->here);
     offer_batch(w, 1);
 }
 
@@ -414,8 +418,7 @@ bool peri_walk_absorb(peri_walk *w) {
     measure(w);
     switch (w->stage) {
     case PERI_WALK_ENTRY:
-        w->here.count = 0;
-        w->plan->offer(&w->here, w->distances, w->slots, 1, w->spare);
+        w->here = peri_near_key(w->distances[0], w->slots[0]);
         begin_level(w);
         break;
     case PERI_WALK_DESCENT: step_down(w); break;

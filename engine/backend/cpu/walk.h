@@ -51,7 +51,6 @@ typedef struct peri_walk {
     peri_near_list list;    /* L; marked = closed */
     peri_near_list passing; /* with a filter: the best that pass, by what the walk goes by */
     peri_near_list best;    /* with codes: the best by canonical distance */
-    peri_near_list here;    /* descent: the one row where it is */
     uint32_t *opened;       /* [search_width] */
     uint64_t *taken;        /* [words] a bit for each row that was offered; clean between walks */
     uint32_t *log;          /* [log_room] what was set in taken, as long as it fits */
@@ -77,7 +76,8 @@ typedef struct peri_walk {
     const uint8_t *block;  /* with codes beside the links: theirs */
     uint32_t level;        /* descent */
     bool moved;
-    size_t next; /* seed, or candidate to re-rank */
+    uint64_t here; /* the key of the row where it is */
+    size_t next;   /* seed, or candidate to re-rank */
     size_t opened_count, opened_next, rounds;
     size_t first_open; /* nothing before it in L is open */
 } peri_walk;
