@@ -1,8 +1,8 @@
 /* convert: rows from dtype to dtype.
  *
  * in, out [n, d] f32 f16 i8 u8 | rounding to nearest even, saturating for integers, where a NaN
- * is 0. Packed matrices are one row of n * d elements, of which a thread takes 8 at a time by the
- * widest loads and stores; of others a warp takes a row, lanes stride the columns. No shared
+ * is 0. Packed matrices are one row of n * d elements, of which a thread takes 4 or 8 at a time
+ * by the widest loads and stores; of others a warp takes a row, lanes stride the columns. No shared
  * memory. Bound by memory: n * d * (bytes in + out). Equal dtypes, of any kind, are a copy.
  * Everything goes through f32, which holds the other three. */
 #include "device.cuh"
@@ -52,23 +52,28 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-constexpr unsigned RUN = 8; /* elements of a thread, where all are packed */
+/* Elements of a thread, where all are packed: what it writes is no more than one store. */
+template <typename Out> struct run_length {
+    static constexpr unsigned value = sizeof(Out) == 4 ? 4 : 8;
+};
 
-template <typename T> struct alignas(RUN * sizeof(T) < 16 ? RUN * sizeof(T) : 16) run_of {
+template <typename T, unsigned RUN>
+struct alignas(RUN * sizeof(T) < 16 ? RUN * sizeof(T) : 16) run_of {
     T x[RUN];
 };
 
 template <typename In, typename Out>
 __global__ void __launch_bounds__(THREADS)
     convert_runs(const In *__restrict__ in, Out *__restrict__ out, size_t count) {
+    constexpr unsigned RUN = run_length<Out>::value;
     const size_t runs = count / RUN, step = (size_t)gridDim.x * THREADS;
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     for (size_t r = i; r < runs; r += step) {
-        const run_of<In> from = reinterpret_cast<const run_of<In> *>(in)[r];
-        run_of<Out> to;
+        const run_of<In, RUN> from = reinterpret_cast<const run_of<In, RUN> *>(in)[r];
+        run_of<Out, RUN> to;
 #pragma unroll
         for (unsigned e = 0; e < RUN; e++) store(&to.x[e], load(from.x[e]));
-        reinterpret_cast<run_of<Out> *>(out)[r] = to;
+        reinterpret_cast<run_of<Out, RUN> *>(out)[r] = to;
     }
     for (i += runs * RUN; i < count; i += step) store(out + i, load(in[i]));
 }
@@ -82,8 +87,9 @@ template <typename In, typename Out> void launch(peri_stream *stream, const peri
     cudaStream_t handle = peri_cuda_handle(stream);
     const size_t count = op->in.rows * op->in.cols;
     if (is_packed(op->in) && is_packed(op->out)) {
-        convert_runs<In, Out><<<peri_blocks(count, THREADS * RUN), THREADS, 0, handle>>>(
-            static_cast<const In *>(op->in.data), static_cast<Out *>(op->out.data), count);
+        convert_runs<In, Out>
+            <<<peri_blocks(count, THREADS * run_length<Out>::value), THREADS, 0, handle>>>(
+                static_cast<const In *>(op->in.data), static_cast<Out *>(op->out.data), count);
         return;
     }
     convert_rows<In, Out><<<peri_blocks(op->in.rows, WARPS), THREADS, 0, handle>>>(

@@ -1,8 +1,8 @@
 /* lengths: the Euclidean length of every row, canonical.
  *
  * rows [n, d] f32 f16 i8 u8 | out [n] f32
- * A warp takes 8 rows at a time, lanes stride the columns, so that 8 loads are on their way at
- * once; no shared memory. Bound by memory: n * d * bytes. */
+ * A warp takes a row, lanes stride the columns; of rows that are too short for enough loads to be
+ * on their way at once it takes 8 at a time. No shared memory. Bound by memory: n * d * bytes. */
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
@@ -12,9 +12,9 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr unsigned WARPS = THREADS / PERI_WARP;
 
-constexpr unsigned ROWS = 8; /* a warp, at a time */
+constexpr uint32_t SHORT_DIM = 128; /* below, rows are short (measured) */
 
-template <typename T>
+template <typename T, unsigned ROWS>
 __global__ void __launch_bounds__(THREADS)
     row_lengths(const void *__restrict__ rows, size_t stride, size_t count, uint32_t dim,
                 float *__restrict__ out) {
@@ -44,10 +44,18 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
+template <typename T, unsigned ROWS>
+void launch_rows(peri_stream *stream, const peri_op_lengths *op) {
+    const unsigned blocks = peri_blocks(op->rows.rows, WARPS * ROWS);
+    row_lengths<T, ROWS><<<blocks, THREADS, 0, peri_cuda_handle(stream)>>>(
+        op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
+}
+
 template <typename T> void launch(peri_stream *stream, const peri_op_lengths *op) {
-    row_lengths<T>
-        <<<peri_blocks(op->rows.rows, WARPS * ROWS), THREADS, 0, peri_cuda_handle(stream)>>>(
-            op->rows.data, op->rows.stride_bytes, op->rows.rows, (uint32_t)op->rows.cols, op->out);
+    if (op->rows.cols < SHORT_DIM)
+        launch_rows<T, 8>(stream, op);
+    else
+        launch_rows<T, 1>(stream, op);
 }
 
 bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {

@@ -29,7 +29,6 @@ __global__ void __launch_bounds__(THREADS)
         const float length = op.lengths == nullptr ? 1.0f : op.lengths[first + i];
         const size_t label = op.labels == nullptr ? 0 : op.labels[first + i];
         float *to = reinterpret_cast<float *>(out + i * out_stride);
-#pragma unroll 4
         for (size_t j = lane; j < cols; j += PERI_WARP) {
             float x = j < dim ? (float)peri_widen(row[j]) : 0.0f;
             if (op.lengths != nullptr && j < dim) x = __fdiv_rn(x, length);
