@@ -54,6 +54,15 @@ __device__ inline void peri_barrier_wait(uint32_t barrier, uint32_t parity) {
                  "r"(parity)
                  : "memory");
 }
+
+/* Barriers of the whole block, by number: wait with, or only announce to, `threads` in all. */
+__device__ inline void peri_named_wait(uint32_t number, uint32_t threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+__device__ inline void peri_named_arrive(uint32_t number, uint32_t threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
 /* ---- the copy engine */
 
 /* The box of `map` at (column, row) to shared memory; what is outside of the map arrives as 0. */

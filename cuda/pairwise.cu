@@ -92,8 +92,8 @@ __device__ typename word_of<T>::type load_word(const T *row, uint32_t dim, uint3
     }
 }
 
-/* Asks for words first.. of some rows; f16 and rows that are not aligned are loaded at once. Where
- * the row is at an end of 16 bytes the copy writes zeros behind it. */
+/* Asks for words first.. of some rows; f16, rows that are not aligned and the last bytes of a row,
+ * with zeros behind it, are loaded at once. */
 template <typename T, unsigned COUNT>
 __device__ void stage(const void *rows, size_t stride, size_t row, size_t last, uint32_t dim,
                       uint32_t first, typename word_of<T>::type (*to)[WORDS]) {
@@ -101,11 +101,9 @@ __device__ void stage(const void *rows, size_t stride, size_t row, size_t last, 
 #pragma unroll
     for (unsigned i = threadIdx.x / PIECES; i < COUNT; i += APART) {
         const T *from = peri_row<T>(rows, stride, row + i < last ? row + i : last);
-        if (sizeof(T) != sizeof(__half) && (size_t)from % 16 == 0) {
-            const uint32_t at = (first + piece) * word_of<T>::elements;
-            const uint32_t left = at < dim ? (dim - at) * (uint32_t)sizeof(T) : 0;
-            const uint32_t bytes = left < 16 ? left : 16;
-            __pipeline_memcpy_async(&to[i][piece], from + (left == 0 ? 0 : at), 16, 16 - bytes);
+        const uint32_t at = (first + piece) * word_of<T>::elements;
+        if (sizeof(T) != sizeof(__half) && (size_t)from % 16 == 0 && at + 16 / sizeof(T) <= dim) {
+            __pipeline_memcpy_async(&to[i][piece], from + at, 16);
             continue;
         }
 #pragma unroll

@@ -121,9 +121,11 @@ template <typename Shape> __device__ void ask(const segment &s, size_t at, float
 #pragma unroll
     for (unsigned v = 0; v < Shape::VECTORS; v++) {
         const unsigned place = Shape::place_of(4 * v);
-        const size_t from = at + place, left = from < s.stop ? s.stop - from : 0;
-        const unsigned bytes = left < 4 ? (unsigned)left * 4 : 16;
-        __pipeline_memcpy_async(stage + place, s.base + (left == 0 ? 0 : from), 16, 16 - bytes);
+        const size_t from = at + place;
+        if (from + 4 <= s.stop)
+            __pipeline_memcpy_async(stage + place, s.base + from, 16);
+        else
+            for (size_t i = from; i < s.stop; i++) stage[place + i - from] = s.base[i];
     }
 }
 
