@@ -31,6 +31,7 @@ constexpr unsigned SLICE = 128; /* bytes of depth a stage */
 constexpr unsigned CHUNK = 16;  /* bytes a copy */
 constexpr unsigned STEP = 32;   /* bytes of depth an instruction */
 constexpr unsigned STAGES = 3;
+constexpr unsigned COPY_ROWS = THREADS * CHUNK / SLICE; /* that the block copies at once */
 constexpr unsigned SLICE_BYTES = TILE * SLICE;
 constexpr unsigned RING_BYTES = 2 * STAGES * SLICE_BYTES;
 constexpr unsigned TERMS_BYTES = STAGES * TILE * sizeof(float);
@@ -174,12 +175,14 @@ __device__ inline void copy_slice(uint32_t to, const char *data, size_t stride, 
     const unsigned there = begin >= row_bytes          ? 0
                            : row_bytes - begin < CHUNK ? row_bytes - begin
                                                        : CHUNK;
+    const unsigned row = threadIdx.x / (SLICE / CHUNK);
+    const char *from = data + (size_t)(base + row) * stride + begin;
+    to += chunk_offset(row, chunk);
 #pragma unroll
-    for (unsigned i = 0; i < TILE / (THREADS * CHUNK / SLICE); i++) {
-        unsigned row = threadIdx.x / (SLICE / CHUNK) + i * (THREADS * CHUNK / SLICE);
-        unsigned bytes = base + row < count ? there : 0;
-        const char *from = bytes > 0 ? data + (size_t)(base + row) * stride + begin : data;
-        copy_chunk(to + chunk_offset(row, chunk), from, bytes);
+    for (unsigned i = 0; i < TILE / COPY_ROWS; i++) {
+        const unsigned bytes = base + row + i * COPY_ROWS < count ? there : 0;
+        copy_chunk(to + i * COPY_ROWS * SLICE, bytes > 0 ? from : data, bytes);
+        from += COPY_ROWS * stride;
     }
 }
 
@@ -378,50 +381,61 @@ __device__ inline void finish(const sweep &s, const selections &to, uint32_t til
 
 /* ---- the sweep ---------------------------------------------------------------------------- */
 
-/* One step of an item's stream: the slice `step % slices` of row tile `step / slices`. */
+/* An item: a tile of queries and a range of rows. */
 struct item {
     uint32_t tile;                 /* first query */
     uint32_t first_row, row_tiles; /* of the range */
-    uint32_t slices, steps;
+    uint32_t slices;
     bool resident; /* the queries' slices stay */
 };
 
-__device__ inline void fetch(const sweep &s, const item &it, uint32_t ring, uint32_t step) {
-    if (step < it.steps) {
-        const uint32_t slice = step % it.slices, slot = step % STAGES;
-        const uint32_t rows = ring + STAGES * SLICE_BYTES + slot * SLICE_BYTES;
-        copy_slice(rows, s.rows, s.row_stride, it.first_row + step / it.slices * TILE, s.row_count,
-                   slice * SLICE, s.row_bytes);
-        if (slice == 0) {
-            const uint32_t tile = step / it.slices;
-            copy_term(ring + RING_BYTES + tile % STAGES * TILE * (uint32_t)sizeof(float), s,
-                      it.first_row + tile * TILE + threadIdx.x);
-        }
-        if (!it.resident || step < it.slices)
-            copy_slice(ring + (it.resident ? slice : slot) * SLICE_BYTES, s.queries, s.depth_bytes,
-                       it.tile, s.query_count, slice * SLICE, s.depth_bytes);
+/* A step of an item's stream: a slice of a tile of rows, and where in the ring it goes. */
+struct cursor {
+    uint32_t tile, slice, slot;
+};
+
+__device__ inline void advance(cursor *at, uint32_t slices) {
+    at->slot = at->slot + 1 == STAGES ? 0 : at->slot + 1;
+    if (++at->slice < slices) return;
+    at->slice = 0;
+    at->tile++;
+}
+
+__device__ inline void fetch(const sweep &s, const item &it, uint32_t ring, cursor *at) {
+    if (at->tile < it.row_tiles) {
+        const uint32_t base = it.first_row + at->tile * TILE, begin = at->slice * SLICE;
+        copy_slice(ring + (STAGES + at->slot) * SLICE_BYTES, s.rows, s.row_stride, base,
+                   s.row_count, begin, s.row_bytes);
+        if (at->slice == 0)
+            copy_term(ring + RING_BYTES + at->tile % STAGES * TILE * (uint32_t)sizeof(float), s,
+                      base + threadIdx.x);
+        if (!it.resident || at->tile == 0)
+            copy_slice(ring + (it.resident ? at->slice : at->slot) * SLICE_BYTES, s.queries,
+                       s.depth_bytes, it.tile, s.query_count, begin, s.depth_bytes);
     }
     copies_commit(); /* an empty group keeps the count */
+    advance(at, it.slices);
 }
 
 template <peri_coarse_type TYPE>
 __device__ inline void sweep_item(const sweep &s, const item &it, uint32_t ring, const float *terms,
                                   const selections &to, bool split) {
     using S = typename sum_type<TYPE>::type;
-    S sums[4][8][4];
-    for (uint32_t step = 0; step < STAGES - 1; step++) fetch(s, it, ring, step);
-    for (uint32_t step = 0; step < it.steps; step++) {
-        const uint32_t slice = step % it.slices, slot = step % STAGES;
-        copies_wait<STAGES - 2>();
-        __syncthreads(); /* the slice is everybody's, and the one before it is read */
-        fetch(s, it, ring, step + STAGES - 1);
-        if (slice == 0)
+    cursor ahead = { 0, 0, 0 };
+    uint32_t slot = 0;
+    for (unsigned i = 0; i < STAGES - 1; i++) fetch(s, it, ring, &ahead);
+    for (uint32_t tile = 0; tile < it.row_tiles; tile++) {
+        S sums[4][8][4];
 #pragma unroll
-            for (unsigned i = 0; i < 4 * 8 * 4; i++) sums[i / 32][i / 4 % 8][i % 4] = 0;
-        multiply_slice<TYPE>(sums, ring + (it.resident ? slice : slot) * SLICE_BYTES,
-                             ring + (STAGES + slot) * SLICE_BYTES);
-        if (slice + 1 < it.slices) continue;
-        const uint32_t tile = step / it.slices;
+        for (unsigned i = 0; i < 4 * 8 * 4; i++) sums[i / 32][i / 4 % 8][i % 4] = 0;
+        for (uint32_t slice = 0; slice < it.slices; slice++) {
+            copies_wait<STAGES - 2>();
+            __syncthreads(); /* the slice is everybody's, and the one before it is read */
+            fetch(s, it, ring, &ahead);
+            multiply_slice<TYPE>(sums, ring + (it.resident ? slice : slot) * SLICE_BYTES,
+                                 ring + (STAGES + slot) * SLICE_BYTES);
+            slot = slot + 1 == STAGES ? 0 : slot + 1;
+        }
         choose(s, to, sums, terms + tile % STAGES * TILE, it.tile, it.first_row + tile * TILE);
         __syncthreads();
         settle(s, to, it.tile, split);
@@ -449,7 +463,6 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
         it.first_row = first * TILE;
         it.row_tiles = row_tiles - first < c.split_tiles ? row_tiles - first : c.split_tiles;
         it.slices = s.depth_bytes / SLICE;
-        it.steps = it.row_tiles * it.slices;
         it.resident = it.slices <= STAGES;
         begin(s, to, it.tile, live, c.splits > 1);
         __syncthreads();

@@ -144,7 +144,7 @@ __device__ inline int64_t peri_pool_id(uint64_t key) {
     return key == PERI_KEY_NONE ? PERI_ID_NONE : (int64_t)peri_key_slot(key);
 }
 
-constexpr unsigned PERI_POOLS_AHEAD = 4; /* keys that a thread loads at once */
+constexpr unsigned PERI_POOLS_AHEAD = 2; /* keys that a thread loads at once */
 
 /* Keys that the pool of peri_pools_merge holds, a power of two. */
 static inline unsigned peri_pools_merge_capacity(size_t k, unsigned threads) {
