@@ -59,6 +59,7 @@ struct peri_coarse {
     peri_filter_view filter; /* by name; count 0 = all pass. For filters that differ by query
                                      (which != NULL): one for all is cheaper compacted before */
     uint32_t wanted;         /* 1 .. PERI_COARSE_WANTED_MAX */
+    bool bounded;            /* what keys hold is a better bound than a sample of the rows gives */
     uint64_t *keys;          /* [query_count, wanted] in and out; 0xFF bytes at first */
 };
 

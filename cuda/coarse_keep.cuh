@@ -137,6 +137,7 @@ struct peri_keep_rest {
                                         unsigned most) {
         bool stays = key <= limit && key != PERI_KEY_NONE;
         unsigned mask = __ballot_sync(PERI_ALL_LANES, stays);
+        __syncwarp(); /* all have read what is written over now */
         unsigned place = count + __popc(mask & ((1u << threadIdx.x % PERI_WARP) - 1));
         count += __popc(mask);
         if (!stays || place >= most) return; /* more than `most`: the same key many times */

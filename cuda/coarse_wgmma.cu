@@ -5,9 +5,9 @@
  * against 128 rows at a time in 128 registers a thread of f32 (or s32) sums. A block keeps its 256
  * queries in shared memory (depth up to 256 bytes, 64 KiB) for all rows of its run, and rows come
  * through a ring of 16 KiB stages, one 128-byte slice of 128 rows each; so L2 gives 16 bytes a
- * clock and multiprocessor at the full rate of the tensor cores. Nothing ties the two warpgroups
- * but the ring: one looks at its sums while the other multiplies. With more depth the slices of the
- * queries come through the ring too, 48 KiB a stage; then two blocks are a cluster with the same
+ * clock and multiprocessor at the full rate of the tensor cores. The two warpgroups take turns: one
+ * looks at its sums while the other multiplies. With more depth the slices of the queries come
+ * through the ring too, 48 KiB a stage; then two blocks are a cluster with the same
  * queries, of which each copies half for both, and 32 of 48 KiB come from L2.
  *
  * Selection: a thread holds 4 queries' sums for 32 rows. An element costs one fused multiply-add
@@ -25,8 +25,8 @@
  * that computes, 227 KiB of shared memory.
  * Tried: looking at hits where they arise, a test and an append for each element in registers: 128
  * copies of that code, 12.3 ms for 10 000 x 1M x 128 where this takes 5.5 (H200); hits by all
- * lanes at once, four hits a round: 7.1 ms; strict turns of the two warpgroups by a barrier: 3 %
- * slower, since each then waits for the other's hits too.
+ * lanes at once, four hits a round: 7.1 ms; no turns: 3 % faster while there are many hits, 8 %
+ * slower once bounds are good (869k rows: 4.18 ms, with turns 3.86).
  * Sources: NVIDIA, Parallel Thread Execution ISA 8.0, asynchronous warpgroup instructions; Thakkar
  * et al., CUTLASS 3 (the pingpong schedule); Johnson, Douze, Jegou, Billion-scale similarity search
  * with GPUs, 2017 (selection fused into the product). */
@@ -50,7 +50,7 @@ size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
  * of a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
- * filter decides which rows count. */
+ * filter decides which rows count, or where there are bounds. */
 void make_sample(const peri_coarse *coarse, shape *s) {
     size_t wanted = coarse->wanted, least = 1024 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
@@ -64,7 +64,8 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     if (segments > GROUPS_MAX / (TILE_GROUPS * s->share))
         segments = GROUPS_MAX / (TILE_GROUPS * s->share);
     s->groups_most = (uint32_t)segments * TILE_GROUPS * s->share;
-    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->filter.count != 0) return;
+    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->filter.count != 0 || coarse->bounded)
+        return;
     if (step == 0) step = 1;
     s->row_step = (uint32_t)step;
     s->samples = (uint32_t)ceil_div(coarse->row_count, step);

@@ -520,6 +520,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
                                               const seat &me, ring *stage, T (&d)[2][64]) {
     const uint32_t offset = me.group * 128 * SLICE;
     ring last = *stage;
+    if (at.resident) peri_named_wait(1 + me.group, 256);
     peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
     uint32_t rows = at.rows + stage->at * at.bytes;
     peri_wgmma_fence();
@@ -538,6 +539,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
         last = *stage;
         stage->step(p.stages);
     }
+    if (at.resident) peri_named_arrive(2 - me.group, 256);
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
@@ -553,6 +555,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
     run r;
+    if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
                      all.rank, r.begin * TILE_ROWS, 0 };
@@ -589,6 +592,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         else
             end_lists(p, s, me, r.list);
     }
+    if (at.resident && me.group == 0) peri_named_wait(1, 256);
 }
 
 __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {

@@ -160,7 +160,7 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
     p->rest = at;
     p->rest_bytes = most(coarse_scratch(device, op, p), direct_scratch(device, op, p));
-    p->bytes = at + p->rest_bytes;
+    p->bytes = at + p->rest_bytes + ALIGN; /* scratch is aligned to 64 bytes only */
 }
 
 plan make_plan(const peri_device *device, const peri_op_knn *op) {
@@ -256,6 +256,7 @@ peri_status coarse_rows(const search &s, const peri_op_knn &part, size_t first, 
         c.filter = part.filter;
         if (c.filter.which == nullptr) c.filter.which = s.at<uint32_t>(p.zeros);
     }
+    c.bounded = first > 0;
     c.keys = s.at<uint64_t>(p.keys);
     return peri_coarse_run(s.stream, &c, s.at<void>(p.rest), p.rest_bytes);
 }
@@ -347,6 +348,7 @@ peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t s
     if (scratch_bytes < s.p.bytes)
         return stream->device->host->fail(PERI_E_ARGUMENT, "knn: %zu bytes of scratch, %zu needed",
                                           scratch_bytes, s.p.bytes);
+    s.scratch += (ALIGN - (size_t)s.scratch % ALIGN) % ALIGN;
     if (!s.p.coarse)
         return peri_knn_direct_run(stream, s.op, nullptr, nullptr, scratch, scratch_bytes);
     return search_run(&s);

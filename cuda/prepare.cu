@@ -196,7 +196,6 @@ __device__ float fold_rows(const float v[ROWS]) {
     return c;
 }
 
-/* What lane 8 r and the seven after it know of row r. */
 /* What is prepared of a row, or of a query: elements at `data`, halves or bytes. */
 struct room {
     char *data; /* NULL: nothing is written */
@@ -227,6 +226,7 @@ struct room {
     }
 };
 
+/* What lane 8 r and the seven after it know of row r. */
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
     bool fractions;                /* in the lane's own elements, or its row's */
@@ -266,6 +266,28 @@ __device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
     return s;
 }
 
+/* The same of rows that are read where they lie: nothing is rounded. */
+template <typename T>
+__device__ sums square_four(const peri_prepare &p, const T *const rows[ROWS], bool wide) {
+    float squares[ROWS] = {}, fraction = 0;
+    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
+        four v[ROWS];
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++)
+            v[r] = load_four(rows[r], j, (uint32_t)p.rows.cols, wide);
+#pragma unroll
+        for (unsigned r = 0; r < ROWS; r++)
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++) {
+                squares[r] += v[r].x[e] * v[r].x[e];
+                fraction = fmaxf(fraction, fabsf(rintf(v[r].x[e]) - v[r].x[e]));
+            }
+    }
+    sums s = { fold_rows(squares), 0, 0, fraction > 0 };
+    if (!peri_prepare_squared(p.metric)) s.came = s.halves;
+    return s;
+}
+
 /* Cosine: a row of zeros is as far as can be from all; one so short that its squares are 0 is
  * not. */
 template <typename T> __device__ bool all_zeros(const T *row, uint32_t dim) {
@@ -296,7 +318,7 @@ __device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short,
     if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
 }
 
-template <typename T>
+template <typename T, bool LIES>
 __global__ void __launch_bounds__(THREADS)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
@@ -320,7 +342,9 @@ __global__ void __launch_bounds__(THREADS)
             factors[r] = row_factor(p, row);
             if (r == mine) factor = factors[r];
         }
-        sums s = make_four(p, rows, factors, scale, p.centred && !whole ? ROUNDED : 0.0f, wide, to);
+        sums s = LIES ? square_four(p, rows, wide)
+                      : make_four(p, rows, factors, scale, p.centred && !whole ? ROUNDED : 0.0f,
+                                  wide, to);
         fractions = fractions || s.fractions;
         /* an element past the range of f16 is an infinity among the squares */
         bool there = base + mine < count;
@@ -490,18 +514,19 @@ peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t
     size_t most = (size_t)peri_cuda_of(stream->device)->multiprocessors * 16;
     unsigned grid = (unsigned)(blocks < most ? blocks : most);
     switch (p->rows.dtype) {
-    case PERI_F32:
-        make_rows<float><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms);
+#define ROWS_CASE(NAME, T, LIES)                                                                   \
+    case PERI_##NAME:                                                                              \
+        if (LIES && out == nullptr)                                                                \
+            make_rows<T, LIES><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms);  \
+        else                                                                                       \
+            make_rows<T, false><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms); \
         break;
-    case PERI_F16:
-        make_rows<__half><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms);
-        break;
-    case PERI_I8:
-        make_rows<int8_t><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms);
-        break;
-    default:
-        make_rows<uint8_t><<<grid, THREADS, 0, handle>>>(*p, first, count, wide, out, terms);
-        break;
+        ROWS_CASE(F32, float, false)
+        ROWS_CASE(F16, __half, true)
+        ROWS_CASE(I8, int8_t, true)
+        ROWS_CASE(U8, uint8_t, true)
+#undef ROWS_CASE
+    default: break; /* supports() let none other through */
     }
     return peri_cuda_launched(stream);
 }

@@ -91,8 +91,8 @@ describe("arguments", function()
   end)
 
   it("that queries lie on a device are told how to come back", function()
-    local there = assert(rows:to "fake:0")
-    raises("queries: on fake:0 given, allowed: on the host", function() index:search(there, 1) end)
+    local there = assert(rows:to "fake:1")
+    raises("queries: on fake:1 given, allowed: on the host", function() index:search(there, 1) end)
   end)
 end)
 

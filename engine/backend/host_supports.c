@@ -101,6 +101,8 @@ static bool scatter_taken(const peri_op_scatter *op, reason why) {
 }
 
 static bool others_taken(const peri_op_others *op, reason why) {
+    if (op->other_distances != NULL && op->distances == NULL)
+        return refuse(why, "distances of others need those of all");
     if (op->degree > 0 && op->first <= PERI_SLOTS_MAX && op->count <= PERI_SLOTS_MAX - op->first)
         return true;
     return refuse(why, "lists of %zu for rows %zu .. %zu", op->degree, op->first,

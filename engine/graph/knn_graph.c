@@ -27,7 +27,8 @@ typedef struct exact {
     peri_view rows;
     const float *lengths;
     size_t degree, chunk;
-    peri_matrix *out;
+    peri_matrix *slots; /* NULL: ids and distances are wanted */
+    peri_matrix *ids, *distances;
     peri_progress progress;
 } exact;
 
@@ -47,8 +48,7 @@ static peri_status take_queries(exact *run, peri_lane *lane, size_t first, size_
 }
 
 static peri_status search_chunk(exact *run, peri_lane *lane, size_t first, size_t count) {
-    size_t k = run->degree + 1;
-    peri_view lists = peri_matrix_view(run->out);
+    size_t k = run->degree + 1, at = first * run->degree;
     peri_op_knn op = { .kind = PERI_OP_KNN,
                        .metric = run->build->metric,
                        .rows = run->rows,
@@ -58,12 +58,18 @@ static peri_status search_chunk(exact *run, peri_lane *lane, size_t first, size_
     PERI_TRY(peri_lane_take(lane, count * k, sizeof *op.ids, &op.ids));
     PERI_TRY(peri_lane_take(lane, count * k, sizeof *op.distances, &op.distances));
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
-    const peri_op_others others = { .kind = PERI_OP_OTHERS,
-                                    .ids = op.ids,
-                                    .count = count,
-                                    .degree = run->degree,
-                                    .first = first,
-                                    .slots = peri_view_row(&lists, first) };
+    peri_op_others others = { .kind = PERI_OP_OTHERS,
+                              .ids = op.ids,
+                              .distances = op.distances,
+                              .count = count,
+                              .degree = run->degree,
+                              .first = first };
+    if (run->slots != NULL) {
+        others.slots = (uint32_t *)peri_matrix_view(run->slots).data + at;
+    } else {
+        others.other_ids = (int64_t *)peri_matrix_view(run->ids).data + at;
+        others.other_distances = (float *)peri_matrix_view(run->distances).data + at;
+    }
     PERI_TRY(peri_lane_run(lane, (const peri_op *)&others));
     return peri_lane_wait(lane, &run->progress.control);
 }
@@ -92,21 +98,36 @@ static size_t chunk_rows(const peri_device *device, size_t degree) {
     return peri_max_size(CHUNK_ROWS, peri_min_size(most, CHUNK_ROWS_DEVICE));
 }
 
+static peri_status exact_run(exact *run) {
+    const peri_graph_build *build = run->build;
+    run->rows = peri_matrix_view(build->rows);
+    run->chunk = chunk_rows(run->device, run->degree);
+    if (build->lengths != NULL) run->lengths = peri_matrix_view(build->lengths).data;
+    peri_progress_init(&run->progress, build->control, "exact", run->rows.rows);
+    return exact_chunks(run);
+}
+
 static peri_status make_exact(const peri_graph_build *build, peri_device *device, size_t degree,
                               peri_matrix **out) {
     exact run = { .build = build, .device = device, .degree = degree };
-    run.rows = peri_matrix_view(build->rows);
-    run.chunk = chunk_rows(device, degree);
-    if (build->lengths != NULL) run.lengths = peri_matrix_view(build->lengths).data;
-    peri_progress_init(&run.progress, build->control, "exact", run.rows.rows);
-    PERI_TRY(peri_matrix_create(device->context, run.rows.rows, degree, PERI_U32, run.rows.place,
-                                &run.out));
-    peri_status status = exact_chunks(&run);
+    peri_view rows = peri_matrix_view(build->rows);
+    PERI_TRY(
+        peri_matrix_create(device->context, rows.rows, degree, PERI_U32, rows.place, &run.slots));
+    peri_status status = exact_run(&run);
     if (status == PERI_OK)
-        *out = run.out;
+        *out = run.slots;
     else
-        peri_matrix_release(run.out);
+        peri_matrix_release(run.slots);
     return status;
+}
+
+peri_status peri_knn_graph_exact(const peri_graph_build *build, size_t degree, peri_matrix *ids,
+                                 peri_matrix *distances) {
+    exact run = { .build = build, .degree = degree, .ids = ids, .distances = distances };
+    peri_view rows = peri_matrix_view(build->rows);
+    PERI_ASSERT(degree > 0 && degree < rows.rows);
+    PERI_TRY(peri_context_device(peri_matrix_context(build->rows), rows.place, &run.device));
+    return exact_run(&run);
 }
 
 /* ---- NN-descent --------------------------------------------------------------------------- */

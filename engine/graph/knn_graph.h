@@ -11,4 +11,9 @@
 peri_status peri_knn_graph_make(const peri_graph_build *build, const peri_cluster_lists *lists,
                                 size_t degree, peri_matrix **out);
 
+/* The exact lists with their canonical distances (values inside): ids i64 and distances f32, both
+ * [n, degree] at the rows' place. Of `build`: rows, lengths, metric, threads, control. */
+peri_status peri_knn_graph_exact(const peri_graph_build *build, size_t degree, peri_matrix *ids,
+                                 peri_matrix *distances);
+
 #endif

@@ -1,7 +1,7 @@
 /* neighbors.c: kNN graphs for users: the k nearest other rows of every row, with their distances.
  *
- * Lists are found by slot, wider than asked for where the way is not exact (knn_graph.h), and then
- * ranked by canonical distances, which also gives those. By clusters the rows are sorted first; the
+ * Exact lists come with their distances. The others are found by slot, wider than asked for, and
+ * then ranked by canonical distances, which also gives those (knn_graph.h). By clusters the rows are sorted first; the
  * ranking is on the rows as they are, after slots were turned back into rows. Equal rows are rows
  * like others here: each is a neighbour of its twins. */
 #include "graph/neighbors.h"
@@ -45,6 +45,7 @@ typedef struct making {
     size_t k;            /* of the answer */
     size_t width;        /* of the lists; 0 when there is but one row */
     peri_matrix *slots;  /* u32 [n, width] at the place; of the sorted rows, by clusters */
+    bool exact;          /* found is filled at once, by canonical distances */
     peri_matrix *listed; /* i64 [n, width] at the place: rows */
     peri_knn_lists found;
 } making;
@@ -89,6 +90,8 @@ static peri_status list(making *m) {
     size_t others = m->rows.rows - 1;
     m->width = peri_min_size(m->k, others);
     if (m->width == 0) return PERI_OK;
+    m->exact = build.algo == PERI_GRAPH_EXACT && m->width == m->k;
+    if (m->exact) return peri_knn_graph_exact(&build, m->k, m->found.neighbors, m->found.distances);
     if (build.algo == PERI_GRAPH_NN_DESCENT)
         m->width = peri_min_size(peri_max_size(DESCENT_SPARE * m->k, DESCENT_WIDTH), others);
     if (build.algo == PERI_GRAPH_IVF_FLAT) return list_sorted(m, &build);
@@ -204,11 +207,13 @@ static peri_status make(making *m) {
     size_t n = m->rows.rows;
     PERI_TRY(peri_pairs_lengths(m->asked->rows, metric, m->asked->threads, m->asked->control,
                                 &m->lengths));
-    PERI_TRY(list(m));
-    PERI_TRY(m->width > 0 ? turn(m) : list_nothing(m));
     PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_I64, m->rows.place, &m->found.neighbors));
     PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_F32, m->rows.place, &m->found.distances));
-    PERI_TRY(rank(m));
+    PERI_TRY(list(m));
+    if (!m->exact) {
+        PERI_TRY(m->width > 0 ? turn(m) : list_nothing(m));
+        PERI_TRY(rank(m));
+    }
     return peri_pairs_report(m->found.distances, metric);
 }
 

@@ -225,13 +225,16 @@ typedef struct peri_op_knn {
 
 /* Lists of neighbours from the answers to rows that were searched among themselves: list i is
  * ids[i] without slot first + i when that is among its first `degree`, and ends at `degree`
- * entries. PERI_SLOT_NONE for what is missing. */
+ * entries. For what is missing PERI_SLOT_NONE, PERI_ID_NONE at +inf. */
 typedef struct peri_op_others {
     peri_op_kind kind;
-    const int64_t *ids; /* [count, degree + 1] slots or PERI_ID_NONE */
+    const int64_t *ids;     /* [count, degree + 1] slots or PERI_ID_NONE */
+    const float *distances; /* [count, degree + 1]; NULL without other_distances */
     size_t count, degree;
     size_t first;
-    uint32_t *slots; /* [count, degree] out */
+    uint32_t *slots;        /* [count, degree] out; may be NULL */
+    int64_t *other_ids;     /* [count, degree] out; may be NULL */
+    float *other_distances; /* [count, degree] out; may be NULL */
 } peri_op_others;
 
 /* Inverted lists (Sivic & Zisserman, ICCV 2003; Jegou et al., PAMI 2011) in one arena: the entries

@@ -67,38 +67,69 @@ static inline void check_knn(pair *t, peri_dtype dtype, peri_metric metric, size
 
 /* ---- others ------------------------------------------------------------------------------- */
 
-static inline peri_status others_at(place *p, const int64_t *ids, size_t count, size_t degree,
-                                    size_t first, uint32_t *slots) {
+typedef struct other_lists {
+    uint32_t *slots;
+    int64_t *ids;
+    float *distances;
+} other_lists;
+
+static inline other_lists other_lists_make(size_t items) {
+    return (other_lists){ test_new(items, sizeof(uint32_t)), test_new(items, sizeof(int64_t)),
+                          test_new(items, sizeof(float)) };
+}
+
+static inline void other_lists_free(other_lists *l) {
+    free(l->slots);
+    free(l->ids);
+    free(l->distances);
+}
+
+static inline peri_status others_at(place *p, const int64_t *ids, const float *distances,
+                                    size_t count, size_t degree, size_t first,
+                                    const other_lists *out) {
+    size_t items = count * degree;
     peri_op_others op = {
         .kind = PERI_OP_OTHERS, .count = count, .degree = degree, .first = first
     };
-    op.ids = place_put(p, ids, count * (degree + 1) * sizeof *ids);
-    op.slots = place_room(p, count * degree * sizeof *slots);
+    op.ids = place_put(p, ids, (items + count) * sizeof *ids);
+    op.distances = place_put(p, distances, (items + count) * sizeof *distances);
+    op.slots = place_room(p, items * sizeof *op.slots);
+    op.other_ids = place_room(p, items * sizeof *op.other_ids);
+    op.other_distances = place_room(p, items * sizeof *op.other_distances);
     peri_status status = place_run(p, &op);
-    if (status == PERI_OK) place_fetch(p, slots, op.slots, count * degree * sizeof *slots);
-    return status;
+    if (status != PERI_OK) return status;
+    place_fetch(p, out->slots, op.slots, items * sizeof *op.slots);
+    place_fetch(p, out->ids, op.other_ids, items * sizeof *op.other_ids);
+    place_fetch(p, out->distances, op.other_distances, items * sizeof *op.other_distances);
+    return PERI_OK;
 }
 
 /* Row i's own slot is at place i of its answer, when it has that many; every seventh answer is
  * short. */
 static inline void check_others(pair *t, size_t count, size_t degree, size_t first) {
     int64_t *ids = test_new(count * (degree + 1), sizeof *ids);
-    uint32_t *wanted = test_new(count * degree, sizeof *wanted);
-    uint32_t *found = test_new(count * degree, sizeof *found);
+    float *distances = test_new(count * (degree + 1), sizeof *distances);
+    other_lists wanted = other_lists_make(count * degree), found = other_lists_make(count * degree);
     for (size_t i = 0; i < count * (degree + 1); i++) {
         size_t row = i / (degree + 1), rank = i % (degree + 1);
         ids[i] = rank == row                         ? (int64_t)(first + row)
                  : row % 7 == 3 && rank > degree / 2 ? PERI_ID_NONE
                                                      : (int64_t)(1000 + rank);
+        distances[i] = ids[i] == PERI_ID_NONE ? INFINITY : (float)i;
     }
-    place_must(others_at(&t->ref, ids, count, degree, first, wanted), "ref others");
-    if (went(t, PERI_OP_OTHERS, "others", others_at(&t->tested, ids, count, degree, first, found)))
-        CHECK(memcmp(wanted, found, count * degree * sizeof *found) == 0,
+    place_must(others_at(&t->ref, ids, distances, count, degree, first, &wanted), "ref others");
+    if (went(t, PERI_OP_OTHERS, "others",
+             others_at(&t->tested, ids, distances, count, degree, first, &found)))
+        CHECK(memcmp(wanted.slots, found.slots, count * degree * sizeof *found.slots) == 0 &&
+                  memcmp(wanted.ids, found.ids, count * degree * sizeof *found.ids) == 0 &&
+                  memcmp(wanted.distances, found.distances,
+                         count * degree * sizeof *found.distances) == 0,
               "others, %zu lists of %zu", count, degree);
     clear(t);
     free(ids);
-    free(wanted);
-    free(found);
+    free(distances);
+    other_lists_free(&wanted);
+    other_lists_free(&found);
 }
 
 static inline void sweep_others(pair *t) {

@@ -79,7 +79,8 @@ static size_t thin(uint32_t *slots, size_t count) {
     return kept;
 }
 
-/* The k best of `count` slots, sorted, to the front; returns how many there are. */
+/* The k best of `count` slots, sorted, to the front; returns how many there are. More than k: what
+ * ties for the last place is one slot, more than once, and nothing is sorted. */
 static size_t choose(const refine_job *job, const part *p, const void *query, float length,
                      size_t count) {
     size_t k = job->op->k, bytes = job->distances.dim * peri_dtype_bytes(job->distances.dtype);
@@ -87,6 +88,7 @@ static size_t choose(const refine_job *job, const part *p, const void *query, fl
         peri_sums_prefetch(peri_view_row(&job->op->rows, p->slots[j]), bytes);
     peri_distances_slots(&job->distances, query, length, p->slots, count, p->values);
     peri_select_best(job->select, p->values, p->slots, &count, k, k);
+    if (count > k) return count;
     peri_select_sort(p->values, p->slots, count, p->keys);
     return count;
 }
@@ -104,7 +106,7 @@ static void best_of(const refine_job *job, size_t i, const void *query, float le
     float *distances = op->distances + i * op->k;
     int64_t *ids = op->ids + i * op->k;
     size_t count = choose(job, p, query, length, take_slots(candidates, op->columns, p->slots));
-    if (repeats(p->slots, count)) {
+    if (count > op->k || repeats(p->slots, count)) {
         count = thin(p->slots, take_slots(candidates, op->columns, p->slots));
         count = choose(job, p, query, length, count);
     }

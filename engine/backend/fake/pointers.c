@@ -180,7 +180,11 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
 
 static void of_others(pointers *p, const peri_op_others *op) {
     add(p, "ids", op->ids, op->count, op->degree + 1, sizeof *op->ids);
+    add(p, "distances", op->distances, op->count, op->degree + 1, sizeof *op->distances);
     add(p, "slots", op->slots, op->count, op->degree, sizeof *op->slots);
+    add(p, "other_ids", op->other_ids, op->count, op->degree, sizeof *op->other_ids);
+    add(p, "other_distances", op->other_distances, op->count, op->degree,
+        sizeof *op->other_distances);
 }
 
 static void of_assign(pointers *p, const peri_op_assign *op) {

@@ -8,19 +8,22 @@ size_t peri_ref_others_scratch(const peri_device *device, const peri_op_others *
     return 0;
 }
 
+static void put(const peri_op_others *op, size_t to, size_t from) {
+    int64_t id = op->ids[from];
+    if (op->slots != NULL) op->slots[to] = id == PERI_ID_NONE ? PERI_SLOT_NONE : (uint32_t)id;
+    if (op->other_ids != NULL) op->other_ids[to] = id;
+    if (op->other_distances != NULL) op->other_distances[to] = op->distances[from];
+}
+
 peri_status peri_ref_others(peri_stream *stream, const peri_op_others *op, void *scratch,
                             size_t scratch_bytes) {
     (void)stream;
     (void)scratch;
     (void)scratch_bytes;
     for (size_t i = 0; i < op->count; i++) {
-        const int64_t *ids = op->ids + i * (op->degree + 1);
-        uint32_t *list = op->slots + i * op->degree;
-        size_t at = 0;
-        for (size_t j = 0; j <= op->degree && at < op->degree; j++)
-            if (ids[j] != (int64_t)(op->first + i))
-                list[at++] = ids[j] == PERI_ID_NONE ? PERI_SLOT_NONE : (uint32_t)ids[j];
-        while (at < op->degree) list[at++] = PERI_SLOT_NONE;
+        size_t from = i * (op->degree + 1), at = 0;
+        for (size_t j = from; j <= from + op->degree && at < op->degree; j++)
+            if (op->ids[j] != (int64_t)(op->first + i)) put(op, i * op->degree + at++, j);
     }
     return PERI_OK;
 }
