@@ -32,7 +32,7 @@ local function within(bytes, fn)
   assert(ok, message)
 end
 
--- A search by matrix products wants room of its own, next to which any chunk of these rows is small.
+-- A search by matrix products wants room of its own, next to which these rows are small.
 local function room(bytes)
   return place:find "^cuda" and bytes + (64 << 20) or bytes
 end

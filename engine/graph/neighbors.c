@@ -1,9 +1,9 @@
 /* neighbors.c: kNN graphs for users: the k nearest other rows of every row, with their distances.
  *
  * Exact lists come with their distances. The others are found by slot, wider than asked for, and
- * then ranked by canonical distances, which also gives those (knn_graph.h). By clusters the rows are sorted first; the
- * ranking is on the rows as they are, after slots were turned back into rows. Equal rows are rows
- * like others here: each is a neighbour of its twins. */
+ * then ranked by canonical distances, which also gives those (knn_graph.h). By clusters the rows
+ * are sorted first; the ranking is on the rows as they are, after slots were turned back into rows.
+ * Equal rows are rows like others here: each is a neighbour of its twins. */
 #include "graph/neighbors.h"
 
 #include "core/checked.h"
