@@ -265,7 +265,8 @@ peri_status peri_searcher_search(peri_searcher *self, const peri_request *reques
                            .options = &request->options,
                            .threads = request->threads,
                            .control = request->control,
-                           .info = { "exact", self->device->place, 0, 1, 0 } };
+                           .info = {
+                               .path = "exact", .place = self->device->place, .selectivity = 1 } };
     if (on_host(hits->place)) {
         search.ids = hits->ids;
         search.distances = hits->distances;
