@@ -127,8 +127,7 @@ INLINE void row_dots(uint32_t bits, const peri_packed_codes *codes, const peri_p
 
 INLINE __m128 gather_factors(const uint8_t *const row[ROWS], size_t at, bool scale) {
     __m128d f[ROWS];
-    for (size_t r = 0; r < ROWS; r++)
-        f[r] = _mm_castsi128_pd(_mm_loadu_si64(row[r] + at));
+    for (size_t r = 0; r < ROWS; r++) f[r] = _mm_castsi128_pd(_mm_loadu_si64(row[r] + at));
     __m128 ab = _mm_castpd_ps(_mm_unpacklo_pd(f[0], f[1]));
     __m128 cd = _mm_castpd_ps(_mm_unpacklo_pd(f[2], f[3]));
     return scale ? _mm_shuffle_ps(ab, cd, 0xDD) : _mm_shuffle_ps(ab, cd, 0x88);
