@@ -322,6 +322,7 @@ template <typename T, bool LIES>
 __global__ void __launch_bounds__(THREADS)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
+    if (p.needed != nullptr && *p.needed == 0) return;
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
     bool fractions = false;
