@@ -213,8 +213,8 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     p.wanted = (uint32_t)wanted;
     p.depth = (uint32_t)round_up(op->rows.cols, PERI_COARSE_DEPTH_BYTES / element_bytes(op));
     size_t row_bytes = (p.as_is ? 0 : p.depth * element_bytes(op)) + sizeof(float);
-    size_t query_bytes = 2 * p.depth * element_bytes(op) + (p.wanted + 1) * sizeof(uint64_t) +
-                         sizeof(peri_prepared_query) + 5 * sizeof(uint32_t);
+    size_t query_bytes = p.depth * element_bytes(op) + p.wanted * sizeof(uint64_t) +
+                         sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
     p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
     p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
     lay_out(&p, device, op);
