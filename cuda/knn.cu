@@ -8,7 +8,7 @@
  *            pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
- *            (rescore.cuh, certificate.cuh);
+ *            (rescore.cuh, certificate.cuh).
  * Then a ladder for the queries without a proof, whose number stays on the device; each rung takes
  * those that the one before it left, and leaves at once when there are none:
  *   reach    how near, by coarse values, a row must be to be nearer than the k-th that was found
@@ -17,8 +17,12 @@
  *   direct   all rows, for those that reach more than there is room for.
  * The host never waits. Work 2 * q * n * d flop on tensor cores, twice when queries are left; bytes
  * n * d * (read + 4 written and read) a chunk of queries, q * wanted * d * bytes of random rows.
- * A scan of all rows takes 17 us a query of 1M x 128 on an H200, where the pass by tensor cores
- * takes half of one. */
+ * On an H200, 10 000 queries x 1M x 128 f32: 5.3 ms when all are proved, of which empty launches of
+ * the ladder are 0.02; 10.5 when none is, among clusters of 64 rows 1e-3 wide, 19 when each query
+ * reaches 5 000 rows; 350 by scans of all rows.
+ * Why not more precise products: halves split in two prove little, since the doubt of near twins is
+ * that of the tensor cores' own sums; f32 differences of all pairs take 86 ms at the rate of FP32.
+ */
 #include "coarse.cuh"
 #include "core/status.h"
 #include "device.cuh"
@@ -371,8 +375,8 @@ peri_status reach_chunk(const search &s, const peri_op_knn &part, size_t first, 
     return peri_coarse_run(s.stream, &c, nullptr, 0);
 }
 
-/* Answers the queries of `which` that reach few rows; the others are `left_direct`. Chunks come from
- * the last, which is still prepared, to the first. */
+/* Answers the queries of `which` that reach few rows; the others are `left_direct`. Chunks come
+ * from the last, which is still prepared, to the first. */
 peri_status reach_pass(const search &s, const peri_op_knn &part) {
     const plan &p = s.p;
     search left = s;

@@ -35,7 +35,8 @@ __device__ inline peri_proof peri_proof_of(peri_metric metric, uint32_t dim,
     return proof;
 }
 
-/* Whether `value` is below the canonical values of all rows whose coarse value is `last` or more. */
+/* Whether `value` is below the canonical values of all rows whose coarse value is `last` or more.
+ */
 __device__ inline bool peri_proved(peri_metric metric, uint32_t dim, const peri_prepared_stats &s,
                                    const peri_prepared_query &about, float last, float value) {
     if (!(last > -__int_as_float(0x7F800000))) return false;

@@ -60,8 +60,8 @@ local function search(rows, queries, metric, where)
   return assert(index:search(queries, k))
 end
 
--- Clusters whose rows differ in the last digits that halves have, and rows that differ in the first:
--- what a search that looks for candidates first has to do twice, and what it hasn't.
+-- Clusters whose rows differ in the last digits that halves have, and in the first ones: what a
+-- search that looks for candidates first has to do twice, and what it hasn't.
 describe("rows in tight clusters far from the origin", function()
   for _, case in ipairs { { width = 4000, redone = true }, { width = 8, redone = false } } do
     it("are searched by flat as on the CPU, of width " .. case.width, function()

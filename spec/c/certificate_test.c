@@ -1,7 +1,7 @@
 /* certificate_test: what cuda/certificate.cuh claims of the coarse pass on tensor cores, with these
  * simulated: sums of blocks of products, cut as the coarsest of them do. For every row, taken as
- * the last candidate, the bound must not be above its canonical value, also when no more is known of
- * rows than that they are as near as that; and for plain rows it must be close to it. */
+ * the last candidate, the bound must not be above its canonical value, also when no more is known
+ * of rows than that they are as near as that; and for plain rows it must be close to it. */
 #include <float.h>
 
 #include "core/half.h"
