@@ -48,6 +48,7 @@ struct shared_state {
     uint4 hits[8][HITS][HIT_WORDS / 4];
     uint64_t bounds[TILE_QUERIES];
     float limits[TILE_QUERIES];
+    size_t room; /* names that a query may collect */
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
 
@@ -351,7 +352,7 @@ __device__ __forceinline__ bool collect(const pass &p, shared_state &s, const ke
     const uint32_t there = k.tile * TILE_QUERIES + query;
     const uint64_t key = peri_keep_named(row, p.lists.rows, p.lists.bits(there));
     if (key == PERI_KEY_NONE ||
-        peri_reach_add(p.lists.reach, p.lists.room(), p.lists.first_query + there, (uint32_t)key))
+        peri_reach_add(p.lists.reach, s.room, p.lists.first_query + there, (uint32_t)key))
         return false;
     s.bounds[query] = 0;
     s.limits[query] = -__int_as_float(0x7F800000);
@@ -495,6 +496,7 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
     s.counts[me.own] = s.kept[me.own] = 0;
     const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
     if (p.lists.reach.names != nullptr) {
+        s.room = p.lists.room(); /* a division: the same by all */
         __syncwarp();
         return;
     }

@@ -196,6 +196,7 @@ static void join_info(peri_hits_info *info, const peri_hits_info *rest, double s
     info->visited = info->visited * share + rest->visited * (1 - share);
     info->selectivity = info->selectivity * share + rest->selectivity * (1 - share);
     info->redone += rest->redone;
+    info->scanned += rest->scanned;
 }
 
 /* Queries [first, first + count) of a search, as a search. */
