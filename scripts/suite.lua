@@ -139,8 +139,8 @@ local function sanitizer_of(options)
   return env, plain and "setarch -R " or ""
 end
 
--- Runs a shell command with its output in a file. Returns the exit status, or 128 + the signal. What
--- it leaves among temporary files goes with it.
+-- Runs a shell command with its output in a file. Returns the exit status, or 128 + the signal.
+-- What it leaves among temporary files goes with it.
 local function run(command, output, timeout_s)
   local folder = quote(output .. ".files")
   local line = ("mkdir %s && TMPDIR=%s PERIGEE_TEST_FOLDER=%s timeout -k 10 %d %s >%s 2>&1 "
