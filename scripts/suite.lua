@@ -18,6 +18,7 @@ local TAIL_LINES = 40
 
 local total = { passed = 0, failed = 0, skipped = 0 }
 local failures, skips = {}, {}
+local sets = {} -- beside the checkout, that a spec read: a list, and a set
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -146,6 +147,12 @@ local function run(command, output, timeout_s)
   local line = ("mkdir %s && TMPDIR=%s PERIGEE_TEST_FOLDER=%s timeout -k 10 %d %s >%s 2>&1 "
     .. "</dev/null"):format(folder, folder, folder, timeout_s, command, quote(output))
   local _, how, code = os.execute(line)
+  for name in (read_file(output .. ".files/sets") or ""):gmatch "[^\n]+" do
+    if not sets[name] then
+      sets[name] = true
+      table.insert(sets, name)
+    end
+  end
   os.execute("rm -rf " .. folder)
   return how == "signal" and 128 + code or code
 end
@@ -363,6 +370,10 @@ local function main(argv)
   print_list("Skipped:", skips)
   print_list("Failed:", failures)
   print()
+  if #specs > 0 then
+    table.sort(sets)
+    print("Sets beside the checkout: " .. (sets[1] and table.concat(sets, ", ") or "none was read"))
+  end
   io.stdout:flush()
   os.execute "scripts/cuda-verified"
   print(("%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))

@@ -27,12 +27,26 @@ function M.data(name)
   return "spec/data/" .. name
 end
 
+local told = {}
+
+-- Tells the suite that a set was read: its closing lines name those.
+local function tell_set(name)
+  local folder = os.getenv "PERIGEE_TEST_FOLDER"
+  if folder and not told[name] then
+    told[name] = true
+    local file = assert(io.open(folder .. "/sets", "a"))
+    file:write(name, "\n")
+    file:close()
+  end
+end
+
 ---A file beside the checkout; the test is skipped by its name where it is not there.
 function M.shared(name)
   local path = shared .. "/" .. name
   if not exists(path) then
     pending(("%s is not there (PERIGEE_DATA says where)"):format(path))
   end
+  tell_set(name:match "^[^/]+")
   return path
 end
 
