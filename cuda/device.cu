@@ -139,10 +139,7 @@ peri_cuda_entered::~peri_cuda_entered() {
 
 peri_status peri_cuda_device_count(const peri_host *host, uint32_t *out) {
     *out = 0;
-    if (forked_since_start(host)) {
-        (void)host->fail(PERI_E_FORK, "%s", FORKED);
-        return PERI_OK;
-    }
+    if (forked_since_start(host)) return host->fail(PERI_E_FORK, "%s", FORKED);
     int count = 0, version = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaSuccess && count > 0) {
@@ -244,7 +241,7 @@ peri_status device_begin(peri_cuda_device *self) {
                                      (unsigned)self->base.place.number, properties.name,
                                      properties.major, properties.minor);
     }
-    CU_TRY(&self->base, error);
+    if (error != cudaSuccess) return peri_cuda_failed(&self->base, error, "the first kernel");
     return peri_cuda_pool_open(self);
 }
 

@@ -123,13 +123,8 @@ peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *contr
         }
     }
     cudaError_t error = cudaStreamSynchronize(handle);
-    if (ended != PERI_OK) {
-        if (error != cudaSuccess)
-            (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
-        return ended;
-    }
-    CU_TRY(stream->device, error);
-    return PERI_OK;
+    if (error == cudaSuccess) return ended;
+    return peri_cuda_failed(stream->device, error, "what was enqueued");
 }
 
 namespace {

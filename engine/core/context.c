@@ -266,7 +266,8 @@ peri_status peri_device_count(peri_context *context, peri_place_kind kind, uint3
     const peri_driver *driver;
     *out = 0;
     if (peri_driver_find(context, kind, &driver) != PERI_OK) return PERI_OK;
-    return driver->device_count(&peri_engine_host, out);
+    peri_status status = driver->device_count(&peri_engine_host, out);
+    return status == PERI_E_FORK ? PERI_OK : status; /* none, and the detail says why */
 }
 
 peri_status peri_device_stat(peri_context *context, peri_place place, peri_device_info *out) {

@@ -319,6 +319,7 @@ static int run_case(size_t c) {
     pid_t child = fork();
     if (child == 0) {
         alarm(SECONDS_MAX);
+        memset(&check_counts, 0, sizeof check_counts);
         cases[c].run();
         fflush(stdout);
         _exit(check_done());
