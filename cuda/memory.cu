@@ -256,8 +256,26 @@ peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes) {
     return PERI_OK;
 }
 
-/* CUDA tells host from device by the address. Its strided copy is bound to pitches below 2 GiB,
- * which a packed copy is not. */
+namespace {
+
+constexpr size_t PITCH_MAX = 0x7FFFFFFF; /* of CUDA's strided copy; a packed one has no bound */
+
+/* Rows that are so far apart are few. */
+cudaError_t copy_rows(char *to, size_t to_stride, const char *from, size_t from_stride, size_t rows,
+                      size_t row_bytes, cudaStream_t handle) {
+    cudaError_t error = cudaSuccess;
+    if (to_stride <= PITCH_MAX && from_stride <= PITCH_MAX)
+        return cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
+                                 cudaMemcpyDefault, handle);
+    for (size_t r = 0; r < rows && error == cudaSuccess; r++)
+        error = cudaMemcpyAsync(to + r * to_stride, from + r * from_stride, row_bytes,
+                                cudaMemcpyDefault, handle);
+    return error;
+}
+
+} /* namespace */
+
+/* CUDA tells host from device by the address. */
 peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
                            const void *from, size_t from_stride, peri_device *from_device,
                            size_t rows, size_t row_bytes) {
@@ -276,8 +294,9 @@ peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri
     if (packed)
         CU_TRY(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle));
     else
-        CU_TRY(device, cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
-                                         cudaMemcpyDefault, handle));
+        CU_TRY(device,
+               copy_rows(static_cast<char *>(to), to_stride, static_cast<const char *>(from),
+                         from_stride, rows, row_bytes, handle));
     return PERI_OK;
 }
 
