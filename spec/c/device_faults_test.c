@@ -398,6 +398,7 @@ static const struct {
     peri_status status;
 } kinds[] = { [FAULTY_MEMORY] = { "memory", PERI_E_MEMORY },
               [FAULTY_HOST] = { "host memory", PERI_E_MEMORY },
+              [FAULTY_SHORT] = { "short", PERI_E_MEMORY },
               [FAULTY_CALL] = { "call", PERI_E_DEVICE },
               [FAULTY_LOST] = { "lost", PERI_E_DEVICE } };
 

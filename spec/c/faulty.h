@@ -22,6 +22,7 @@ typedef enum faulty_kind {
     FAULTY_NONE,
     FAULTY_MEMORY, /* a block of the device's memory, or of page-locked memory for it */
     FAULTY_HOST,   /* a block of host memory */
+    FAULTY_SHORT,  /* any other call, which finds no memory: PERI_E_MEMORY */
     FAULTY_CALL,   /* any other call: PERI_E_DEVICE */
     FAULTY_LOST,   /* that call and all that follow */
 } faulty_kind;
@@ -55,6 +56,10 @@ static inline void faulty_set(faulty_kind kind, size_t at) {
 static inline size_t faulty_hits(void) { return atomic_load(&faulty.hits); }
 
 static inline bool faulty_call(peri_status *status) {
+    if (faulty_now(FAULTY_SHORT)) {
+        *status = peri_fail(PERI_E_MEMORY, "a call found no memory, as it was told to");
+        return true;
+    }
     if (!faulty_now(FAULTY_CALL) && !faulty_now(FAULTY_LOST)) return false;
     *status = peri_fail(PERI_E_DEVICE, "a call failed as it was told to");
     return true;
