@@ -242,45 +242,83 @@ static void case_fork(void) {
 
 /* ---- closing while there is work ---------------------------------------------------------- */
 
-/* Searches that nobody waited for: their index, queries and filter, their answers' matrices and at
- * last the context go while they are under way. */
-static void case_close(void) {
-    enum { SEARCHES = 6 };
-    open_place();
+/* Holds the default queue, and what comes behind it, until the time is up. */
+typedef struct gate {
+    struct timespec time;
+    atomic_bool left;
+} gate;
+
+static void gate_hold(void *ud, peri_status status, const char *detail) {
+    gate *g = ud;
+    (void)status;
+    (void)detail;
+    nanosleep(&g->time, NULL);
+    atomic_store(&g->left, true);
+}
+
+enum { SEARCHES = 6 };
+
+typedef struct left {
+    peri_searcher *index;
+    peri_filter *filter;
+    peri_matrix *queries, *ids[SEARCHES], *distances[SEARCHES];
+} left;
+
+static void leave(left *l, size_t i) {
+    peri_request request = PERI_REQUEST_INIT;
+    peri_hits hits = { .place = at };
+    hits.ids = peri_matrix_view(l->ids[i]).data;
+    hits.distances = peri_matrix_view(l->distances[i]).data;
+    request.queries = peri_matrix_view(l->queries);
+    request.k = K;
+    request.filters = &l->filter;
+    request.filter_count = i % 2;
+    request.queue = (peri_queue){ true, NULL };
+    place_must(peri_searcher_search(l->index, &request, &hits), "search");
+    peri_matrix_share(l->ids[i]);
+    peri_matrix_share(l->distances[i]);
+}
+
+static void left_open(left *l) {
     peri_matrix *rows = make_rows(context, 8 * ROWS, 1), *queries = make_rows(context, QUERIES, 2);
-    peri_matrix *there = NULL, *ids[SEARCHES], *distances[SEARCHES];
-    peri_searcher *index = NULL;
-    peri_filter *filter = NULL;
-    place_must(peri_matrix_move(queries, at, &there), "move");
-    place_must(build(rows, at, &index), "build");
-    place_must(peri_filter_range(context, 10, 2000, &filter), "filter");
+    place_must(peri_matrix_move(queries, at, &l->queries), "move");
+    place_must(build(rows, at, &l->index), "build");
+    place_must(peri_filter_range(context, 10, 2000, &l->filter), "filter");
     for (size_t i = 0; i < SEARCHES; i++) {
-        peri_request request = PERI_REQUEST_INIT;
-        peri_hits hits = { .place = at };
-        place_must(peri_matrix_create(context, QUERIES, K, PERI_I64, at, &ids[i]), "ids");
-        place_must(peri_matrix_create(context, QUERIES, K, PERI_F32, at, &distances[i]), "values");
-        hits.ids = peri_matrix_view(ids[i]).data;
-        hits.distances = peri_matrix_view(distances[i]).data;
-        request.queries = peri_matrix_view(there);
-        request.k = K;
-        request.filters = &filter;
-        request.filter_count = i % 2;
-        request.queue = (peri_queue){ true, NULL };
-        peri_matrix_share(ids[i]);
-        peri_matrix_share(distances[i]);
-        peri_matrix_share(there);
-        place_must(peri_searcher_search(index, &request, &hits), "search");
+        place_must(peri_matrix_create(context, QUERIES, K, PERI_I64, at, &l->ids[i]), "ids");
+        place_must(peri_matrix_create(context, QUERIES, K, PERI_F32, at, &l->distances[i]),
+                   "distances");
     }
-    peri_searcher_release(index);
-    peri_filter_release(filter);
-    for (size_t i = 0; i < SEARCHES; i++) {
-        peri_matrix_release(ids[i]);
-        peri_matrix_release(distances[i]);
-    }
-    peri_matrix_release(there);
+    peri_matrix_share(l->queries);
     peri_matrix_release(rows);
     peri_matrix_release(queries);
+    leave(l, 0); /* filters come to the place by the first search, which waits for them */
+    leave(l, 1);
+    place_must(peri_queue_wait(context, at, (peri_queue){ true, NULL }), "the default queue");
+}
+
+/* Searches that nobody waited for: their index, queries and filter, their answers' matrices and at
+ * last the context go before one of them has begun. */
+static void case_close(void) {
+    gate g = { { 0, 300000000 }, false };
+    peri_stream *plain = NULL;
+    left l = { .index = NULL };
+    open_place();
+    left_open(&l);
+    place_must(device->driver->stream_wrap(device, NULL, &plain), "the default queue");
+    place_must(device->driver->stream_notify(plain, gate_hold, &g), "a gate");
+    device->driver->stream_close(plain);
+    for (size_t i = 0; i < SEARCHES; i++) leave(&l, i);
+    CHECK(!atomic_load(&g.left), "the searches waited");
+    peri_searcher_release(l.index);
+    peri_filter_release(l.filter);
+    for (size_t i = 0; i < SEARCHES; i++) {
+        peri_matrix_release(l.ids[i]);
+        peri_matrix_release(l.distances[i]);
+    }
+    peri_matrix_release(l.queries);
     close_place();
+    CHECK(atomic_load(&g.left), "the context went before its work");
 }
 
 /* Two contexts on one device know nothing of each other, and one goes first. */
