@@ -148,8 +148,8 @@ static peri_status read_tensor(peri_context *context, const peri_dl_tensor *tens
     return check_memory(context, view);
 }
 
-/* A tensor that a matrix holds. It is in the context's list meanwhile: its owner gave it once, and a
- * second matrix would give it back twice. */
+/* A tensor that a matrix holds. It is in the context's list meanwhile: its owner gave it once, and
+ * a second matrix would give it back twice. */
 typedef struct taken {
     peri_context *context;
     void *tensor;
