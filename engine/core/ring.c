@@ -17,7 +17,8 @@
 typedef struct block {
     peri_mem *mem;
     peri_stream *stream;
-    bool busy; /* a copy was enqueued since the last wait */
+    peri_event *event; /* behind its last copy; NULL where there are none */
+    bool busy;         /* a copy was enqueued since the last wait */
     /* of a download: where its rows go once they are here */
     char *to;
     size_t rows;
@@ -35,6 +36,7 @@ struct peri_ring {
 static void ring_free(peri_ring *ring) {
     const peri_driver *driver = ring->device->driver;
     for (size_t i = 0; i < BLOCKS; i++) {
+        if (ring->blocks[i].event != NULL) driver->event_close(ring->blocks[i].event);
         driver->stream_close(ring->blocks[i].stream);
         driver->mem_release(ring->blocks[i].mem);
     }
@@ -50,6 +52,8 @@ static peri_status ring_create(peri_device *device, peri_ring **out) {
         PERI_GO(device->driver->mem_acquire(device, BLOCK_BYTES, PERI_MEMORY_PINNED,
                                             PERI_USE_STAGING, &ring->blocks[i].mem));
         PERI_GO(device->driver->stream_open(device, &ring->blocks[i].stream));
+        if (device->driver->event_open != NULL)
+            PERI_GO(device->driver->event_open(device, &ring->blocks[i].event));
     }
     *out = ring;
     return PERI_OK;
@@ -110,6 +114,18 @@ peri_status peri_ring_wait(peri_ring *ring) {
         if (status == PERI_OK) status = waited;
     }
     return status;
+}
+
+peri_status peri_ring_before(peri_ring *ring, peri_lane *lane) {
+    const peri_driver *driver = ring->device->driver;
+    if (driver->event_open == NULL) return peri_ring_wait(ring);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        const block *b = &ring->blocks[i];
+        if (!b->busy) continue;
+        PERI_TRY(driver->event_record(b->event, b->stream));
+        PERI_TRY(driver->event_wait(b->event, peri_lane_stream(lane)));
+    }
+    return PERI_OK;
 }
 
 /* The block of a worker whose turn it is. */

@@ -179,6 +179,14 @@ PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
  * context limits. */
 PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
 
+/* Where rows and what is made of them lie when a device works at them. On the host, rows pass the
+ * device in chunks of a few hundred MiB, one transfer of them a pass. */
+typedef enum peri_residence {
+    PERI_RESIDENCE_AUTO = 0,   /* there, when they fit; else on the host */
+    PERI_RESIDENCE_DEVICE = 1, /* there, or PERI_E_MEMORY */
+    PERI_RESIDENCE_HOST = 2
+} peri_residence;
+
 /* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
  * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
 PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
@@ -701,7 +709,9 @@ PERI_API void peri_quantizer_release(peri_quantizer *quantizer);
 /* ---- clustering --------------------------------------------------------------------------- */
 
 /* k-means (kmeans++ or random starts; balanced, hierarchical, mini-batch: see the table "train" of
- * "kmeans"), at the place of the rows; or the nearest of centroids that are there already. */
+ * "kmeans"), at the place of the rows or another; or the nearest of centroids that are there
+ * already. Rows that stay on the host pass the device in chunks, once an iteration, and the result
+ * is the same to the bit; sums of clusters are then the host's. */
 typedef struct peri_clustering {
     uint32_t size;
     peri_matrix *rows;      /* [n, dim] f32 f16 i8 u8 */
@@ -710,17 +720,22 @@ typedef struct peri_clustering {
     peri_options options;   /* table "kmeans.train"; with centroids, metric alone */
     size_t threads;         /* 0 = the context's */
     const peri_control *control;
+    const peri_place *place;  /* where it runs; NULL = where the rows are */
+    peri_residence residence; /* with another place than theirs: of rows, labels and distances */
 } peri_clustering;
 
 #define PERI_CLUSTERING_INIT                                                                       \
-    { (uint32_t)sizeof(peri_clustering), NULL, NULL, true, { NULL, 0 }, 0, NULL }
+    {                                                                                              \
+        (uint32_t)sizeof(peri_clustering), NULL, NULL, true, { NULL, 0 }, 0, NULL, NULL,           \
+            PERI_RESIDENCE_AUTO                                                                    \
+    }
 
 /* Labels, distances and sizes are NULL without `labels`; sizes and inertia are then those of the
  * rows trained on. */
 typedef struct peri_clusters {
-    peri_matrix *centroids; /* [n_clusters, dim] f32 at the rows' place */
-    peri_matrix *labels;    /* [n, 1] u32 at the rows' place */
-    peri_matrix *distances; /* [n, 1] f32 at the rows' place: to the centroid of the label */
+    peri_matrix *centroids; /* [n_clusters, dim] f32 where it ran */
+    peri_matrix *labels; /* [n, 1] u32 where it ran, or on the host with rows that stayed there */
+    peri_matrix *distances; /* [n, 1] f32 there: to the centroid of the label */
     peri_matrix *sizes;     /* [n_clusters, 1] u32 on the host */
     double inertia;         /* sum of squared L2 distances; of 1 - cosine */
     size_t smallest, largest;
@@ -747,14 +762,20 @@ typedef struct peri_pairwise_options {
     peri_metric metric;
     size_t threads; /* 0 = the context's */
     const peri_control *control;
+    const peri_place *place;  /* where it runs; NULL = where the rows are */
+    peri_residence residence; /* of the result, and of rows that come from the host */
 } peri_pairwise_options;
 
 #define PERI_PAIRWISE_OPTIONS_INIT                                                                 \
-    { (uint32_t)sizeof(peri_pairwise_options), NULL, NULL, PERI_SQEUCLIDEAN, 0, NULL }
+    {                                                                                              \
+        (uint32_t)sizeof(peri_pairwise_options), NULL, NULL, PERI_SQEUCLIDEAN, 0, NULL, NULL,      \
+            PERI_RESIDENCE_AUTO                                                                    \
+    }
 
-/* out[i, j] = the distance of row i of `a` to row j of `b`, f32 [n, m] at their place, in the units
- * of the metric: to the bit what a search reports. O(n m dim), and 8 bytes a pair of one chunk (a
- * million pairs, or as many rows of `a` as threads) beside the result. PERI_E_ARGUMENT (shapes,
+/* out[i, j] = the distance of row i of `a` to row j of `b`, f32 [n, m] where it ran, in the units of
+ * the metric: to the bit what a search reports. What a device has no room for is made in blocks,
+ * which come to the host while the next is made; the result is on the host then. O(n m dim).
+ * PERI_E_ARGUMENT (shapes,
  * dtypes, places), PERI_E_INVALID (NaN, Inf, a zero vector under cosine), PERI_E_MEMORY,
  * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
 PERI_API peri_status peri_pairwise(const peri_pairwise_options *options, peri_matrix **out);
@@ -766,12 +787,15 @@ typedef struct peri_knn_graph {
     peri_options options; /* table "knn_graph.build" */
     size_t threads;       /* 0 = the context's */
     const peri_control *control;
+    const peri_place *place;  /* where it runs; NULL = where the rows are */
+    peri_residence residence; /* of the answer, and of rows that come from the host; HOST is for the
+                                 exact way, and AUTO falls to it */
 } peri_knn_graph;
 
 #define PERI_KNN_GRAPH_INIT                                                                        \
-    { (uint32_t)sizeof(peri_knn_graph), NULL, 0, { NULL, 0 }, 0, NULL }
+    { (uint32_t)sizeof(peri_knn_graph), NULL, 0, { NULL, 0 }, 0, NULL, NULL, PERI_RESIDENCE_AUTO }
 
-/* Both at the rows' place; a row of fewer neighbours (n <= k, or an approximate way that found no
+/* Both where it ran, or on the host when there is no room (exact lists only); a row of fewer neighbours (n <= k, or an approximate way that found no
  * more) ends with PERI_ID_NONE at the worst value. */
 typedef struct peri_knn_lists {
     peri_matrix *neighbors; /* [n, k] i64: row numbers, nearest first, never the row itself */
