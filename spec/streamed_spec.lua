@@ -3,8 +3,9 @@
 
 local pg = require "perigee"
 local support = require "spec.support"
+local quota = require "spec.support.quota"
 
-local place = support.place:find "^cuda" and support.place or "fake:0"
+local place, within, room = quota.place, quota.within, quota.room
 local METRICS <const> = { "sqeuclidean", "euclidean", "inner_product", "cosine" }
 
 local function same(a, b)
@@ -15,32 +16,6 @@ local function ranged(index, queries, radius, options)
   local offsets, ids, distances = index:range_search(queries, radius, options)
   assert(offsets, ids)
   return { offsets = offsets, neighbors = ids, distances = distances }
-end
-
-local function rest()
-  collectgarbage()
-  collectgarbage()
-  assert(pg.trim(place))
-end
-
--- Runs fn with so many bytes of the device, beside what is held.
-local function within(bytes, fn)
-  rest()
-  local before = 0
-  for _, device in ipairs(pg.devices()) do
-    for _, count in pairs(device.place == place and device.bytes_held or {}) do
-      before = before + count
-    end
-  end
-  assert(pg.limit(place, before + bytes))
-  local ok, message = pcall(fn)
-  assert(pg.limit(place, 0))
-  assert(ok, message)
-end
-
--- A search by matrix products wants room of its own, next to which these rows are small.
-local function room(bytes)
-  return place:find "^cuda" and bytes + (64 << 20) or bytes
 end
 
 describe("pg.flat.build, residence", function()
@@ -114,7 +89,8 @@ describe("pg.flat.build, residence", function()
       local host = assert(pg.flat.build(rows, { metric = metric }))
       local reach = assert(host:search(queries, 40)).distances:row(0)
       for j, radius in ipairs { reach[40], reach[1] } do
-        for _, options in ipairs { {}, { filter = filters }, { filter = filters[5], max_results = 7 } } do
+        local asked = { {}, { filter = filters }, { filter = filters[5], max_results = 7 } }
+        for _, options in ipairs(asked) do
           local wanted = ranged(host, queries, radius, options)
           within(room(60000 + 30000 * i * j), function()
             local index <close> = assert(pg.flat.build(rows,

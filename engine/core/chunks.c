@@ -19,6 +19,10 @@ typedef struct step {
     bool under_way;
 } step;
 
+static peri_lane *lane_of(const peri_chunks *c, const peri_chunk *chunk) {
+    return c->lanes[c->lanes[1] == NULL ? 0 : chunk->turn];
+}
+
 static bool rows_there(const peri_chunks *c) {
     return peri_place_equal(c->rows.place, c->device->place);
 }
@@ -31,6 +35,8 @@ static peri_status poll_quietly(void *ud, const char *stage, size_t done, size_t
     (void)total;
     return c->progress->control.poll(c->progress->control.ud, NULL, 0, 0);
 }
+
+static size_t steps(const peri_chunks *c, size_t rows) { return rows * (c->each ? c->each : 1); }
 
 /* ---- one chunk ---------------------------------------------------------------------------- */
 
@@ -55,7 +61,7 @@ static peri_chunk chunk_at(const peri_chunks *c, size_t first, size_t turn) {
  * enqueued on the lane comes after them. */
 static peri_status send(peri_chunks *c, const peri_chunk *chunk) {
     const char *from = (const char *)c->rows.data + chunk->first * c->rows.stride_bytes;
-    peri_lane *lane = c->lanes[chunk->turn];
+    peri_lane *lane = lane_of(c, chunk);
     if (rows_there(c)) return PERI_OK;
     if (c->ring == NULL)
         return peri_lane_copy_in(lane, chunk->rows.data, c->row_bytes, from, c->rows.stride_bytes,
@@ -67,7 +73,7 @@ static peri_status send(peri_chunks *c, const peri_chunk *chunk) {
 }
 
 static peri_status run(peri_chunks *c, step *s, bool follows) {
-    peri_lane *lane = c->lanes[s->chunk.turn];
+    peri_lane *lane = lane_of(c, &s->chunk);
     if (follows) PERI_TRY(peri_lane_after(lane, peri_lane_stream(c->lanes[1 - s->chunk.turn])));
     PERI_TRY(c->run(c->ud, lane, &s->chunk));
     s->under_way = true;
@@ -76,7 +82,7 @@ static peri_status run(peri_chunks *c, step *s, bool follows) {
 
 /* Waits for the work on a chunk and has it taken. */
 static peri_status settle(peri_chunks *c, step *s) {
-    peri_lane *lane = c->lanes[s->chunk.turn];
+    peri_lane *lane = lane_of(c, &s->chunk);
     if (!s->under_way) return PERI_OK;
     s->under_way = false;
     c->broken = true; /* what fails in between is not asked again */
@@ -94,17 +100,18 @@ static peri_status settle(peri_chunks *c, step *s) {
 static peri_status run_chunks(peri_chunks *c, step *last) {
     size_t all = c->rows.rows, turn = 0;
     step next = { .chunk = chunk_at(c, c->done, turn) };
-    peri_progress_step(c->progress, c->base + c->done, 0);
+    peri_progress_step(c->progress, c->base + steps(c, c->done), 0);
     PERI_TRY(send(c, &next.chunk));
     for (;;) {
         size_t first = next.chunk.first, stop = first + next.chunk.rows.rows;
+        if (c->lanes[1] == NULL) PERI_TRY(settle(c, last));
         peri_status status = run(c, &next, last->under_way);
-        peri_progress_step(c->progress, c->base + first, next.chunk.rows.rows);
+        peri_progress_step(c->progress, c->base + steps(c, first), steps(c, next.chunk.rows.rows));
         peri_status settled = settle(c, last);
         if (next.under_way) *last = next;
         PERI_TRY(settled);
         PERI_TRY(status);
-        PERI_TRY(peri_progress_tell(c->progress, c->base + c->done));
+        PERI_TRY(peri_progress_tell(c->progress, c->base + steps(c, c->done)));
         if (stop == all) return PERI_OK;
         turn = 1 - turn;
         next = (step){ .chunk = chunk_at(c, stop, turn) };
@@ -124,7 +131,7 @@ static peri_status run_and_settle(peri_chunks *c) {
         peri_status waited = peri_ring_wait(c->ring);
         if (status == PERI_OK) status = waited;
     }
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 2 && c->lanes[i] != NULL; i++) {
         peri_status waited = peri_lane_wait(c->lanes[i], NULL);
         if (status == PERI_OK) status = waited;
         peri_lane_rewind(c->lanes[i]);
@@ -165,28 +172,39 @@ static peri_status first_chunk_rows(peri_chunks *c) {
     return PERI_OK;
 }
 
-/* Smaller chunks where the work finds no memory. */
-static peri_status pass(peri_chunks *c) {
-    PERI_TRY(first_chunk_rows(c));
-    for (;;) {
-        peri_status status = open_buffers(c);
-        if (status == PERI_OK) status = run_and_settle(c);
-        close_buffers(c);
-        if (status != PERI_E_MEMORY || c->broken || c->chunk_rows == PERI_CHUNK_ROWS_UNIT)
-            return status;
-        size_t units = c->chunk_rows / 4 / PERI_CHUNK_ROWS_UNIT;
-        c->chunk_rows = peri_max_size(units, 1) * PERI_CHUNK_ROWS_UNIT;
-        (void)peri_lanes_trim(c->device);
-    }
-}
-
-static peri_status open_lanes(peri_chunks *c) {
+/* Fresh ones: what an arena keeps may be what is missing. */
+static peri_status open_lanes(peri_chunks *c, size_t count) {
     for (size_t i = 0; i < 2; i++) {
+        peri_lane_close(c->lanes[i]);
+        c->lanes[i] = NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
         PERI_TRY(peri_lane_acquire(c->device, &c->lanes[i]));
         peri_lane_follow(c->lanes[i], &c->quiet, c->threads);
     }
-    if (rows_there(c) || c->row_bytes > PERI_RING_ROW_BYTES_MAX) return PERI_OK;
-    return peri_ring_acquire(c->device, &c->ring);
+    return PERI_OK;
+}
+
+/* Where the work finds no memory: one at a time first, then smaller chunks. */
+static peri_status ask_less(peri_chunks *c) {
+    size_t units = c->chunk_rows / 4 / PERI_CHUNK_ROWS_UNIT;
+    if (c->lanes[1] == NULL) c->chunk_rows = peri_max_size(units, 1) * PERI_CHUNK_ROWS_UNIT;
+    PERI_TRY(open_lanes(c, 0));
+    (void)peri_lanes_trim(c->device);
+    return open_lanes(c, 1);
+}
+
+static peri_status pass(peri_chunks *c) {
+    PERI_TRY(open_lanes(c, 2));
+    PERI_TRY(first_chunk_rows(c));
+    for (;;) {
+        bool least = c->lanes[1] == NULL && c->chunk_rows == PERI_CHUNK_ROWS_UNIT;
+        peri_status status = open_buffers(c);
+        if (status == PERI_OK) status = run_and_settle(c);
+        close_buffers(c);
+        if (status != PERI_E_MEMORY || c->broken || least) return status;
+        PERI_TRY(ask_less(c));
+    }
 }
 
 peri_status peri_chunks_pass(peri_chunks *c) {
@@ -196,12 +214,13 @@ peri_status peri_chunks_pass(peri_chunks *c) {
     c->quiet = (peri_control){ c->progress->control.poll == NULL ? NULL : poll_quietly, c };
     PERI_ASSERT(!c->device->shares_host);
     if (c->rows.rows == 0) return PERI_OK;
-    PERI_GO(open_lanes(c));
+    if (!rows_there(c) && c->row_bytes <= PERI_RING_ROW_BYTES_MAX)
+        PERI_GO(peri_ring_acquire(c->device, &c->ring));
     PERI_GO(pass(c));
 done:
     peri_ring_release(c->ring);
     for (size_t i = 0; i < 2; i++) {
-        peri_lane_release(c->lanes[i]);
+        (c->keeps ? peri_lane_release : peri_lane_close)(c->lanes[i]);
         c->lanes[i] = NULL;
     }
     c->ring = NULL;

@@ -24,11 +24,12 @@ typedef struct peri_chunk {
 typedef struct peri_chunks {
     /* What the caller sets. */
     peri_device *device;
-    peri_view rows;          /* on the host, or at the device's place */
-    size_t out_bytes;        /* a row: room on the device for what is made of it */
-    size_t threads;          /* that copy; 0 = as many as pay */
-    peri_progress *progress; /* of which the rows are steps [base, base + rows) */
-    size_t base;
+    peri_view rows;   /* on the host, or at the device's place */
+    size_t out_bytes; /* a row: room on the device for what is made of it */
+    bool keeps;       /* scratch, for the next pass: a search comes again, a build does not */
+    size_t threads;   /* that copy; 0 = as many as pay */
+    peri_progress *progress; /* of which row r is the `each` steps from base + r * each on */
+    size_t base, each;       /* each 0: 1 */
     void *ud;
     /* Enqueues the work on a chunk. It comes after that on the chunk before; the lane's arenas are
      * the chunk's. PERI_E_MEMORY makes the chunks smaller: then it is asked again, and must not
@@ -39,8 +40,8 @@ typedef struct peri_chunks {
     peri_status (*take)(void *ud, peri_lane *lane, const peri_chunk *chunk);
 
     /* What a pass has. */
-    peri_ring *ring; /* NULL: the driver copies */
-    peri_lane *lanes[2];
+    peri_ring *ring;     /* NULL: the driver copies */
+    peri_lane *lanes[2]; /* the second NULL: memory is short, and chunks wait for each other */
     peri_mem *buffers[2];
     size_t row_bytes, chunk_rows;
     size_t done; /* rows whose work is done and taken */

@@ -11,7 +11,7 @@
 /* Copies of fewer bytes are the driver's: a first ring takes milliseconds to make. */
 #define PERI_RING_BYTES_MIN ((size_t)1 << 20)
 
-#define PERI_RING_ROW_BYTES_MAX ((size_t)2 << 20) /* a row fits a block */
+#define PERI_RING_ROW_BYTES_MAX ((size_t)4 << 20) /* a row fits a block */
 
 typedef struct peri_ring peri_ring;
 

@@ -96,7 +96,11 @@ static peri_chunks chunks_of(const peri_search *search, const peri_index *index,
     peri_view rows = peri_matrix_view(peri_index_section(index, "rows"));
     peri_progress_init(progress, search->control, "search", rows.rows);
     return (peri_chunks){
-        .device = index->device, .rows = rows, .threads = search->threads, .progress = progress
+        .device = index->device,
+        .rows = rows,
+        .keeps = true,
+        .threads = search->threads,
+        .progress = progress,
     };
 }
 
