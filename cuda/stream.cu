@@ -7,8 +7,8 @@
 
 namespace {
 
-/* Between looks at a busy stream: an eighth of what it took so far, so that a short wait is not made
- * a long one. */
+/* Between looks at a busy stream: an eighth of what it took so far, so that a short wait is not
+ * made a long one. */
 constexpr long PAUSE_NANOSECONDS_LEAST = 5000, PAUSE_NANOSECONDS_MOST = 1000000;
 constexpr long POLL_NANOSECONDS = 20000000; /* between the caller's polls; 20 ms, taste */
 

@@ -53,8 +53,9 @@ typedef struct peri_kmeans_report {
 
 /* Makes centroids, f32 [n_clusters, d] at the rows' place, or at that of `through`. Cost: rows
  * trained on x n_clusters x d multiply-adds an iteration; hierarchical: about the square root of
- * n_clusters in place of it, but for the tuning. PERI_E_ARGUMENT (n_clusters, train_fraction, batch_rows, named with what to
- * set), PERI_E_MEMORY, PERI_E_UNSUPPORTED (place), what `control` says. */
+ * n_clusters in place of it, but for the tuning. PERI_E_ARGUMENT (n_clusters,
+ * train_fraction, batch_rows, named with what to set), PERI_E_MEMORY, PERI_E_UNSUPPORTED (place),
+ * what `control` says. */
 peri_status peri_kmeans_train(const peri_kmeans *kmeans, peri_matrix **centroids,
                               peri_kmeans_report *report);
 

@@ -174,7 +174,8 @@ M.entries = {
       .. "another; or only the latter, for centroids given.",
     options = { { "place", "where it runs; where the rows are when left out" },
       { "residence", "with place: auto (the rows go there when they fit), device, or host: they "
-        .. "pass in chunks, an iteration at a time; labels and distances stay on the host too" }, { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
+        .. "pass in chunks, an iteration at a time; labels and distances stay on the host too" },
+      { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
       { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
     params = { "kmeans", "train" } },
   -- rows against rows
@@ -182,7 +183,8 @@ M.entries = {
     text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows].",
     options = { { "place", "where it runs; where the rows are when left out" },
       { "residence", "auto (the result is there when it fits), device, or host: made in tiles, "
-        .. "which come to the host, as large as it can hold" }, { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
+        .. "which come to the host, as large as it can hold" },
+      { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
       THREADS, PROGRESS } },
   { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
     text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "
@@ -299,9 +301,9 @@ M.entries = {
   { name = "Hits:close", call = "hits:close()",
     text = "Gives up the handle; it closes once only." },
   -- Clusters
-  { name = "Clusters:assign", call = "c:assign(rows[, { threads =, progress = }]) -> "
-      .. "labels, distances",
-    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]." },
+  { name = "Clusters:assign", call = "c:assign(rows[, options]) -> labels, distances",
+    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]. Options: place, residence, "
+      .. "threads and progress of pg.kmeans." },
   { name = "Clusters:info", call = "c:info() -> table",
     text = "n_clusters, dim, metric, place, inertia, iterations, trained_rows, smallest, largest, "
       .. "repaired." },
