@@ -126,8 +126,9 @@ static peri_status wait_block(peri_ring *ring, block *b) {
     return ring->device->driver->stream_wait(b->stream, NULL);
 }
 
+/* A copy that failed is known to the stream that it was on. */
 peri_status peri_ring_wait(peri_ring *ring) {
-    peri_status status = PERI_OK;
+    peri_status status = ring->device->driver->stream_wait(ring->stream, NULL);
     for (size_t i = 0; i < BLOCKS; i++) {
         peri_status waited = wait_block(ring, &ring->blocks[i]);
         if (status == PERI_OK) status = waited;
@@ -259,5 +260,6 @@ peri_status peri_ring_download(peri_ring *ring, void *to, size_t to_stride, cons
     transfer t = { ring,        to,   from,      to_stride,
                    from_stride, rows, row_bytes, step_of(ring, rows, row_bytes, way) };
     PERI_TRY(run(ring, download_task, &t, peri_ceil_div(rows, t.step), way));
-    return run(ring, empty_task, &t, BLOCKS, &rest);
+    PERI_TRY(run(ring, empty_task, &t, BLOCKS, &rest));
+    return peri_ring_wait(ring);
 }
