@@ -7,8 +7,10 @@
 
 namespace {
 
-constexpr long POLL_NANOSECONDS = 1000000; /* between looks at a busy stream; 1 ms, taste */
-constexpr int LOOKS_PER_POLL = 20;         /* so the caller's poll is asked each 20 ms */
+/* Between looks at a busy stream: an eighth of what it took so far, so that a short wait is not
+ * made a long one. */
+constexpr long PAUSE_NANOSECONDS_LEAST = 5000, PAUSE_NANOSECONDS_MOST = 1000000;
+constexpr long POLL_NANOSECONDS = 20000000; /* between the caller's polls; 20 ms, taste */
 
 } /* namespace */
 
@@ -105,6 +107,16 @@ void peri_cuda_stream_close(peri_stream *stream) {
     device->host->resize(device->context, self, sizeof *self, 0);
 }
 
+namespace {
+
+long now() {
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (long)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+} /* namespace */
+
 /* With a control the stream is looked at, so that it can be left; without, CUDA waits, which is
  * quicker. */
 peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *control) {
@@ -113,13 +125,17 @@ peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *contr
     cudaStream_t handle = peri_cuda_handle(stream);
     peri_status ended = PERI_OK;
     if (control != nullptr && control->poll != nullptr) {
-        for (int looks = 1; ended == PERI_OK; looks++) {
-            cudaError_t error = cudaStreamQuery(handle);
-            if (error != cudaErrorNotReady) break;
+        long began = now(), asked = began;
+        while (ended == PERI_OK && cudaStreamQuery(handle) == cudaErrorNotReady) {
             (void)cudaGetLastError();
-            const struct timespec pause = { 0, POLL_NANOSECONDS };
-            nanosleep(&pause, nullptr);
-            if (looks % LOOKS_PER_POLL == 0) ended = control->poll(control->ud, "waiting", 0, 0);
+            long at = now(), pause = (at - began) / 8;
+            if (pause < PAUSE_NANOSECONDS_LEAST) pause = PAUSE_NANOSECONDS_LEAST;
+            if (pause > PAUSE_NANOSECONDS_MOST) pause = PAUSE_NANOSECONDS_MOST;
+            const struct timespec time = { 0, pause };
+            nanosleep(&time, nullptr);
+            if (at - asked < POLL_NANOSECONDS) continue;
+            asked = at;
+            ended = control->poll(control->ud, "waiting", 0, 0);
         }
     }
     cudaError_t error = cudaStreamSynchronize(handle);
