@@ -222,26 +222,38 @@ peri_status address_check(const peri_device *device, const char *at, const char 
                               number, at, which, number);
 }
 
+/* `type` is that of the first byte. */
+peri_status range_check(const peri_device *device, const void *data, size_t bytes,
+                        cudaMemoryType *type) {
+    cudaMemoryType last;
+    uintptr_t end;
+    peri_status status = address_check(device, (const char *)data, "the first byte", type);
+    if (status != PERI_OK || bytes <= 1) return status;
+    if (__builtin_add_overflow((uintptr_t)data, bytes - 1, &end))
+        return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: %zu bytes at %p wrap around",
+                                  (unsigned)device->place.number, bytes, data);
+    return address_check(device, (const char *)end, "the last byte", &last);
+}
+
 } /* namespace */
 
 /* Memory of the device, or host memory that CUDA knows: anything else would fault in a kernel. The
  * first and the last byte are asked for: where an allocation ends CUDA tells of some kinds only. */
+peri_status peri_cuda_mem_check(peri_device *device, const void *data, size_t bytes) {
+    peri_cuda_entered here(device);
+    if (here.status != PERI_OK) return here.status;
+    cudaMemoryType type;
+    return range_check(device, data, bytes, &type);
+}
+
 peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
-    cudaMemoryType type, last;
-    uintptr_t end;
+    cudaMemoryType type;
     peri_mem *mem;
-    peri_status status = address_check(device, (const char *)data, "the first byte", &type);
+    peri_status status = range_check(device, data, bytes, &type);
     if (status != PERI_OK) return status;
-    if (bytes > 1) {
-        if (__builtin_add_overflow((uintptr_t)data, bytes - 1, &end))
-            return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: %zu bytes at %p wrap around",
-                                      (unsigned)device->place.number, bytes, data);
-        status = address_check(device, (const char *)end, "the last byte", &last);
-        if (status != PERI_OK) return status;
-    }
     peri_memory_kind kind = type == cudaMemoryTypeHost ? PERI_MEMORY_MAPPED : PERI_MEMORY_DEVICE;
     status = mem_create(device, bytes, kind, PERI_USE_OTHER, &mem);
     if (status != PERI_OK) return status;
