@@ -82,19 +82,25 @@ peri_status mem_create(peri_device *device, size_t bytes, peri_memory_kind kind,
     return PERI_OK;
 }
 
-/* Two threads at the limit may both be refused where one would fit; none passes it. */
-peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
-    __atomic_add_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
-    size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
-    size_t held = peri_cuda_bytes_held(self);
-    if (limit == 0 || held <= limit) return PERI_OK;
-    __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
-    size_t others = held - bytes;
+peri_status over_limit(const peri_cuda_device *self, size_t bytes, size_t others, size_t limit) {
     return self->base.host->fail(PERI_E_MEMORY,
                                  "cuda:%u: %zu bytes needed, %zu bytes free of a "
                                  "limit of %zu",
                                  (unsigned)self->base.place.number, bytes,
                                  limit > others ? limit - others : 0, limit);
+}
+
+/* Two threads at the limit may both be refused where one would fit; none passes it. What is more
+ * than the whole limit is not counted at all: a sum of it could wrap around. */
+peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
+    size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
+    if (limit != 0 && bytes > limit)
+        return over_limit(self, bytes, peri_cuda_bytes_held(self), limit);
+    __atomic_add_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    size_t held = peri_cuda_bytes_held(self);
+    if (limit == 0 || held <= limit) return PERI_OK;
+    __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    return over_limit(self, bytes, held - bytes, limit);
 }
 
 peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,

@@ -470,7 +470,7 @@ static void check_case(size_t c) {
     for (faulty_kind kind = FAULTY_MEMORY; kind <= FAULTY_LOST; kind++) {
         size_t step = 1;
         /* far in, a step is as good as the next: most are of one loop */
-        while (step < STEPS_MAX && check_fault(c, kind, step, wanted)) step += 1 + step / 8;
+        while (step < STEPS_MAX && check_fault(c, kind, step, wanted)) step += 1 + step / 5;
         CHECK(step < STEPS_MAX, "%s, %s: no end", cases[c].name, kinds[kind].word);
         printf("  %s %zu", kinds[kind].word, step);
         status = run_case(c, &found);
