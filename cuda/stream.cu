@@ -48,12 +48,43 @@ peri_status peri_cuda_stream_open(peri_device *device, peri_stream **out) {
     return PERI_OK;
 }
 
+namespace {
+
+/* A stream of another device is told here, not by the first thing that is enqueued. A driver that
+ * can't say (before CUDA 12.8) is taken at the caller's word. */
+peri_status foreign_check(const peri_device *device, cudaStream_t foreign) {
+#if CUDART_VERSION >= 12080
+    unsigned number = device->place.number;
+    int found = (int)number;
+    cudaError_t error = cudaStreamGetDevice(foreign, &found);
+    if (error == cudaSuccess && found != (int)number)
+        return device->host->fail(PERI_E_ARGUMENT,
+                                  "stream: %p given, which is of cuda:%d, allowed: one of cuda:%u",
+                                  (void *)foreign, found, number);
+    if (error == cudaErrorInvalidResourceHandle) {
+        (void)cudaGetLastError();
+        return device->host->fail(PERI_E_ARGUMENT,
+                                  "stream: %p given, which is none, allowed: one of cuda:%u",
+                                  (void *)foreign, number);
+    }
+    (void)cudaGetLastError();
+#else
+    (void)device;
+    (void)foreign;
+#endif
+    return PERI_OK;
+}
+
+} /* namespace */
+
 peri_status peri_cuda_stream_wrap(peri_device *device, void *foreign, peri_stream **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
     peri_cuda_stream *self;
-    peri_status status = stream_create(device, &self);
+    peri_status status = foreign_check(device, (cudaStream_t)foreign);
+    if (status != PERI_OK) return status;
+    status = stream_create(device, &self);
     if (status != PERI_OK) return status;
     self->handle = (cudaStream_t)foreign;
     self->foreign = true;
@@ -108,13 +139,8 @@ peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *contr
         }
     }
     cudaError_t error = cudaStreamSynchronize(handle);
-    if (ended != PERI_OK) {
-        if (error != cudaSuccess)
-            (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
-        return ended;
-    }
-    CU_TRY(stream->device, error);
-    return PERI_OK;
+    if (error == cudaSuccess) return ended;
+    return peri_cuda_failed(stream->device, error, "what was enqueued");
 }
 
 namespace {
