@@ -1,4 +1,4 @@
-/* streamed_test: work on rows that pass a device in chunks, with little memory, with faults and
+/* device_streamed_test: work on rows that pass a device in chunks, with little memory, with faults and
  * stopped anywhere: the CPU's bits or a clear refusal, and nothing is left on the device.
  *
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset). */
