@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "perigee_backend.h"
 #include "place.h"
 
 static char folder[400], own[400]; /* the plug-in of a case; where this program is */
@@ -92,9 +93,19 @@ static void pretend(const char *what, const char *words) {
 }
 
 static void case_good(void) { pretend("", "this is a pretended plug-in"); }
-static void case_declines(void) { pretend("declines", "of interface 3, asked for 2"); }
+static void case_declines(void) {
+    char words[80];
+    snprintf(words, sizeof words, "of interface %u, asked for %u", PERI_BACKEND_ABI + 1,
+             PERI_BACKEND_ABI);
+    pretend("declines", words);
+}
 static void case_silent(void) { pretend("silent", "it gave no reason"); }
-static void case_older(void) { pretend("older", "is of interface 1, this library of 2"); }
+static void case_older(void) {
+    char words[80];
+    snprintf(words, sizeof words, "is of interface %u, this library of %u", PERI_BACKEND_ABI - 1,
+             PERI_BACKEND_ABI);
+    pretend("older", words);
+}
 static void case_other(void) { pretend("other", "is for another kind of place"); }
 
 /* The real one, and a driver before its time. */
