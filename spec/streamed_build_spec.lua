@@ -97,6 +97,17 @@ describe("pg.kmeans, residence", function()
     end)
   end)
 
+  it("sends page-locked rows as they are", function()
+    local options = { n_clusters = 9, n_iters = 4 }
+    local locked = assert(rows:to("pinned:" .. place))
+    local wanted = assert(pg.kmeans(rows, options))
+    within(room(100000), function()
+      local found = assert(pg.kmeans(locked, with(options, { place = place,
+        residence = "host" })))
+      same(found, wanted, FIELDS)
+    end)
+  end)
+
   it("sends batches of a mapped file there, and no other rows", function()
     local path = support.path ".fvecs"
     assert(rows:save(path))

@@ -56,7 +56,7 @@ done:
 static peri_status search_block(graph *g, peri_lane *lane, peri_matrix *block, size_t first) {
     peri_view view = peri_matrix_view(block);
     peri_chunks chunks = { .device = g->device,
-                           .rows = g->rows,
+                           .rows = g->build->rows,
                            .threads = g->build->threads,
                            .progress = &g->progress,
                            .base = first * g->rows.rows,

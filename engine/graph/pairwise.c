@@ -154,7 +154,7 @@ static peri_status run_block(pairing *p, size_t first, size_t count) {
     peri_matrix *part = NULL, *there = NULL, *queries = NULL;
     peri_status status;
     t.chunks = (peri_chunks){ .device = p->device,
-                              .rows = p->b,
+                              .rows = p->b_rows,
                               .out_bytes = count * sizeof(float),
                               .threads = p->asked->threads,
                               .progress = &p->progress,
