@@ -36,7 +36,9 @@ local BYTES <const> = { f32 = 4, f16 = 2, i8 = 1, u8 = 1 }
 -- Two numbers: operations over the rate of matrix products, bytes over that of memory.
 local function share(row)
   local gemm, copy = peer("roof", "f16-gemm-8192"), peer("roof", "copy")
-  if not (gemm and copy) then
+  if row.what == "streamed" then
+    return row.gbps / row.link, "the link"
+  elseif not (gemm and copy) then
     return
   end
   local seconds = row.ms / 1e3
