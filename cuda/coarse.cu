@@ -209,6 +209,61 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
     }
 }
 
+/* A warp a row. */
+__global__ void __launch_bounds__(WARPS *PERI_WARP)
+    norms_kernel(peri_coarse c, size_t stride, uint32_t columns, float *__restrict__ terms) {
+    const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
+    const float most = c.norms->most;
+    float longest = 0;
+    uint32_t bits = 0;
+    for (size_t row = (size_t)blockIdx.x * WARPS + warp; row < c.row_count;
+         row += (size_t)gridDim.x * WARPS) {
+        const float *x = reinterpret_cast<const float *>(static_cast<const char *>(c.rows) +
+                                                         row * stride);
+        float sum = 0;
+        for (uint32_t j = lane; j < columns; j += PERI_WARP) {
+            sum = __fmaf_rn(x[j], x[j], sum);
+            bits |= __float_as_uint(x[j]);
+        }
+        float term = peri_coarse_term(c.squared, peri_fold(sum), most, longest);
+        if (lane == 0) terms[row] = term;
+    }
+    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
+    if (lane != 0) return;
+    if (longest > 0) atomicMax(&c.norms->max, __float_as_uint(longest));
+    if ((bits & PERI_COARSE_PARTS) != 0) c.norms->parts = 1;
+}
+
+/* The rows' terms before a pass that takes them ready-made: the first bytes of the scratch. */
+size_t norms_scratch(const peri_coarse *coarse) {
+    return coarse->norms == nullptr ? 0 : (coarse->row_count * sizeof(float) + 255) / 256 * 256;
+}
+
+peri_status run_mma(peri_stream *stream, const peri_coarse *coarse, void *scratch,
+                    size_t scratch_bytes) {
+    const size_t room = norms_scratch(coarse);
+    if (room == 0) return peri_coarse_mma_run(stream, coarse, scratch, scratch_bytes);
+    if (scratch_bytes < room)
+        return stream->device->host->fail(PERI_E_ARGUMENT,
+                                          "coarse: %zu bytes of scratch, %zu "
+                                          "needed for the terms",
+                                          scratch_bytes, room);
+    peri_coarse with = *coarse;
+    const size_t stride = coarse->row_stride_bytes == 0 ? coarse->depth * sizeof(float)
+                                                        : coarse->row_stride_bytes;
+    float *terms = static_cast<float *>(scratch);
+    with.terms = terms;
+    with.norms = nullptr;
+    const unsigned most = (unsigned)peri_cuda_of(stream->device)->multiprocessors * 32;
+    const unsigned blocks = peri_blocks(coarse->row_count, WARPS);
+    norms_kernel < <<blocks<most ? blocks : most, WARPS * PERI_WARP, 0, peri_cuda_handle(stream)>>>(
+                       *coarse, stride, coarse->columns == 0 ? coarse->depth : coarse->columns,
+                       terms);
+    PERI_TRY(peri_cuda_launched(stream));
+    return peri_coarse_mma_run(stream, &with, static_cast<char *>(scratch) + room,
+                               scratch_bytes - room);
+}
+
 bool is_hopper(const peri_device *device) {
     int major = 0, minor = 0, number = (int)device->place.number;
     (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
@@ -230,6 +285,8 @@ peri_status check(const peri_device *device, const peri_coarse *coarse) {
                  columns > coarse->depth || coarse->query_count >= most ||
                  coarse->row_count >= most || stride % 16 != 0 ||
                  (stride != 0 && stride < columns * element) ||
+                 (coarse->norms != nullptr &&
+                  (coarse->type != PERI_COARSE_TF32 || coarse->terms != nullptr)) ||
                  (uintptr_t)coarse->queries % 128 != 0 || (uintptr_t)coarse->rows % 16 != 0;
     if (!wrong) return PERI_OK;
     return device->host->fail(PERI_E_ARGUMENT,
@@ -273,8 +330,9 @@ peri_status peri_coarse_finish(peri_stream *stream, const peri_coarse_lists *lis
 
 size_t peri_coarse_scratch(const peri_device *device, const peri_coarse *coarse) {
     if (coarse->query_count == 0 || coarse->row_count == 0) return 0;
-    return takes_wgmma(device, coarse) ? peri_coarse_wgmma_scratch(device, coarse)
-                                       : peri_coarse_mma_scratch(device, coarse);
+    return takes_wgmma(device, coarse)
+               ? peri_coarse_wgmma_scratch(device, coarse)
+               : norms_scratch(coarse) + peri_coarse_mma_scratch(device, coarse);
 }
 
 peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *coarse, void *scratch,
@@ -283,5 +341,5 @@ peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *coarse, void
     PERI_TRY(check(stream->device, coarse));
     return takes_wgmma(stream->device, coarse)
                ? peri_coarse_wgmma_run(stream, coarse, scratch, scratch_bytes)
-               : peri_coarse_mma_run(stream, coarse, scratch, scratch_bytes);
+               : run_mma(stream, coarse, scratch, scratch_bytes);
 }

@@ -1,6 +1,6 @@
 /* coarse_wgmma: the coarse pass on sm_90a: the bulk copy engine, wgmma, a selection in registers.
  *
- * queries [q, depth], rows [n, depth] f16 bf16 s8 u8 | keys [q, wanted] in and out
+ * queries [q, depth], rows [n, depth] f16 bf16 tf32 s8 u8 | keys [q, wanted] in and out
  * One block a multiprocessor: a warpgroup that copies and two that compute, each 128 queries
  * against 128 rows at a time in 128 registers a thread of f32 (or s32) sums. A block keeps its 256
  * queries in shared memory (depth up to 256 bytes, 64 KiB) for all rows of its run, and rows come
@@ -96,7 +96,8 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     const uint32_t wanted = coarse->wanted;
     s.blocks = (uint32_t)peri_cuda_of(device)->multiprocessors;
     s.share = 1;
-    if (coarse->depth * peri_coarse_type_bytes(coarse->type) > RESIDENT_SLICES * SLICE) {
+    if (coarse->depth * peri_coarse_type_bytes(coarse->type) >
+        resident_slices(coarse->type) * SLICE) {
         s.blocks /= 2;
         s.share = 2;
     }
@@ -171,11 +172,12 @@ peri_status make_map(const peri_device *device, peri_coarse_type type, const voi
     size_t element = peri_coarse_type_bytes(type);
     const cuuint64_t sizes[2] = { columns, rows }, strides[1] = { stride };
     const cuuint32_t box[2] = { (cuuint32_t)(SLICE / element), TILE_ROWS }, steps[2] = { 1, 1 };
-    CUresult result = encode(
-        map, element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
-        const_cast<void *>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUtensorMapDataType kind = element == 4   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                    : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    CUresult result = encode(map, kind, 2, const_cast<void *>(data), sizes, strides, box, steps,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PERI_OK;
     return device->host->fail(PERI_E_DEVICE,
                               "cuTensorMapEncodeTiled: error %d for %zu rows of %zu at %zu bytes",
@@ -198,6 +200,7 @@ peri_status launch_type(peri_stream *stream, peri_coarse_type type, const pass &
     switch (type) {
     case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE>(stream, p);
     case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE>(stream, p);
+    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE>(stream, p);
     case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE>(stream, p);
     case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE>(stream, p);
     }
@@ -218,7 +221,10 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     all->row_step = 1;
     all->slices = (uint32_t)(coarse->depth * element / SLICE);
     all->slice_columns = (uint32_t)(SLICE / element);
-    bool resident = all->slices <= RESIDENT_SLICES;
+    bool resident = all->slices <= resident_slices(coarse->type);
+    all->norms = coarse->norms;
+    all->squared = coarse->squared;
+    all->resident = resident;
     all->stages = (SHARED_BYTES - (resident ? all->slices * QUERY_SLICE : 0)) /
                   (resident ? BOX : BOX + QUERY_SLICE);
     if (all->stages > STAGES_MAX) all->stages = STAGES_MAX;

@@ -17,7 +17,9 @@ constexpr uint32_t QUERY_SLICE = TILE_QUERIES * SLICE;
 constexpr uint32_t THREADS = 384;
 constexpr uint32_t STAGES_MAX = 10;
 constexpr uint32_t TERM_STAGES = 3;
+constexpr uint32_t NORM_WARPS = 2;                   /* that make terms of the rows */
 constexpr uint32_t RESIDENT_SLICES = 2;              /* more: queries come through the ring */
+constexpr uint32_t RESIDENT_SLICES_FLOAT = 4;        /* of tf32: twice the clocks a byte */
 constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
 constexpr uint32_t BATCHES = TILE_ROWS / 32;
 /* beside shared_state */                     /* of 32 rows: 8 of each thread */
@@ -38,7 +40,14 @@ struct pass {
     uint32_t row_count, row_step; /* rows of the map, each row_step-th of the call's */
     uint32_t slices, slice_columns, stages, most;
     float scale;
+    bool resident; /* the queries stay in shared memory */
+    bool squared;  /* terms made of the rows are their squared lengths, else 0 */
+    peri_coarse_norms *norms;
 };
+
+constexpr uint32_t resident_slices(peri_coarse_type type) {
+    return type == PERI_COARSE_TF32 ? RESIDENT_SLICES_FLOAT : RESIDENT_SLICES;
+}
 
 struct shared_state {
     uint64_t full[STAGES_MAX], empty[STAGES_MAX];
@@ -116,6 +125,8 @@ __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
         FIRST ? peri_wgmma_f16_first(d, a, b) : peri_wgmma_f16(d, a, b);
     if constexpr (TYPE == PERI_COARSE_BF16)
         FIRST ? peri_wgmma_bf16_first(d, a, b) : peri_wgmma_bf16(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_TF32)
+        FIRST ? peri_wgmma_tf32_first(d, a, b) : peri_wgmma_tf32(d, a, b);
     if constexpr (TYPE == PERI_COARSE_S8)
         FIRST ? peri_wgmma_s8_first(d, a, b) : peri_wgmma_s8(d, a, b);
     if constexpr (TYPE == PERI_COARSE_U8)
@@ -144,7 +155,7 @@ struct stages {
     bool resident;
 
     __device__ stages(const pass &p, uint32_t base) {
-        resident = p.slices <= RESIDENT_SLICES;
+        resident = p.resident;
         queries = base;
         rows = base + (resident ? p.slices * QUERY_SLICE : 0);
         bytes = BOX + (resident ? 0 : QUERY_SLICE);
@@ -234,6 +245,71 @@ __device__ __forceinline__ void copy_terms(const pass &p, shared_state &s, runs 
             slot.step(TERM_STAGES);
         }
     }
+}
+
+__device__ __forceinline__ float4 read_four(uint32_t address) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address));
+    return v;
+}
+
+/* Adds the squares of a row's slice, 32 floats, whose 16-byte pieces lie crossed by the row. */
+__device__ __forceinline__ void add_squares(uint32_t row, uint32_t cross, float (&sums)[2],
+                                            uint32_t &bits) {
+#pragma unroll 4
+    for (uint32_t piece = 0; piece < 8; piece++) {
+        float4 v = read_four(row + (piece * 16 ^ cross));
+        sums[0] = __fmaf_rn(v.x, v.x, sums[0]);
+        sums[1] = __fmaf_rn(v.y, v.y, sums[1]);
+        sums[0] = __fmaf_rn(v.z, v.z, sums[0]);
+        sums[1] = __fmaf_rn(v.w, v.w, sums[1]);
+        bits |= __float_as_uint(v.x) | __float_as_uint(v.y);
+        bits |= __float_as_uint(v.z) | __float_as_uint(v.w);
+    }
+}
+
+/* By NORM_WARPS warps, a thread two rows: the terms of float rows while these lie in their stages;
+ * a stage is theirs too until they gave it back. */
+__device__ __forceinline__ void make_terms(const pass &p, shared_state &s, const stages &at,
+                                           runs all) {
+    const uint32_t lane = threadIdx.x % PERI_WARP, mine = threadIdx.x - PERI_WARP;
+    const uint32_t cross = mine % 8 * 16;
+    const float most = p.norms->most;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2][2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                const uint32_t rows = at.rows + stage.at * at.bytes + mine * SLICE;
+                add_squares(rows, cross, sums[0], bits);
+                add_squares(rows + TILE_ROWS / 2 * SLICE, cross, sums[1], bits);
+                __syncwarp();
+                if (lane == 0) peri_barrier_arrive(peri_shared(&s.empty[stage.at]));
+                stage.step(p.stages);
+            }
+            peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t row = mine + i * TILE_ROWS / 2;
+                bool there = all.row_tile(r, step) * TILE_ROWS + row < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[i][0] + sums[i][1], most, longest);
+                s.terms[slot.at][row] = there ? term : __int_as_float(0x7F800000);
+            }
+            peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+    }
+    uint32_t max = __reduce_max_sync(PERI_ALL_LANES, __float_as_uint(longest));
+    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
+    if (lane != 0) return;
+    if (max != 0) atomicMax(&p.norms->max, max);
+    if ((bits & PERI_COARSE_PARTS) != 0) p.norms->parts = 1;
 }
 
 /* ---- the warpgroups that compute */
@@ -514,6 +590,20 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
+/* In place of multiply_tile() and offer(), by a warpgroup whose queries are not there: it only
+ * keeps the others' pace. */
+__device__ __forceinline__ void pass_tile(const pass &p, shared_state &s, const stages &at,
+                                          const seat &me, ring *stage) {
+    if (at.resident) peri_named_wait(1 + me.group, 256);
+    for (uint32_t slice = 0; slice < p.slices; slice++) {
+        peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
+        __syncwarp();
+        give_back(p, s, me, stage->at);
+        stage->step(p.stages);
+    }
+    if (at.resident) peri_named_arrive(2 - me.group, 256);
+}
+
 /* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
 template <peri_coarse_type TYPE, typename T>
 __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
@@ -570,15 +660,20 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         }
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
+        const bool idle = r.tile * TILE_QUERIES + me.group * 128 >= p.lists.queries();
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
-            multiply_tile<TYPE>(p, s, at, me, &stage, d);
+            if (TYPE == PERI_COARSE_TF32 && idle)
+                pass_tile(p, s, at, me, &stage);
+            else
+                multiply_tile<TYPE>(p, s, at, me, &stage, d);
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
             bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
-            if (!SAMPLE)
+            if (TYPE == PERI_COARSE_TF32 && idle) {
+            } else if (!SAMPLE)
                 offer(d, p, s, me, terms, limits, k, there, due);
             else if (there)
                 lower_minima(d, terms, p.scale, minima);
@@ -598,12 +693,13 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
 __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     constexpr uint32_t readers = 8; /* a lane of each warp that computes */
     if (threadIdx.x != 0) return;
+    const uint32_t makers = p.norms != nullptr ? NORM_WARPS : 0;
     for (uint32_t i = 0; i < p.stages; i++) {
         peri_barrier_init(peri_shared(&s.full[i]), 1);
-        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share);
+        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share + makers);
     }
     for (uint32_t i = 0; i < TERM_STAGES; i++) {
-        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP);
+        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP * (makers > 0 ? makers : 1));
         peri_barrier_init(peri_shared(&s.terms_empty[i]), readers);
     }
     peri_barrier_init(peri_shared(&s.queries_full), 1);
@@ -627,7 +723,12 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
     if (threadIdx.x < 128) {
         peri_registers_less<40>();
         if (threadIdx.x == 0) copy_operands(p, s, at, runs(p.lists, SAMPLE));
-        if (threadIdx.x / PERI_WARP == 1) copy_terms(p, s, runs(p.lists, SAMPLE));
+        const uint32_t warp = threadIdx.x / PERI_WARP;
+        if (TYPE == PERI_COARSE_TF32 && p.norms != nullptr) {
+            if (warp >= 1 && warp <= NORM_WARPS) make_terms(p, s, at, runs(p.lists, SAMPLE));
+        } else if (warp == 1) {
+            copy_terms(p, s, runs(p.lists, SAMPLE));
+        }
     } else {
         peri_registers_more<232>();
         compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));

@@ -43,7 +43,8 @@ struct peri_prepare {
     uint32_t depth;        /* elements, a multiple of 128 bytes, >= columns */
     float *centre;         /* [depth] */
     peri_prepared_stats *stats;
-    size_t sample_step; /* set by peri_prepare_begin */
+    const uint32_t *needed; /* NULL, or nothing is done when *needed is 0 */
+    size_t sample_step;     /* set by peri_prepare_begin */
 };
 
 /* Squared L2 counts |row|^2 into the value; the inner product and cosine don't. */

@@ -27,7 +27,9 @@ struct task {
     const uint64_t *keys;
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
-    uint32_t *which, *left, *redone;
+    const peri_coarse_norms *norms;
+    const uint32_t *needed;
+    uint32_t *which, *left, *again, *redone;
     int64_t *ids;
     float *distances;
 };
@@ -71,12 +73,29 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
     values[at + lane] = value;
 }
 
+/* Of rows whose elements stand for others within 2^-10 of themselves. Their squared lengths are
+ * sums of half of a row, or of a lane's share. */
+__device__ peri_doubt_rows doubt_of_floats(const task &t) {
+    peri_doubt_rows rows = {};
+    rows.term = (t.dim / 2 + 16) * PERI_DOUBT_U;
+    rows.length = sqrt((double)__uint_as_float(t.norms->max) * (1 + 2 * rows.term));
+    rows.apart = t.norms->parts != 0 ? rows.length * 0x1p-10 : 0;
+    rows.apart += 1e-30; /* what underflow took */
+    rows.norm = rows.length + rows.apart;
+    rows.scale = 1;
+    return rows;
+}
+
 /* Whether the value at rank k - 1 is below all that the coarse pass left out, whose values are at
  * least `last`. */
 __device__ bool proved(const task &t, const peri_prepared_query &about, float last, float value) {
     if (about.proves == 0 || !(last > -__int_as_float(0x7F800000))) return false;
+    if (t.norms != nullptr) {
+        const peri_doubt_rows floats = doubt_of_floats(t);
+        return (double)value < peri_certificate(t.metric, t.dim, &floats, &about.doubt, last);
+    }
     const peri_prepared_stats s = *t.stats;
-    peri_doubt_rows rows;
+    peri_doubt_rows rows = {};
     /* of f32 sums: more than their roundings */
     const double above = 1.0 + 4 * peri_doubt_sum(t.dim);
     rows.norm = sqrt((double)__uint_as_float(s.norm_max)) * above;
@@ -99,7 +118,7 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
     float *values = reinterpret_cast<float *>(shared + (size_t)WARPS * t.wanted) +
                     (size_t)warp * t.wanted;
     size_t i = (size_t)blockIdx.x * WARPS + warp;
-    if (i >= t.count) return;
+    if (i >= t.count || (t.needed != nullptr && *t.needed == 0)) return;
     const uint64_t *coarse = t.keys + i * t.wanted;
     const Query *query = peri_row<Query>(t.queries, t.query_stride, i);
     const float query_length = t.metric == PERI_COSINE ? peri_warp_length(query, t.dim) : 0.0f;
@@ -121,6 +140,7 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
         if (rank + 1 == t.k && count == t.wanted &&
             !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
             t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
+            if (t.again != nullptr) *t.again = (uint32_t)t.count;
             if (t.redone != nullptr) atomicAdd(t.redone, 1u);
         }
     }
@@ -161,6 +181,9 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.stats = r->stats;
     t.which = r->which;
     t.left = r->left;
+    t.norms = r->norms;
+    t.needed = r->needed;
+    t.again = r->again;
     t.redone = op->redone;
     t.ids = op->ids;
     t.distances = op->distances;
