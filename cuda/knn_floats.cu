@@ -189,7 +189,7 @@ __device__ void sample(const task &t) {
     if (!fit) t.s->again = (uint32_t)t.queries.rows;
 }
 
-/* To 11 bits, the nearest. What is too large for it becomes infinite: such queries prove nothing. */
+/* To 11 bits, the nearest. What is too large becomes infinite: such queries prove nothing. */
 __device__ float rounded(float x) {
     return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~PERI_COARSE_PARTS);
 }

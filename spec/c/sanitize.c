@@ -88,7 +88,7 @@ static void repeat_knn(pair *t, peri_dtype dtype, size_t cols, size_t k, bool ti
     uint32_t redone;
     c.queries = ties ? coarse_matrix(query_dtype, 200, cols, 51)
                      : test_matrix(query_dtype, 200, cols, 0, 51);
-    c.rows = ties ? coarse_matrix(dtype, 2000, cols, 52) : test_matrix(dtype, 2000, cols, 0, 52);
+    c.rows = ties ? coarse_matrix(dtype, 2200, cols, 52) : test_matrix(dtype, 2200, cols, 0, 52);
     c.lengths = test_lengths(&c.rows);
     int64_t *first = test_new(count, sizeof *first), *again = test_new(count, sizeof *again);
     float *first_values = test_new(count, sizeof *first_values);
