@@ -244,10 +244,8 @@ peri_status run_mma(peri_stream *stream, const peri_coarse *coarse, void *scratc
     const size_t room = norms_scratch(coarse);
     if (room == 0) return peri_coarse_mma_run(stream, coarse, scratch, scratch_bytes);
     if (scratch_bytes < room)
-        return stream->device->host->fail(PERI_E_ARGUMENT,
-                                          "coarse: %zu bytes of scratch, %zu "
-                                          "needed for the terms",
-                                          scratch_bytes, room);
+        return stream->device->host->fail(
+            PERI_E_ARGUMENT, "coarse: %zu bytes of scratch, %zu for terms", scratch_bytes, room);
     peri_coarse with = *coarse;
     const size_t stride = coarse->row_stride_bytes == 0 ? coarse->depth * sizeof(float)
                                                         : coarse->row_stride_bytes;
@@ -255,10 +253,10 @@ peri_status run_mma(peri_stream *stream, const peri_coarse *coarse, void *scratc
     with.terms = terms;
     with.norms = nullptr;
     const unsigned most = (unsigned)peri_cuda_of(stream->device)->multiprocessors * 32;
-    const unsigned blocks = peri_blocks(coarse->row_count, WARPS);
-    norms_kernel < <<blocks<most ? blocks : most, WARPS * PERI_WARP, 0, peri_cuda_handle(stream)>>>(
-                       *coarse, stride, coarse->columns == 0 ? coarse->depth : coarse->columns,
-                       terms);
+    unsigned blocks = peri_blocks(coarse->row_count, WARPS);
+    if (blocks > most) blocks = most;
+    norms_kernel<<<blocks, WARPS * PERI_WARP, 0, peri_cuda_handle(stream)>>>(
+        *coarse, stride, coarse->columns == 0 ? coarse->depth : coarse->columns, terms);
     PERI_TRY(peri_cuda_launched(stream));
     return peri_coarse_mma_run(stream, &with, static_cast<char *>(scratch) + room,
                                scratch_bytes - room);

@@ -261,7 +261,11 @@ peri_status peri_knn_floats_run(peri_stream *stream, const peri_op_knn *op, void
                                           scratch_bytes, p.bytes);
     cudaStream_t handle = peri_cuda_handle(stream);
     char *base = static_cast<char *>(scratch);
-    task t = { op->queries, op->rows, p.depth, p.wanted };
+    task t = {};
+    t.queries = op->queries;
+    t.rows = op->rows;
+    t.depth = p.depth;
+    t.wanted = p.wanted;
     t.s = static_cast<state *>(kept);
     t.out = reinterpret_cast<float *>(base + p.queries);
     t.about = reinterpret_cast<peri_prepared_query *>(base + p.about);
