@@ -19,10 +19,12 @@ constexpr unsigned ROOM = 1024; /* keys of a query at a time */
 constexpr uint32_t TAKEN = 4;   /* entries of a lane at a time, so that loads overlap */
 constexpr uint32_t SEGMENTS_MAX = 4096;
 
-__device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
+constexpr unsigned MINIMA = PERI_COARSE_GROUPS_MAX / PERI_WARP; /* of a lane, in registers */
+
+__device__ unsigned minima_at_most(const uint32_t (&own)[MINIMA], uint32_t bits) {
     unsigned n = 0;
-    for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP)
-        n += peri_value_bits(minima[i]) <= bits;
+#pragma unroll
+    for (unsigned u = 0; u < MINIMA; u++) n += own[u] <= bits;
     return __reduce_add_sync(PERI_ALL_LANES, n);
 }
 
@@ -45,17 +47,20 @@ __device__ uint64_t few_minima_bound(const float *minima, uint32_t groups, uint3
 __device__ uint64_t minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
     if (groups < wanted) return PERI_KEY_NONE;
     if (groups <= PERI_WARP) return few_minima_bound(minima, groups, wanted);
-    uint32_t low = PERI_NO_VALUE, high = 0;
-    for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP) {
-        uint32_t bits = peri_value_bits(minima[i]);
-        low = min(low, bits);
-        high = max(high, bits);
+    const uint32_t lane = threadIdx.x % PERI_WARP;
+    uint32_t low = PERI_NO_VALUE, high = 0, own[MINIMA];
+#pragma unroll
+    for (unsigned u = 0; u < MINIMA; u++) {
+        const bool there = u * PERI_WARP + lane < groups;
+        own[u] = there ? peri_value_bits(minima[u * PERI_WARP + lane]) : PERI_NO_VALUE;
+        low = min(low, own[u]);
+        high = there ? max(high, own[u]) : high;
     }
     low = __reduce_min_sync(PERI_ALL_LANES, low);
     high = __reduce_max_sync(PERI_ALL_LANES, high);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        unsigned n = minima_at_most(minima, groups, middle);
+        unsigned n = minima_at_most(own, middle);
         if (n >= wanted)
             high = middle;
         else
@@ -108,7 +113,22 @@ struct query_lists {
         }
         return run * lists.share + rank;
     }
+    __device__ void fetch(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
+                          uint32_t query) const;
 };
+
+/* Where many blocks share few queries a warp goes through many lists: on their way at once. */
+__device__ void query_lists::fetch(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
+                                   uint32_t query) const {
+    for (uint32_t i = threadIdx.x % PERI_WARP; i < count; i += PERI_WARP) {
+        uint32_t at = list(lists, cut, i);
+        if (at == UINT32_MAX) continue;
+        size_t slot = (size_t)at * lists.tile_queries + query % lists.tile_queries;
+        const uint64_t *entries = lists.entries + slot * lists.capacity;
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(lists.counts + 2 * slot));
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(entries));
+    }
+}
 
 /* A lane's list of 32, and where its entries begin and end among those of all 32. */
 struct lane_list {
@@ -152,6 +172,7 @@ __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse
     const query_lists all(lists, cut, query);
     const uint64_t *bits = lists.bits(query);
     unsigned held = 0;
+    if (all.count > PERI_WARP) all.fetch(lists, cut, query);
     for (uint32_t first = 0; first < all.count; first += PERI_WARP) {
         const lane_list mine(lists, all.list(lists, cut, first + lane), query);
         const uint32_t total = __shfl_sync(PERI_ALL_LANES, mine.end, PERI_WARP - 1);

@@ -48,6 +48,12 @@ struct shape {
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
+/* So few queries that one warpgroup multiplies, and memory binds: the other makes the terms, and
+ * what shared memory the queries leave is for rows on their way. */
+bool is_narrow(const peri_coarse *coarse) {
+    return coarse->type == PERI_COARSE_TF32 && coarse->query_count <= TILE_QUERIES / 2;
+}
+
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
  * of a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
  * filter decides which rows count, or where there are bounds. */
@@ -97,7 +103,8 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     s.blocks = (uint32_t)peri_cuda_of(device)->multiprocessors;
     s.share = 1;
     if (coarse->depth * peri_coarse_type_bytes(coarse->type) >
-        resident_slices(coarse->type) * SLICE) {
+            resident_slices(coarse->type) * SLICE &&
+        !is_narrow(coarse)) {
         s.blocks /= 2;
         s.share = 2;
     }
@@ -105,6 +112,10 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     s.trigger = 2 * wanted < 96 ? 96 : 2 * wanted;
     if (s.trigger > 1024 - PERI_WARP) s.trigger = 1024 - PERI_WARP;
     s.capacity = s.trigger + PERI_WARP;
+    if (coarse->reach.names != nullptr) { /* no lists, no bounds of its own */
+        s.chunk = (uint32_t)coarse->query_count;
+        return s;
+    }
     make_sample(coarse, &s);
     size_t tile_bytes = (size_t)s.share * TILE_QUERIES * s.capacity * sizeof(uint64_t);
     size_t tiles = ceil_div(coarse->query_count, TILE_QUERIES);
@@ -225,8 +236,10 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     all->norms = coarse->norms;
     all->squared = coarse->squared;
     all->resident = resident;
-    all->stages = (SHARED_BYTES - (resident ? all->slices * QUERY_SLICE : 0)) /
-                  (resident ? BOX : BOX + QUERY_SLICE);
+    all->narrow = is_narrow(coarse);
+    const uint32_t query_slice = all->narrow ? BOX : QUERY_SLICE;
+    all->stages = (SHARED_BYTES - (resident ? all->slices * query_slice : 0)) /
+                  (resident ? BOX : BOX + query_slice);
     if (all->stages > STAGES_MAX) all->stages = STAGES_MAX;
     all->most = s.most;
     all->scale = coarse->scale;
@@ -248,6 +261,9 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     lists->rows = peri_keep_rows{ coarse->names, coarse->first, (uint32_t)coarse->row_count };
     lists->filter = coarse->filter;
     lists->keys = coarse->keys;
+    lists->reach = coarse->reach;
+    if (coarse->reach.names != nullptr)
+        lists->bounds = reinterpret_cast<unsigned long long *>(coarse->reach.bounds);
     PERI_TRY(make_map(device, coarse->type, coarse->queries, coarse->query_count, coarse->depth,
                       coarse->depth * element, &all->queries));
     PERI_TRY(make_map(device, coarse->type, coarse->rows, coarse->row_count, columns, stride,
@@ -285,9 +301,10 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.segments = peri_coarse_segments(all.lists.tiles, all.lists.row_tiles,
                                                   all.lists.blocks);
         if (s.row_step != 0) PERI_TRY(launch_type<true>(stream, coarse->type, sample));
-        PERI_TRY(peri_coarse_bounds(stream, &all.lists));
+        const bool reach = coarse->reach.names != nullptr;
+        if (!reach) PERI_TRY(peri_coarse_bounds(stream, &all.lists));
         PERI_TRY(launch_type<false>(stream, coarse->type, all));
-        PERI_TRY(peri_coarse_finish(stream, &all.lists));
+        if (!reach) PERI_TRY(peri_coarse_finish(stream, &all.lists));
     }
     return PERI_OK;
 }

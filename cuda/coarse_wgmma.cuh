@@ -24,7 +24,7 @@ constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
 constexpr uint32_t BATCHES = TILE_ROWS / 32;
 /* beside shared_state */                     /* of 32 rows: 8 of each thread */
 constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
-constexpr uint32_t GROUPS_MAX = 1024;
+constexpr uint32_t GROUPS_MAX = PERI_COARSE_GROUPS_MAX;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
@@ -41,6 +41,7 @@ struct pass {
     uint32_t slices, slice_columns, stages, most;
     float scale;
     bool resident; /* the queries stay in shared memory */
+    bool narrow;   /* tf32: only the first 128 queries are there, and the first warpgroup's */
     bool squared;  /* terms made of the rows are their squared lengths, else 0 */
     peri_coarse_norms *norms;
 };
@@ -151,14 +152,16 @@ __device__ __forceinline__ void multiply_slice(T (&d)[2][64], uint32_t a, uint32
 
 struct stages {
     uint32_t queries, rows; /* shared memory: of the resident queries, of stage 0 */
+    uint32_t query_slice;   /* bytes of a slice of the queries */
     uint32_t bytes;         /* of a stage */
     bool resident;
 
     __device__ stages(const pass &p, uint32_t base) {
         resident = p.resident;
         queries = base;
-        rows = base + (resident ? p.slices * QUERY_SLICE : 0);
-        bytes = BOX + (resident ? 0 : QUERY_SLICE);
+        query_slice = p.narrow ? BOX : QUERY_SLICE;
+        rows = base + (resident ? p.slices * query_slice : 0);
+        bytes = BOX + (resident ? 0 : query_slice);
     }
 };
 
@@ -179,7 +182,7 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
                              query + (int32_t)(half * TILE_QUERIES / 2), 3);
         return;
     }
-    for (half = 0; half < 2; half++)
+    for (half = 0; half < (p.narrow ? 1 : 2); half++)
         peri_copy_box(to + BOX + half * BOX, &p.queries, full, column,
                       query + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -187,10 +190,10 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
 __device__ __forceinline__ void copy_resident(const pass &p, shared_state &s, const stages &at,
                                               uint32_t tile) {
     uint32_t full = peri_shared(&s.queries_full);
-    peri_barrier_expect(full, p.slices * QUERY_SLICE);
+    peri_barrier_expect(full, p.slices * at.query_slice);
     for (uint32_t slice = 0; slice < p.slices; slice++)
-        for (uint32_t half = 0; half < 2; half++)
-            peri_copy_box(at.queries + slice * QUERY_SLICE + half * BOX, &p.queries, full,
+        for (uint32_t half = 0; half < (p.narrow ? 1 : 2); half++)
+            peri_copy_box(at.queries + slice * at.query_slice + half * BOX, &p.queries, full,
                           (int32_t)(slice * p.slice_columns),
                           first_query(p, tile) + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -256,9 +259,10 @@ __device__ __forceinline__ float4 read_four(uint32_t address) {
 }
 
 /* Adds the squares of a row's slice, 32 floats, whose 16-byte pieces lie crossed by the row. */
+template <int AHEAD>
 __device__ __forceinline__ void add_squares(uint32_t row, uint32_t cross, float (&sums)[2],
                                             uint32_t &bits) {
-#pragma unroll 4
+#pragma unroll AHEAD
     for (uint32_t piece = 0; piece < 8; piece++) {
         float4 v = read_four(row + (piece * 16 ^ cross));
         sums[0] = __fmaf_rn(v.x, v.x, sums[0]);
@@ -268,6 +272,14 @@ __device__ __forceinline__ void add_squares(uint32_t row, uint32_t cross, float 
         bits |= __float_as_uint(v.x) | __float_as_uint(v.y);
         bits |= __float_as_uint(v.z) | __float_as_uint(v.w);
     }
+}
+
+__device__ __forceinline__ void put_norms(const pass &p, float longest, uint32_t bits) {
+    uint32_t max = __reduce_max_sync(PERI_ALL_LANES, __float_as_uint(longest));
+    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
+    if (threadIdx.x % PERI_WARP != 0) return;
+    if (max != 0) atomicMax(&p.norms->max, max);
+    if ((bits & PERI_COARSE_PARTS) != 0) p.norms->parts = 1;
 }
 
 /* By NORM_WARPS warps, a thread two rows: the terms of float rows while these lie in their stages;
@@ -287,8 +299,8 @@ __device__ __forceinline__ void make_terms(const pass &p, shared_state &s, const
             for (uint32_t slice = 0; slice < p.slices; slice++) {
                 peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
                 const uint32_t rows = at.rows + stage.at * at.bytes + mine * SLICE;
-                add_squares(rows, cross, sums[0], bits);
-                add_squares(rows + TILE_ROWS / 2 * SLICE, cross, sums[1], bits);
+                add_squares<4>(rows, cross, sums[0], bits);
+                add_squares<4>(rows + TILE_ROWS / 2 * SLICE, cross, sums[1], bits);
                 __syncwarp();
                 if (lane == 0) peri_barrier_arrive(peri_shared(&s.empty[stage.at]));
                 stage.step(p.stages);
@@ -305,11 +317,7 @@ __device__ __forceinline__ void make_terms(const pass &p, shared_state &s, const
             slot.step(TERM_STAGES);
         }
     }
-    uint32_t max = __reduce_max_sync(PERI_ALL_LANES, __float_as_uint(longest));
-    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
-    if (lane != 0) return;
-    if (max != 0) atomicMax(&p.norms->max, max);
-    if ((bits & PERI_COARSE_PARTS) != 0) p.norms->parts = 1;
+    put_norms(p, longest, bits);
 }
 
 /* ---- the warpgroups that compute */
@@ -420,6 +428,20 @@ __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const 
     }
 }
 
+/* A row for the names that a query collects. True when there are too many: then it takes no more.
+ * Only a row without a bound, whose term is -inf, has a value as low as no limit. */
+__device__ __forceinline__ bool collect(const pass &p, shared_state &s, const keeper &k,
+                                        uint32_t query, uint32_t row) {
+    const uint32_t there = k.tile * TILE_QUERIES + query;
+    const uint64_t key = peri_keep_named(row, p.lists.rows, p.lists.bits(there));
+    if (key == PERI_KEY_NONE ||
+        peri_reach_add(p.lists.reach, p.lists.room(), p.lists.first_query + there, (uint32_t)key))
+        return false;
+    s.bounds[query] = 0;
+    s.limits[query] = -__int_as_float(0x7F800000);
+    return true;
+}
+
 /* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
  * of at most one entry a lane, lists past their trigger are cut. True if one was. */
 __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
@@ -444,9 +466,13 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
         if (mask != 0) {
             uint32_t i = (uint32_t)__ffs((int)mask) - 1;
             uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
-            if (bits <= (uint32_t)(s.bounds[about.x] >> 32)) {
+            const uint32_t row = about.y + i / 2 * 8 + i % 2;
+            const bool near = bits <= (uint32_t)(s.bounds[about.x] >> 32);
+            if (near && p.lists.reach.names != nullptr) {
+                cut |= collect(p, s, k, about.x, row);
+            } else if (near) {
                 uint32_t at = atomicAdd(&s.counts[about.x], 1u);
-                list[at] = (uint64_t)bits << 32 | (about.y + i / 2 * 8 + i % 2);
+                list[at] = (uint64_t)bits << 32 | row;
                 full = at >= p.lists.trigger;
             }
             mask &= mask - 1;
@@ -456,7 +482,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
         cut = true;
     }
     __syncwarp();
-    return cut;
+    return __any_sync(PERI_ALL_LANES, cut);
 }
 
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
@@ -552,6 +578,10 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
     s.limits[me.own] = limit_of(p, bound, k.next_row);
     s.counts[me.own] = s.kept[me.own] = 0;
     const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
+    if (p.lists.reach.names != nullptr) {
+        __syncwarp();
+        return;
+    }
     if (there && r.segment == 0 && k.rank == 0)
         holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
     __syncwarp();
@@ -572,6 +602,7 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
 
 __device__ __forceinline__ void end_lists(const pass &p, const shared_state &s, const seat &me,
                                           uint32_t list) {
+    if (p.lists.reach.names != nullptr) return;
     __syncwarp();
     uint32_t *out = p.lists.counts + 2 * ((size_t)list * TILE_QUERIES + me.own);
     out[0] = s.counts[me.own];
@@ -590,27 +621,14 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
-/* In place of multiply_tile() and offer(), by a warpgroup whose queries are not there: it only
- * keeps the others' pace. */
-__device__ __forceinline__ void pass_tile(const pass &p, shared_state &s, const stages &at,
-                                          const seat &me, ring *stage) {
-    if (at.resident) peri_named_wait(1 + me.group, 256);
-    for (uint32_t slice = 0; slice < p.slices; slice++) {
-        peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
-        __syncwarp();
-        give_back(p, s, me, stage->at);
-        stage->step(p.stages);
-    }
-    if (at.resident) peri_named_arrive(2 - me.group, 256);
-}
-
 /* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
 template <peri_coarse_type TYPE, typename T>
 __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
                                               const seat &me, ring *stage, T (&d)[2][64]) {
     const uint32_t offset = me.group * 128 * SLICE;
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
     ring last = *stage;
-    if (at.resident) peri_named_wait(1 + me.group, 256);
+    if (turns) peri_named_wait(1 + me.group, 256);
     peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
     uint32_t rows = at.rows + stage->at * at.bytes;
     peri_wgmma_fence();
@@ -620,7 +638,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
     for (uint32_t slice = 1; slice < p.slices; slice++) {
         peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
         rows = at.rows + stage->at * at.bytes;
-        uint32_t queries = at.resident ? at.queries + slice * QUERY_SLICE : rows + BOX;
+        uint32_t queries = at.resident ? at.queries + slice * at.query_slice : rows + BOX;
         peri_wgmma_fence();
         multiply_slice<TYPE, false>(d, queries + offset, rows);
         peri_wgmma_commit();
@@ -629,7 +647,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
         last = *stage;
         stage->step(p.stages);
     }
-    if (at.resident) peri_named_arrive(2 - me.group, 256);
+    if (turns) peri_named_arrive(2 - me.group, 256);
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
@@ -645,7 +663,8 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
     run r;
-    if (at.resident && me.group == 1) peri_named_arrive(1, 256);
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
+    if (turns && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
                      all.rank, r.begin * TILE_ROWS, 0 };
@@ -660,20 +679,15 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         }
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
-        const bool idle = r.tile * TILE_QUERIES + me.group * 128 >= p.lists.queries();
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
-            if (TYPE == PERI_COARSE_TF32 && idle)
-                pass_tile(p, s, at, me, &stage);
-            else
-                multiply_tile<TYPE>(p, s, at, me, &stage, d);
+            multiply_tile<TYPE>(p, s, at, me, &stage, d);
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
             bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
-            if (TYPE == PERI_COARSE_TF32 && idle) {
-            } else if (!SAMPLE)
+            if (!SAMPLE)
                 offer(d, p, s, me, terms, limits, k, there, due);
             else if (there)
                 lower_minima(d, terms, p.scale, minima);
@@ -687,19 +701,60 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         else
             end_lists(p, s, me, r.list);
     }
-    if (at.resident && me.group == 0) peri_named_wait(1, 256);
+    if (turns && me.group == 0) peri_named_wait(1, 256);
+}
+
+/* By the second warpgroup when it has no queries, a thread a row: makes the terms, if there are to
+ * be some, as make_terms() does. */
+__device__ __forceinline__ void attend(const pass &p, shared_state &s, const stages &at, runs all) {
+    const seat me;
+    const uint32_t mine = threadIdx.x % 128, cross = mine % 8 * 16;
+    const bool makes = p.norms != nullptr;
+    const float most = makes ? p.norms->most : 0;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                if (makes)
+                    add_squares<8>(at.rows + stage.at * at.bytes + mine * SLICE, cross, sums, bits);
+                __syncwarp();
+                give_back(p, s, me, stage.at);
+                stage.step(p.stages);
+            }
+            if (makes) {
+                peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+                bool there = all.row_tile(r, step) * TILE_ROWS + mine < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[0] + sums[1], most, longest);
+                s.terms[slot.at][mine] = there ? term : __int_as_float(0x7F800000);
+                peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            } else {
+                peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
+            }
+            __syncwarp();
+            if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+        if (at.resident && me.lane == 0) peri_barrier_arrive(peri_shared(&s.queries_empty));
+    }
+    if (makes) put_norms(p, longest, bits);
 }
 
 __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     constexpr uint32_t readers = 8; /* a lane of each warp that computes */
     if (threadIdx.x != 0) return;
-    const uint32_t makers = p.norms != nullptr ? NORM_WARPS : 0;
+    const uint32_t makers = p.norms == nullptr ? 1 : p.narrow ? 4 : NORM_WARPS; /* of terms */
+    const uint32_t more = p.norms != nullptr && !p.narrow ? makers : 0;
     for (uint32_t i = 0; i < p.stages; i++) {
         peri_barrier_init(peri_shared(&s.full[i]), 1);
-        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share + makers);
+        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share + more);
     }
     for (uint32_t i = 0; i < TERM_STAGES; i++) {
-        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP * (makers > 0 ? makers : 1));
+        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP * makers);
         peri_barrier_init(peri_shared(&s.terms_empty[i]), readers);
     }
     peri_barrier_init(peri_shared(&s.queries_full), 1);
@@ -725,13 +780,17 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
         if (threadIdx.x == 0) copy_operands(p, s, at, runs(p.lists, SAMPLE));
         const uint32_t warp = threadIdx.x / PERI_WARP;
         if (TYPE == PERI_COARSE_TF32 && p.norms != nullptr) {
-            if (warp >= 1 && warp <= NORM_WARPS) make_terms(p, s, at, runs(p.lists, SAMPLE));
+            if (warp >= 1 && warp <= NORM_WARPS && !p.narrow)
+                make_terms(p, s, at, runs(p.lists, SAMPLE));
         } else if (warp == 1) {
             copy_terms(p, s, runs(p.lists, SAMPLE));
         }
     } else {
         peri_registers_more<232>();
-        compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
+        if (TYPE == PERI_COARSE_TF32 && p.narrow && threadIdx.x >= 256)
+            attend(p, s, at, runs(p.lists, SAMPLE));
+        else
+            compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
     }
     if (p.lists.share > 1) peri_cluster_wait(); /* none leaves while the other still reaches it */
 #endif

@@ -8,6 +8,7 @@
 #include "rescore.cuh"
 
 #include "distance.cuh"
+#include "proof.cuh"
 #include "select.cuh"
 
 namespace {
@@ -73,41 +74,10 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
     values[at + lane] = value;
 }
 
-/* Of rows whose elements stand for others within 2^-10 of themselves. Their squared lengths are
- * sums of half of a row, or of a lane's share. */
-__device__ peri_doubt_rows doubt_of_floats(const task &t) {
-    peri_doubt_rows rows = {};
-    rows.term = (t.dim / 2 + 16) * PERI_DOUBT_U;
-    rows.length = sqrt((double)__uint_as_float(t.norms->max) * (1 + 2 * rows.term));
-    rows.apart = t.norms->parts != 0 ? rows.length * 0x1p-10 : 0;
-    rows.apart += 1e-30; /* what underflow took */
-    rows.norm = rows.length + rows.apart;
-    rows.scale = 1;
-    return rows;
-}
-
-/* Whether the value at rank k - 1 is below all that the coarse pass left out, whose values are at
- * least `last`. */
 __device__ bool proved(const task &t, const peri_prepared_query &about, float last, float value) {
-    if (about.proves == 0 || !(last > -__int_as_float(0x7F800000))) return false;
-    if (t.norms != nullptr) {
-        const peri_doubt_rows floats = doubt_of_floats(t);
-        return (double)value < peri_certificate(t.metric, t.dim, &floats, &about.doubt, last);
-    }
-    const peri_prepared_stats s = *t.stats;
-    peri_doubt_rows rows = {};
-    /* of f32 sums: more than their roundings */
-    const double above = 1.0 + 4 * peri_doubt_sum(t.dim);
-    rows.norm = sqrt((double)__uint_as_float(s.norm_max)) * above;
-    rows.residual = sqrt((double)__uint_as_float(s.residual_max)) * above;
-    rows.length = sqrt((double)__uint_as_float(s.length_max)) * above;
-    rows.scale = s.scale;
-    const bool whole = about.whole != 0 && s.fractions == 0 && s.row_fractions == 0;
-    if (whole && peri_doubt_none(&rows, &about.doubt)) return true;
-    if (!whole) rows.residual += 1e-30; /* what underflow took */
-    if (t.metric == PERI_COSINE)        /* 1 / |x| and the product with it */
-        rows.residual += rows.scale * (peri_doubt_sum(t.dim) + 4 * PERI_DOUBT_U);
-    return (double)value < peri_certificate(t.metric, t.dim, &rows, &about.doubt, last);
+    if (t.norms != nullptr)
+        return peri_proved_floats(t.metric, t.dim, *t.norms, about, last, value);
+    return peri_proved(t.metric, t.dim, *t.stats, about, last, value);
 }
 
 template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) rescore_kernel(task t) {

@@ -208,8 +208,9 @@ typedef struct peri_op_pairwise {
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
  * A backend may look for candidates with less precision first. `redone` is the number of queries
- * for which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked
- * at, or rows are told from candidates one by one. */
+ * for which that proved nothing, so that they cost a second look, and `scanned` of those whose
+ * second look was a scan of all rows: 0 where every row is looked at, or rows are told from
+ * candidates one by one. */
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
@@ -218,9 +219,10 @@ typedef struct peri_op_knn {
     const float *lengths; /* [n] of rows; cosine only, else may be NULL */
     peri_filter_view filter;
     size_t k;
-    int64_t *ids;     /* [q, k] slots */
-    float *distances; /* [q, k] */
-    uint32_t *redone; /* [1] out; may be NULL */
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *redone;  /* [1] out; may be NULL */
+    uint32_t *scanned; /* [1] out; may be NULL */
 } peri_op_knn;
 
 /* Lists of neighbours from the answers to rows that were searched among themselves: list i is
