@@ -2,7 +2,9 @@
  *
  * queries [q, d] f32 | rows [n, d] f32 | ids, distances [q, k]
  *   begin    queries rounded to the 11 bits of TF32; a sample of the rows says whether this is for
- *            them, and how long a row may be: 64 times the median of the longest of 32 groups;
+ *            them, and, for the inner product, how long a row may be: 64 times the median of the
+ *            longest of 32 groups. Squared L2 needs no limit: what is much longer than the query
+ *            is far from it;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh), which make the rows'
  *            squared lengths as they pass;
  *   rescore  canonical distances, the best k, and the proof (certificate.cuh).
@@ -103,6 +105,7 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
 struct task {
     peri_view queries, rows;
     uint32_t depth, wanted;
+    bool squared;
     state *s;
     float *out;
     peri_prepared_query *about;
@@ -184,7 +187,8 @@ __device__ void sample(const task &t) {
     const bool near = median(__ldcg(&t.s->spread[lane])) >= SPREAD_LEAST;
     const bool fit = near && __ldcg(&t.s->fractions) != 0;
     if (lane != 0) return;
-    t.s->norms.most = most > 0 && most < PERI_COARSE_NORM_MOST ? most : PERI_COARSE_NORM_MOST;
+    const bool limited = !t.squared && most > 0 && most < PERI_COARSE_NORM_MOST;
+    t.s->norms.most = limited ? most : PERI_COARSE_NORM_MOST;
     t.s->fit = fit ? (uint32_t)t.queries.rows : 0;
     if (!fit) t.s->again = (uint32_t)t.queries.rows;
 }
@@ -266,6 +270,7 @@ peri_status peri_knn_floats_run(peri_stream *stream, const peri_op_knn *op, void
     t.rows = op->rows;
     t.depth = p.depth;
     t.wanted = p.wanted;
+    t.squared = peri_prepare_squared(op->metric);
     t.s = static_cast<state *>(kept);
     t.out = reinterpret_cast<float *>(base + p.queries);
     t.about = reinterpret_cast<peri_prepared_query *>(base + p.about);
