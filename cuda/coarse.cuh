@@ -42,13 +42,16 @@ typedef enum peri_coarse_engine {
 
 /* Terms made of the rows while they pass, so that these are read once. On the device. */
 struct peri_coarse_norms {
-    float most;   /* in: a row of a larger |row|^2 has the term -infinity: it comes first for all */
-    uint32_t max; /* in and out: bits of the largest |row|^2 up to `most`; of +infinity when some
-                       row's is above PERI_COARSE_NORM_MOST or a NaN: no value says anything then */
+    float most;   /* in: for the inner product, a row of a larger |row|^2 has the term -infinity and
+                     comes first for all; at most PERI_COARSE_NORM_MOST */
+    uint32_t max; /* in and out: bits of the largest |row|^2. Those above PERI_COARSE_NORM_MOST, and
+                     NaN, have the term +infinity when terms are squares, and don't count; else
+                     nothing is known of their values, and this is +infinity's bits */
     uint32_t parts; /* in and out: not 0: some element has more than 11 bits */
 };
 constexpr float PERI_COARSE_NORM_MOST = 1e37f;
-constexpr uint32_t PERI_COARSE_PARTS = 0x1FFF; /* bits of a float beyond its first 11 */
+constexpr double PERI_COARSE_LENGTH_MOST = 3.1e18; /* rows that are shorter are below that */
+constexpr uint32_t PERI_COARSE_PARTS = 0x1FFF;     /* bits of a float beyond its first 11 */
 
 /* All rows near enough in place of the least ones: query i collects the name of each row whose
  * value, as the upper half of a key, is at or under that of bounds[i]. */

@@ -12,6 +12,7 @@
  * it (one multiply-add, one compare). What passes is appended to the query's buffer in scratch,
  * which stays in L2; when another tile may not fit there, a warp keeps the `wanted` least
  * (coarse_select.cuh) and the bound falls. Ranges of rows that run at the same time share bounds.
+ * Where queries collect all rows near enough (`reach`) bounds stay and there are no buffers.
  * Blocks are numbered so that those that run together sweep the same rows: these come from L2.
  *
  * Work 2 * q * n * depth flop, bound by ldmatrix and the tensor cores alike: 1/64 byte of shared

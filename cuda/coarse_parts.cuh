@@ -69,12 +69,15 @@ struct peri_coarse_lists {
 
 /* The term of a row of this squared length; raises `longest`, of those that have a bound. */
 __device__ inline float peri_coarse_term(bool squared, float squares, float most, float &longest) {
-    if (squares <= most) {
+    const float infinity = __int_as_float(0x7F800000);
+    const bool known = squares <= PERI_COARSE_NORM_MOST;
+    if (known && (squared || squares <= most)) {
         longest = fmaxf(longest, squares);
         return squared ? squares : 0.0f;
     }
-    if (!(squares <= PERI_COARSE_NORM_MOST)) longest = __int_as_float(0x7F800000);
-    return -__int_as_float(0x7F800000);
+    if (squared) return infinity;
+    if (!known) longest = infinity;
+    return -infinity;
 }
 
 /* Ranges of the rows that fill the blocks evenly. */

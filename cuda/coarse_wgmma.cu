@@ -18,6 +18,8 @@
  * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
  * instructions make an element's value in both passes, so a bound is never off by a rounding.
  * The lists that runs leave are put together at the end (coarse.cu, finish).
+ * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
+ * passes goes to the query's names, one atomic each; one with too many takes no more.
  *
  * Bound: 2 * q * n * depth flop at the tensor cores' rate; operands from shared memory take 96 of
  * its 128 bytes a clock, copies 16 more. An element's minimum runs at half rate: 256 clocks a warp

@@ -10,7 +10,7 @@
  *            pass;
  *   coarse   the best `wanted` > k of each query by tensor cores (coarse.cuh);
  *   rescore  their canonical distances, the best k, and the proof that no other row is among these
- *            (rescore.cuh, certificate.cuh);
+ *            (rescore.cuh, certificate.cuh).
  * Then a ladder for the queries without a proof, whose number stays on the device; each rung takes
  * those that the one before it left, and leaves at once when there are none:
  *   reach    how near, by coarse values, a row must be to be nearer than the k-th that was found
@@ -19,8 +19,12 @@
  *   direct   all rows, for those that reach more than there is room for.
  * The host never waits. Work 2 * q * n * d flop on tensor cores, twice when queries are left; bytes
  * n * d * (read + 4 written and read) a chunk of queries, q * wanted * d * bytes of random rows.
- * A scan of all rows takes 17 us a query of 1M x 128 on an H200, where the pass by tensor cores
- * takes half of one. */
+ * On an H200, 10 000 queries x 1M x 128 f32: 5.3 ms when all are proved, of which empty launches of
+ * the ladder are 0.02; 10.5 when none is, among clusters of 64 rows 1e-3 wide, 19 when each query
+ * reaches 5 000 rows; 350 by scans of all rows.
+ * Why not more precise products: halves split in two prove little, since the doubt of near twins is
+ * that of the tensor cores' own sums; f32 differences of all pairs take 86 ms at the rate of FP32.
+ */
 #include "coarse.cuh"
 #include "core/status.h"
 #include "device.cuh"
@@ -221,8 +225,8 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     p.wanted = (uint32_t)wanted;
     p.depth = (uint32_t)round_up(op->rows.cols, PERI_COARSE_DEPTH_BYTES / element_bytes(op));
     size_t row_bytes = (p.as_is ? 0 : p.depth * element_bytes(op)) + sizeof(float);
-    size_t query_bytes = 2 * p.depth * element_bytes(op) + (p.wanted + 1) * sizeof(uint64_t) +
-                         sizeof(peri_prepared_query) + 5 * sizeof(uint32_t);
+    size_t query_bytes = p.depth * element_bytes(op) + p.wanted * sizeof(uint64_t) +
+                         sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
     p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
     p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
     p.floats = op->queries.rows <= p.query_chunk && peri_knn_floats_takes(op);
@@ -382,8 +386,8 @@ peri_status reach_chunk(const search &s, const peri_op_knn &part, size_t first, 
     return peri_coarse_run(s.stream, &c, nullptr, 0);
 }
 
-/* Answers the queries of `which` that reach few rows; the others are `left_direct`. Chunks come from
- * the last, which is still prepared, to the first. */
+/* Answers the queries of `which` that reach few rows; the others are `left_direct`. Chunks come
+ * from the last, which is still prepared, to the first. */
 peri_status reach_pass(const search &s, const peri_op_knn &part) {
     const plan &p = s.p;
     search left = s;

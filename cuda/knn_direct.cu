@@ -10,13 +10,14 @@
  * value is compared with the k-th best so far, and few pass. A round is as many steps of 128 /
  * groups rows as the pools have room for if every row passed, so that there is a barrier only
  * every few steps; a pool that has grown is cut down to its k best between rounds, by one warp.
+ * With lists a block takes one query, and the rows that its list names.
  * Merge: a block a query takes the splits' lists, which are sorted, rank by rank, until a rank
  * brings nothing.
  *
  * Bound by memory up to some 12 queries of f32: n * d * bytes once for a tile; from there by the
- * two instructions an element and query (17 us a query and 1M x 128 on an H200). Several tiles read
- * the same rows together from L2. The queries' number may be known on the device alone, so the
- * kernels cut the work themselves. */
+ * two instructions an element and query (17 us a query and 1M x 128 on an H200; 35 when there are
+ * thousands). Several tiles read the same rows together from L2. The queries' number may be known
+ * on the device alone, so the kernels cut the work themselves. */
 #include "knn_direct.cuh"
 
 #include "device.cuh"

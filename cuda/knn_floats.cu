@@ -105,7 +105,6 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
 struct task {
     peri_view queries, rows;
     uint32_t depth, wanted;
-    bool squared;
     state *s;
     float *out;
     peri_prepared_query *about;
@@ -187,8 +186,7 @@ __device__ void sample(const task &t) {
     const bool near = median(__ldcg(&t.s->spread[lane])) >= SPREAD_LEAST;
     const bool fit = near && __ldcg(&t.s->fractions) != 0;
     if (lane != 0) return;
-    const bool limited = !t.squared && most > 0 && most < PERI_COARSE_NORM_MOST;
-    t.s->norms.most = limited ? most : PERI_COARSE_NORM_MOST;
+    t.s->norms.most = most > 0 && most < PERI_COARSE_NORM_MOST ? most : PERI_COARSE_NORM_MOST;
     t.s->fit = fit ? (uint32_t)t.queries.rows : 0;
     if (!fit) t.s->again = (uint32_t)t.queries.rows;
 }
@@ -270,7 +268,6 @@ peri_status peri_knn_floats_run(peri_stream *stream, const peri_op_knn *op, void
     t.rows = op->rows;
     t.depth = p.depth;
     t.wanted = p.wanted;
-    t.squared = peri_prepare_squared(op->metric);
     t.s = static_cast<state *>(kept);
     t.out = reinterpret_cast<float *>(base + p.queries);
     t.about = reinterpret_cast<peri_prepared_query *>(base + p.about);

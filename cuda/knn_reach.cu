@@ -48,6 +48,7 @@ __global__ void __launch_bounds__(THREADS) reach_kernel(const task t) {
         const bool there = place < left;
         const size_t query = there ? t.r.which[place] : 0;
         copy_query(t, query, place, there);
+        if (!there && lane == 0 && t.filter_which != nullptr) t.r.filter_which[place] = 0;
         if (!there) continue;
         const float value = t.distances[query * t.k + t.k - 1];
         const uint32_t bits = peri_proof_reach(t.metric, t.dim, *t.r.stats, t.r.about[query],

@@ -12,8 +12,8 @@ struct peri_knn_reach {
     const peri_prepared_stats *stats;
     const void *queries; /* [q, query_bytes] as prepared */
     size_t query_bytes;
-    void *packed;           /* [q, query_bytes] out: those of `which`, and zeros for a tile more */
-    uint32_t *filter_which; /* [q] out, or NULL: the filters of these */
+    void *packed; /* [q, query_bytes] out: those of `which`, then zeros to the end of a tile */
+    uint32_t *filter_which; /* [q] out, or NULL: the filters of these, then 0 */
     uint64_t *bounds;       /* [q] out: as peri_coarse_reach has them; 0 when nothing is known */
     uint32_t *counts;       /* [q] out: 0, or more than any room where nothing is known */
     uint32_t *none_left;    /* [1] out: 0 */

@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define PERI_BACKEND_ABI 2u
+#define PERI_BACKEND_ABI 3u
 
 typedef struct peri_driver peri_driver;
 typedef struct peri_device peri_device;
@@ -696,7 +696,8 @@ struct peri_driver {
     const char *name; /* "cpu", "ref", "fake", "cuda" */
     peri_place_kind kind;
 
-    /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none. */
+    /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none; PERI_E_FORK
+     * where there may be some that a child of a fork can't have. */
     peri_status (*device_count)(const peri_host *host, uint32_t *out);
     /* May be asked before a device is open; must not create a CUDA context when `device` is
      * NULL. */

@@ -1,8 +1,9 @@
-/* knn_doubt_test: exact search among rows that a pass with less precision cannot tell apart: tight
- * clusters far from the origin, the same row many times, lengths over many orders of magnitude.
- * The answer is ref's bit for bit on any place. A device that looks for candidates first must have
- * found its first look insufficient where it cannot be enough, and enough for plain rows; and its
- * second look must not be a scan of all rows unless more rows than it has room for are in doubt.
+/* device_doubt_test: exact search among rows that a pass with less precision cannot tell apart:
+ * tight clusters far from the origin, the same row many times, lengths over many orders of
+ * magnitude. The answer is ref's bit for bit on any place. A device that looks for candidates first
+ * must have found its first look insufficient where it cannot be enough, and enough for plain rows;
+ * and its second look must not be a scan of all rows unless more rows than it has room for are in
+ * doubt.
  *
  * PERIGEE_TEST_PLACE names the place; fake:0 when unset. */
 #include "parity_knn.h"
