@@ -46,8 +46,8 @@ __device__ inline bool peri_proved(peri_metric metric, uint32_t dim, const peri_
     return (double)value < peri_certificate(metric, dim, &proof.rows, &about.doubt, last);
 }
 
-/* As peri_proved(), of f32 rows that the tensor cores read where they lie. Their squared lengths are
- * sums of half of a row, or of a lane's share. */
+/* As peri_proved(), of f32 rows that the tensor cores read where they lie. Their squared lengths
+ * are sums of half of a row, or of a lane's share. */
 __device__ inline bool peri_proved_floats(peri_metric metric, uint32_t dim,
                                           const peri_coarse_norms &norms,
                                           const peri_prepared_query &about, float last,
