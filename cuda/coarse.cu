@@ -7,7 +7,7 @@
  * finish: a warp a query takes the entries of the query's lists, some times `wanted` in all, cuts
  * them to the wanted ones in registers and puts them in order by counting the smaller ones of
  * each: wanted^2 / 32 steps. Bound by the latency of the lists' loads; 8 KiB of shared memory a
- * warp. */
+ * warp. Of few queries a block each, since all blocks of the pass have a list of each. */
 #include "coarse_parts.cuh"
 
 #include "device.cuh"
@@ -15,8 +15,10 @@
 namespace {
 
 constexpr unsigned WARPS = 4;
-constexpr unsigned ROOM = 1024; /* keys of a query at a time */
-constexpr uint32_t TAKEN = 4;   /* entries of a lane at a time, so that loads overlap */
+constexpr unsigned ROOM = 1024;       /* keys of a query at a time */
+constexpr unsigned FEW_QUERIES = 512; /* whose lists are many: several warps share them */
+constexpr unsigned FEW_WARPS = 4, FEW_ROOM = 512, FEW_WANTED = 256;
+constexpr uint32_t TAKEN = 4; /* entries of a lane at a time, so that loads overlap */
 constexpr uint32_t SEGMENTS_MAX = 4096;
 
 constexpr unsigned MINIMA = PERI_COARSE_GROUPS_MAX / PERI_WARP; /* of a lane, in registers */
@@ -165,15 +167,21 @@ struct lane_list {
     }
 };
 
-/* All entries of a query's lists to `keys`, cut whenever they are full; says how many are there. */
+/* Which of a query's lists a warp takes, and how many keys it has room for. */
+struct share {
+    uint32_t warp, warps, room;
+};
+
+/* All entries of its share of a query's lists to `keys`, cut whenever they are full; says how many are there. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
-                               uint32_t query, uint64_t *keys, uint64_t *bound) {
+                               uint32_t query, share mine_of, uint64_t *keys, uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
     const query_lists all(lists, cut, query);
     const uint64_t *bits = lists.bits(query);
     unsigned held = 0;
     if (all.count > PERI_WARP) all.fetch(lists, cut, query);
-    for (uint32_t first = 0; first < all.count; first += PERI_WARP) {
+    for (uint32_t first = mine_of.warp * PERI_WARP; first < all.count;
+         first += mine_of.warps * PERI_WARP) {
         const lane_list mine(lists, all.list(lists, cut, first + lane), query);
         const uint32_t total = __shfl_sync(PERI_ALL_LANES, mine.end, PERI_WARP - 1);
         for (uint32_t i = 0; i < total; i += TAKEN * PERI_WARP) {
@@ -182,7 +190,7 @@ __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse
             for (uint32_t u = 0; u < TAKEN; u++)
                 some[u] = mine.key(lists, bits, i + u * PERI_WARP + lane);
             uint32_t n = min(total - i, TAKEN * PERI_WARP);
-            if (held + n > ROOM)
+            if (held + n > mine_of.room)
                 held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted,
                                      lists.wanted, bound);
 #pragma unroll
@@ -220,7 +228,7 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
     for (size_t query = (size_t)blockIdx.x * WARPS + warp; query < queries;
          query += (size_t)gridDim.x * WARPS) {
         uint64_t bound = lists.bounds[query];
-        unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
+        unsigned held = take_lists(lists, cut, (uint32_t)query, share{ 0, 1, ROOM }, keys, &bound);
         unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
         if (held > most)
             held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
@@ -228,6 +236,51 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_li
                       lists.keys + (lists.first_query + query) * lists.wanted);
         __syncwarp();
     }
+}
+
+/* Puts what the warps of a block hold, `held` each at `keys`, one after the other; says how many
+ * there are in all. */
+__device__ unsigned join(uint64_t *all, const uint64_t *keys, unsigned held) {
+    __shared__ unsigned counts[FEW_WARPS];
+    const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
+    uint64_t own[(FEW_WANTED + FEW_WANTED / 8) / PERI_WARP];
+    unsigned before = 0, total = 0;
+    if (lane == 0) counts[warp] = held;
+#pragma unroll
+    for (unsigned u = 0; u < sizeof own / sizeof own[0]; u++)
+        if (u * PERI_WARP + lane < held) own[u] = keys[u * PERI_WARP + lane];
+    __syncthreads();
+    for (unsigned w = 0; w < FEW_WARPS; w++) {
+        before += w < warp ? counts[w] : 0;
+        total += counts[w];
+    }
+#pragma unroll
+    for (unsigned u = 0; u < sizeof own / sizeof own[0]; u++)
+        if (u * PERI_WARP + lane < held) all[before + u * PERI_WARP + lane] = own[u];
+    __syncthreads();
+    return total;
+}
+
+/* The same of few queries: a block each, its warps share the lists, and the first one what they
+ * leave. */
+__global__ void __launch_bounds__(FEW_WARPS *PERI_WARP) finish_few_kernel(peri_coarse_lists lists) {
+    __shared__ uint64_t rooms[FEW_WARPS * FEW_ROOM];
+    const peri_coarse_cut cut = lists.cut();
+    const uint32_t query = blockIdx.x, warp = threadIdx.x / PERI_WARP;
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    if (query >= lists.queries()) return;
+    const unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
+    uint64_t *keys = rooms + warp * FEW_ROOM, bound = lists.bounds[query];
+    unsigned held = take_lists(lists, cut, query, share{ warp, FEW_WARPS, FEW_ROOM }, keys, &bound);
+    if (held > most)
+        held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
+    held = join(rooms, keys, held);
+    if (warp != 0) return;
+    bound = lists.bounds[query];
+    if (held > most)
+        held = peri_keep_cut(rooms, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
+    write_ordered(rooms, held, lists.wanted,
+                  lists.keys + (lists.first_query + query) * lists.wanted);
 }
 
 /* A warp a row. */
@@ -342,6 +395,11 @@ peri_status peri_coarse_bounds(peri_stream *stream, const peri_coarse_lists *lis
 }
 
 peri_status peri_coarse_finish(peri_stream *stream, const peri_coarse_lists *lists) {
+    if (lists->count <= FEW_QUERIES && lists->wanted <= FEW_WANTED) {
+        finish_few_kernel<<<lists->count, FEW_WARPS * PERI_WARP, 0, peri_cuda_handle(stream)>>>(
+            *lists);
+        return peri_cuda_launched(stream);
+    }
     finish_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP, 0,
                     peri_cuda_handle(stream)>>>(*lists);
     return peri_cuda_launched(stream);

@@ -344,6 +344,7 @@ peri_status best_pass(const search &s, const peri_op_knn &part, bool prepared) {
     r.about = s.at<peri_prepared_query>(p.about);
     r.stats = s.prepare.stats;
     r.needed = s.prepare.needed;
+    if (p.floats) r.counted = s.at<uint32_t>(p.again) + PERI_KNN_FLOATS_TRIED;
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
     return peri_rescore_run(s.stream, &r);
@@ -438,14 +439,13 @@ peri_status search_run(search *s) {
     if (p.floats) {
         PERI_TRY(peri_knn_floats_run(s->stream, op, s->at<void>(p.again), s->at<void>(p.rest),
                                      p.rest_bytes));
-        s->prepare.needed = s->at<uint32_t>(p.again);
+        s->prepare.needed = s->at<uint32_t>(p.again) + PERI_KNN_FLOATS_AGAIN;
     }
     PERI_TRY(peri_prepare_begin(s->stream, &s->prepare));
     for (size_t first = 0; first < op->queries.rows; first += p.query_chunk) {
         size_t count = least(p.query_chunk, op->queries.rows - first);
         bool prepared = first > 0 && p.total <= p.row_chunk;
         peri_op_knn part = part_of(op, first, count);
-        if (p.floats) part.redone = nullptr; /* counted already */
         PERI_TRY(search_part(*s, part, prepared));
     }
     return PERI_OK;

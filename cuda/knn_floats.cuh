@@ -12,9 +12,10 @@ bool peri_knn_floats_takes(const peri_op_knn *op);
 /* Upper bound, bytes; `scratch` below is aligned to 256. */
 size_t peri_knn_floats_scratch(const peri_device *device, const peri_op_knn *op);
 
-/* Bytes of the state, whose first word, a uint32_t, is how many queries are to be done in another
- * way: 0, or all when some answer is not proved, which `redone` counts, or none was tried. */
+/* Bytes of the state. Its first words say how many queries are to be done in another way, and how
+ * many were tried in this one: all or 0. What was tried in vain is counted in `redone`. */
 constexpr size_t PERI_KNN_FLOATS_STATE = 512;
+enum { PERI_KNN_FLOATS_AGAIN, PERI_KNN_FLOATS_TRIED };
 
 /* Enqueues: answers of all queries or of none, and the state, which is apart from the scratch. */
 peri_status peri_knn_floats_run(peri_stream *stream, const peri_op_knn *op, void *state,

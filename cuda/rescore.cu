@@ -29,7 +29,7 @@ struct task {
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
     const peri_coarse_norms *norms;
-    const uint32_t *needed;
+    const uint32_t *needed, *counted;
     uint32_t *which, *left, *again, *redone;
     int64_t *ids;
     float *distances;
@@ -111,7 +111,11 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
             !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
             t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
             if (t.again != nullptr) *t.again = (uint32_t)t.count;
-            if (t.redone != nullptr) atomicAdd(t.redone, 1u);
+            if (t.redone == nullptr) continue;
+            if (t.again != nullptr)
+                *t.redone = (uint32_t)t.count;
+            else if (t.counted == nullptr || *t.counted == 0)
+                atomicAdd(t.redone, 1u);
         }
     }
     for (unsigned r = count + lane; r < t.k; r += PERI_WARP) {
@@ -153,6 +157,7 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.left = r->left;
     t.norms = r->norms;
     t.needed = r->needed;
+    t.counted = r->counted;
     t.again = r->again;
     t.redone = op->redone;
     t.ids = op->ids;
