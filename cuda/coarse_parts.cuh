@@ -13,6 +13,8 @@
 #include "coarse_keep.cuh"
 #include "core/status.h"
 
+constexpr uint32_t PERI_COARSE_GROUPS_MAX = 1024; /* whose minima a query has */
+
 struct peri_coarse_cut {
     uint32_t tiles, segments, row_tiles, blocks;
 
@@ -64,6 +66,19 @@ struct peri_coarse_lists {
         return filter.bits[filter.which == nullptr ? 0 : filter.which[first_query + query]];
     }
 };
+
+/* The term of a row of this squared length; raises `longest`, of those that have a bound. */
+__device__ inline float peri_coarse_term(bool squared, float squares, float most, float &longest) {
+    const float infinity = __int_as_float(0x7F800000);
+    const bool known = squares <= PERI_COARSE_NORM_MOST;
+    if (known && (squared || squares <= most)) {
+        longest = fmaxf(longest, squares);
+        return squared ? squares : 0.0f;
+    }
+    if (squared) return infinity;
+    if (!known) longest = infinity;
+    return -infinity;
+}
 
 /* Ranges of the rows that fill the blocks evenly. */
 uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks);

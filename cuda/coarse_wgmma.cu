@@ -1,6 +1,6 @@
 /* coarse_wgmma: the coarse pass on sm_90a: the bulk copy engine, wgmma, a selection in registers.
  *
- * queries [q, depth], rows [n, depth] f16 bf16 s8 u8 | keys [q, wanted] in and out
+ * queries [q, depth], rows [n, depth] f16 bf16 tf32 s8 u8 | keys [q, wanted] in and out
  * One block a multiprocessor: a warpgroup that copies and two that compute, each 128 queries
  * against 128 rows at a time in 128 registers a thread of f32 (or s32) sums. A block keeps its 256
  * queries in shared memory (depth up to 256 bytes, 64 KiB) for all rows of its run, and rows come
@@ -50,6 +50,12 @@ struct shape {
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
+/* So few queries that one warpgroup multiplies, and memory binds: the other makes the terms, and
+ * what shared memory the queries leave is for rows on their way. */
+bool is_narrow(const peri_coarse *coarse) {
+    return coarse->type == PERI_COARSE_TF32 && coarse->query_count <= TILE_QUERIES / 2;
+}
+
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
  * of a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
  * filter decides which rows count, or where there are bounds. */
@@ -98,7 +104,9 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     const uint32_t wanted = coarse->wanted;
     s.blocks = (uint32_t)peri_cuda_of(device)->multiprocessors;
     s.share = 1;
-    if (coarse->depth * peri_coarse_type_bytes(coarse->type) > RESIDENT_SLICES * SLICE) {
+    if (coarse->depth * peri_coarse_type_bytes(coarse->type) >
+            resident_slices(coarse->type) * SLICE &&
+        !is_narrow(coarse)) {
         s.blocks /= 2;
         s.share = 2;
     }
@@ -177,11 +185,12 @@ peri_status make_map(const peri_device *device, peri_coarse_type type, const voi
     size_t element = peri_coarse_type_bytes(type);
     const cuuint64_t sizes[2] = { columns, rows }, strides[1] = { stride };
     const cuuint32_t box[2] = { (cuuint32_t)(SLICE / element), TILE_ROWS }, steps[2] = { 1, 1 };
-    CUresult result = encode(
-        map, element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
-        const_cast<void *>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUtensorMapDataType kind = element == 4   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                    : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    CUresult result = encode(map, kind, 2, const_cast<void *>(data), sizes, strides, box, steps,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PERI_OK;
     return device->host->fail(PERI_E_DEVICE,
                               "cuTensorMapEncodeTiled: error %d for %zu rows of %zu at %zu bytes",
@@ -204,6 +213,7 @@ peri_status launch_type(peri_stream *stream, peri_coarse_type type, const pass &
     switch (type) {
     case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE>(stream, p);
     case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE>(stream, p);
+    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE>(stream, p);
     case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE>(stream, p);
     case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE>(stream, p);
     }
@@ -224,9 +234,14 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     all->row_step = 1;
     all->slices = (uint32_t)(coarse->depth * element / SLICE);
     all->slice_columns = (uint32_t)(SLICE / element);
-    bool resident = all->slices <= RESIDENT_SLICES;
-    all->stages = (SHARED_BYTES - (resident ? all->slices * QUERY_SLICE : 0)) /
-                  (resident ? BOX : BOX + QUERY_SLICE);
+    bool resident = all->slices <= resident_slices(coarse->type);
+    all->norms = coarse->norms;
+    all->squared = coarse->squared;
+    all->resident = resident;
+    all->narrow = is_narrow(coarse);
+    const uint32_t query_slice = all->narrow ? BOX : QUERY_SLICE;
+    all->stages = (SHARED_BYTES - (resident ? all->slices * query_slice : 0)) /
+                  (resident ? BOX : BOX + query_slice);
     if (all->stages > STAGES_MAX) all->stages = STAGES_MAX;
     all->most = s.most;
     all->scale = coarse->scale;

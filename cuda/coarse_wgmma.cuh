@@ -17,12 +17,14 @@ constexpr uint32_t QUERY_SLICE = TILE_QUERIES * SLICE;
 constexpr uint32_t THREADS = 384;
 constexpr uint32_t STAGES_MAX = 10;
 constexpr uint32_t TERM_STAGES = 3;
+constexpr uint32_t NORM_WARPS = 2;                   /* that make terms of the rows */
 constexpr uint32_t RESIDENT_SLICES = 2;              /* more: queries come through the ring */
+constexpr uint32_t RESIDENT_SLICES_FLOAT = 4;        /* of tf32: twice the clocks a byte */
 constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
 constexpr uint32_t BATCHES = TILE_ROWS / 32;
 /* beside shared_state */                     /* of 32 rows: 8 of each thread */
 constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
-constexpr uint32_t GROUPS_MAX = 1024;
+constexpr uint32_t GROUPS_MAX = PERI_COARSE_GROUPS_MAX;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
@@ -38,7 +40,15 @@ struct pass {
     uint32_t row_count, row_step; /* rows of the map, each row_step-th of the call's */
     uint32_t slices, slice_columns, stages, most;
     float scale;
+    bool resident; /* the queries stay in shared memory */
+    bool narrow;   /* tf32: only the first 128 queries are there, and the first warpgroup's */
+    bool squared;  /* terms made of the rows are their squared lengths, else 0 */
+    peri_coarse_norms *norms;
 };
+
+constexpr uint32_t resident_slices(peri_coarse_type type) {
+    return type == PERI_COARSE_TF32 ? RESIDENT_SLICES_FLOAT : RESIDENT_SLICES;
+}
 
 struct shared_state {
     uint64_t full[STAGES_MAX], empty[STAGES_MAX];
@@ -117,6 +127,8 @@ __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
         FIRST ? peri_wgmma_f16_first(d, a, b) : peri_wgmma_f16(d, a, b);
     if constexpr (TYPE == PERI_COARSE_BF16)
         FIRST ? peri_wgmma_bf16_first(d, a, b) : peri_wgmma_bf16(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_TF32)
+        FIRST ? peri_wgmma_tf32_first(d, a, b) : peri_wgmma_tf32(d, a, b);
     if constexpr (TYPE == PERI_COARSE_S8)
         FIRST ? peri_wgmma_s8_first(d, a, b) : peri_wgmma_s8(d, a, b);
     if constexpr (TYPE == PERI_COARSE_U8)
@@ -141,14 +153,16 @@ __device__ __forceinline__ void multiply_slice(T (&d)[2][64], uint32_t a, uint32
 
 struct stages {
     uint32_t queries, rows; /* shared memory: of the resident queries, of stage 0 */
+    uint32_t query_slice;   /* bytes of a slice of the queries */
     uint32_t bytes;         /* of a stage */
     bool resident;
 
     __device__ stages(const pass &p, uint32_t base) {
-        resident = p.slices <= RESIDENT_SLICES;
+        resident = p.resident;
         queries = base;
-        rows = base + (resident ? p.slices * QUERY_SLICE : 0);
-        bytes = BOX + (resident ? 0 : QUERY_SLICE);
+        query_slice = p.narrow ? BOX : QUERY_SLICE;
+        rows = base + (resident ? p.slices * query_slice : 0);
+        bytes = BOX + (resident ? 0 : query_slice);
     }
 };
 
@@ -169,7 +183,7 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
                              query + (int32_t)(half * TILE_QUERIES / 2), 3);
         return;
     }
-    for (half = 0; half < 2; half++)
+    for (half = 0; half < (p.narrow ? 1 : 2); half++)
         peri_copy_box(to + BOX + half * BOX, &p.queries, full, column,
                       query + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -177,10 +191,10 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
 __device__ __forceinline__ void copy_resident(const pass &p, shared_state &s, const stages &at,
                                               uint32_t tile) {
     uint32_t full = peri_shared(&s.queries_full);
-    peri_barrier_expect(full, p.slices * QUERY_SLICE);
+    peri_barrier_expect(full, p.slices * at.query_slice);
     for (uint32_t slice = 0; slice < p.slices; slice++)
-        for (uint32_t half = 0; half < 2; half++)
-            peri_copy_box(at.queries + slice * QUERY_SLICE + half * BOX, &p.queries, full,
+        for (uint32_t half = 0; half < (p.narrow ? 1 : 2); half++)
+            peri_copy_box(at.queries + slice * at.query_slice + half * BOX, &p.queries, full,
                           (int32_t)(slice * p.slice_columns),
                           first_query(p, tile) + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -235,6 +249,76 @@ __device__ __forceinline__ void copy_terms(const pass &p, shared_state &s, runs 
             slot.step(TERM_STAGES);
         }
     }
+}
+
+__device__ __forceinline__ float4 read_four(uint32_t address) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address));
+    return v;
+}
+
+/* Adds the squares of a row's slice, 32 floats, whose 16-byte pieces lie crossed by the row. */
+template <int AHEAD>
+__device__ __forceinline__ void add_squares(uint32_t row, uint32_t cross, float (&sums)[2],
+                                            uint32_t &bits) {
+#pragma unroll AHEAD
+    for (uint32_t piece = 0; piece < 8; piece++) {
+        float4 v = read_four(row + (piece * 16 ^ cross));
+        sums[0] = __fmaf_rn(v.x, v.x, sums[0]);
+        sums[1] = __fmaf_rn(v.y, v.y, sums[1]);
+        sums[0] = __fmaf_rn(v.z, v.z, sums[0]);
+        sums[1] = __fmaf_rn(v.w, v.w, sums[1]);
+        bits |= __float_as_uint(v.x) | __float_as_uint(v.y);
+        bits |= __float_as_uint(v.z) | __float_as_uint(v.w);
+    }
+}
+
+__device__ __forceinline__ void put_norms(const pass &p, float longest, uint32_t bits) {
+    uint32_t max = __reduce_max_sync(PERI_ALL_LANES, __float_as_uint(longest));
+    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
+    if (threadIdx.x % PERI_WARP != 0) return;
+    if (max != 0) atomicMax(&p.norms->max, max);
+    if ((bits & PERI_COARSE_PARTS) != 0) p.norms->parts = 1;
+}
+
+/* By NORM_WARPS warps, a thread two rows: the terms of float rows while these lie in their stages;
+ * a stage is theirs too until they gave it back. */
+__device__ __forceinline__ void make_terms(const pass &p, shared_state &s, const stages &at,
+                                           runs all) {
+    const uint32_t lane = threadIdx.x % PERI_WARP, mine = threadIdx.x - PERI_WARP;
+    const uint32_t cross = mine % 8 * 16;
+    const float most = p.norms->most;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2][2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                const uint32_t rows = at.rows + stage.at * at.bytes + mine * SLICE;
+                add_squares<4>(rows, cross, sums[0], bits);
+                add_squares<4>(rows + TILE_ROWS / 2 * SLICE, cross, sums[1], bits);
+                __syncwarp();
+                if (lane == 0) peri_barrier_arrive(peri_shared(&s.empty[stage.at]));
+                stage.step(p.stages);
+            }
+            peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t row = mine + i * TILE_ROWS / 2;
+                bool there = all.row_tile(r, step) * TILE_ROWS + row < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[i][0] + sums[i][1], most, longest);
+                s.terms[slot.at][row] = there ? term : __int_as_float(0x7F800000);
+            }
+            peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+    }
+    put_norms(p, longest, bits);
 }
 
 /* ---- the warpgroups that compute */
@@ -544,8 +628,9 @@ template <peri_coarse_type TYPE, typename T>
 __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
                                               const seat &me, ring *stage, T (&d)[2][64]) {
     const uint32_t offset = me.group * 128 * SLICE;
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
     ring last = *stage;
-    if (at.resident) peri_named_wait(1 + me.group, 256);
+    if (turns) peri_named_wait(1 + me.group, 256);
     peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
     uint32_t rows = at.rows + stage->at * at.bytes;
     peri_wgmma_fence();
@@ -555,7 +640,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
     for (uint32_t slice = 1; slice < p.slices; slice++) {
         peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
         rows = at.rows + stage->at * at.bytes;
-        uint32_t queries = at.resident ? at.queries + slice * QUERY_SLICE : rows + BOX;
+        uint32_t queries = at.resident ? at.queries + slice * at.query_slice : rows + BOX;
         peri_wgmma_fence();
         multiply_slice<TYPE, false>(d, queries + offset, rows);
         peri_wgmma_commit();
@@ -564,7 +649,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
         last = *stage;
         stage->step(p.stages);
     }
-    if (at.resident) peri_named_arrive(2 - me.group, 256);
+    if (turns) peri_named_arrive(2 - me.group, 256);
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
@@ -580,7 +665,8 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
     run r;
-    if (at.resident && me.group == 1) peri_named_arrive(1, 256);
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
+    if (turns && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
                      all.rank, r.begin * TILE_ROWS, 0 };
@@ -617,18 +703,60 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         else
             end_lists(p, s, me, r.list);
     }
-    if (at.resident && me.group == 0) peri_named_wait(1, 256);
+    if (turns && me.group == 0) peri_named_wait(1, 256);
+}
+
+/* By the second warpgroup when it has no queries, a thread a row: makes the terms, if there are to
+ * be some, as make_terms() does. */
+__device__ __forceinline__ void attend(const pass &p, shared_state &s, const stages &at, runs all) {
+    const seat me;
+    const uint32_t mine = threadIdx.x % 128, cross = mine % 8 * 16;
+    const bool makes = p.norms != nullptr;
+    const float most = makes ? p.norms->most : 0;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                if (makes)
+                    add_squares<8>(at.rows + stage.at * at.bytes + mine * SLICE, cross, sums, bits);
+                __syncwarp();
+                give_back(p, s, me, stage.at);
+                stage.step(p.stages);
+            }
+            if (makes) {
+                peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+                bool there = all.row_tile(r, step) * TILE_ROWS + mine < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[0] + sums[1], most, longest);
+                s.terms[slot.at][mine] = there ? term : __int_as_float(0x7F800000);
+                peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            } else {
+                peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
+            }
+            __syncwarp();
+            if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+        if (at.resident && me.lane == 0) peri_barrier_arrive(peri_shared(&s.queries_empty));
+    }
+    if (makes) put_norms(p, longest, bits);
 }
 
 __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     constexpr uint32_t readers = 8; /* a lane of each warp that computes */
     if (threadIdx.x != 0) return;
+    const uint32_t makers = p.norms == nullptr ? 1 : p.narrow ? 4 : NORM_WARPS; /* of terms */
+    const uint32_t more = p.norms != nullptr && !p.narrow ? makers : 0;
     for (uint32_t i = 0; i < p.stages; i++) {
         peri_barrier_init(peri_shared(&s.full[i]), 1);
-        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share);
+        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share + more);
     }
     for (uint32_t i = 0; i < TERM_STAGES; i++) {
-        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP);
+        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP * makers);
         peri_barrier_init(peri_shared(&s.terms_empty[i]), readers);
     }
     peri_barrier_init(peri_shared(&s.queries_full), 1);
@@ -652,10 +780,19 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
     if (threadIdx.x < 128) {
         peri_registers_less<40>();
         if (threadIdx.x == 0) copy_operands(p, s, at, runs(p.lists, SAMPLE));
-        if (threadIdx.x / PERI_WARP == 1) copy_terms(p, s, runs(p.lists, SAMPLE));
+        const uint32_t warp = threadIdx.x / PERI_WARP;
+        if (TYPE == PERI_COARSE_TF32 && p.norms != nullptr) {
+            if (warp >= 1 && warp <= NORM_WARPS && !p.narrow)
+                make_terms(p, s, at, runs(p.lists, SAMPLE));
+        } else if (warp == 1) {
+            copy_terms(p, s, runs(p.lists, SAMPLE));
+        }
     } else {
         peri_registers_more<232>();
-        compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
+        if (TYPE == PERI_COARSE_TF32 && p.narrow && threadIdx.x >= 256)
+            attend(p, s, at, runs(p.lists, SAMPLE));
+        else
+            compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
     }
     if (p.lists.share > 1) peri_cluster_wait(); /* none leaves while the other still reaches it */
 #endif

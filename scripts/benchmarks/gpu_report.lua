@@ -47,11 +47,14 @@ local function share(row)
   elseif row.what == "kmeans" then
     return 2 * row.rows * row.clusters * row.dim * row.iterations / seconds / (gemm.tflops * 1e12),
       "f16 products"
-  elseif row.queries == 1 then
-    return row.rows * row.dim * BYTES[row.dtype] / seconds / (copy.tbps * 1e12), "copies"
   end
   local queries = row.what == "graph" and row.rows or row.queries
-  return 2 * queries * row.rows * row.dim / seconds / (gemm.tflops * 1e12), "f16 products"
+  local products = 2 * queries * row.rows * row.dim / seconds / (gemm.tflops * 1e12)
+  local copies = row.rows * row.dim * BYTES[row.dtype] / seconds / (copy.tbps * 1e12)
+  if copies > products then -- a small batch: the rows must be read
+    return copies, "copies"
+  end
+  return products, "f16 products"
 end
 
 -- The fastest of the peer's ways that answers the same question.

@@ -148,6 +148,18 @@ static inline void sweep_others(pair *t) {
     check_others(t, 40, 31, 0);
 }
 
+/* Batches that a device may take another way than large ones: f32 rows, no filter. */
+static inline void sweep_knn_batches(pair *t) {
+    static const size_t queries[] = { 4, 19, 20, 128, 129, 257 };
+    static const size_t widths[] = { 1, 31, 100, 128, 129, 260 };
+    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++)
+        for (int coarse = 0; coarse < 2; coarse++)
+            check_knn(t, PERI_F32, i % 2 == 0 ? PERI_SQEUCLIDEAN : PERI_INNER_PRODUCT, queries[i],
+                      2400, widths[i], 1 + 7 * i, 0, coarse != 0);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 20000, 768, 10, 0, false);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 5000, 128, 330, 0, false);
+}
+
 /* Enough queries and rows for a coarse pass of a device. */
 static inline void sweep_knn_coarse(pair *t) {
     static const struct {
