@@ -4,6 +4,7 @@
 #ifndef PERI_CUDA_COARSE_WGMMA_CUH
 #define PERI_CUDA_COARSE_WGMMA_CUH
 
+#include "coarse_masks.cuh"
 #include "coarse_parts.cuh"
 #include "hopper.cuh"
 
@@ -38,6 +39,7 @@ struct pass {
     uint32_t row_count, row_step; /* rows of the map, each row_step-th of the call's */
     uint32_t slices, slice_columns, stages, most;
     float scale;
+    peri_filter_view filter; /* tested on values; count 0: none, or where lists are cut */
 };
 
 struct shared_state {
@@ -274,8 +276,9 @@ __device__ __forceinline__ void put_value(int32_t &sum, float value) {
 /* Makes values of the sums of 8 rows, two at each of four places, and gives the least of each of
  * the thread's queries. `terms` begin at the thread's column. */
 template <typename T>
-__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
-                                            float scale, float (&least)[4]) {
+__device__ __forceinline__ void batch_least_of_all(T (&d)[2][64], uint32_t batch,
+                                                   const float *terms, float scale,
+                                                   float (&least)[4]) {
     float v[4][4];
 #pragma unroll
     for (uint32_t j = 0; j < 4; j++) {
@@ -292,6 +295,39 @@ __device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const
 #pragma unroll
     for (uint32_t q = 0; q < 4; q++)
         least[q] = fminf(fminf(v[q][0], v[q][1]), fminf(v[q][2], v[q][3]));
+}
+
+/* The same for the least that passes, +infinity where none does. */
+template <typename T>
+__device__ __forceinline__ void batch_least_masked(T (&d)[2][64], uint32_t batch,
+                                                   const float *terms, float scale, const masks &m,
+                                                   float (&least)[4]) {
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        float2 term = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
+        const uint32_t bit = 8 * batch + 2 * j;
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) {
+            T *pair = d[q / 2] + (batch * 4 + j) * 4 + q % 2 * 2;
+            float x = value_of(pair[0], scale, term.x), y = value_of(pair[1], scale, term.y);
+            put_value(pair[0], x);
+            put_value(pair[1], y);
+            if (j == 0)
+                least[q] = m.of[q] >> bit & 1 ? x : __int_as_float(0x7F800000);
+            else
+                lower_masked(least[q], x, m.of[q], bit);
+            lower_masked(least[q], y, m.of[q], bit + 1);
+        }
+    }
+}
+
+template <bool MASKED, typename T>
+__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
+                                            float scale, const masks &m, float (&least)[4]) {
+    if constexpr (MASKED)
+        batch_least_masked(d, batch, terms, scale, m, least);
+    else
+        batch_least_of_all(d, batch, terms, scale, least);
 }
 
 __device__ __forceinline__ uint2 words_of(const float *d) {
@@ -346,6 +382,7 @@ __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const 
 
 /* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
  * of at most one entry a lane, lists past their trigger are cut. True if one was. */
+template <bool MASKED>
 __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
                                           const keeper &k, uint32_t count) {
     const uint4 *hit = s.hits[threadIdx.x / PERI_WARP - 4][me.lane < count ? me.lane : 0];
@@ -362,6 +399,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
                 (uint32_t) !(__uint_as_float(v.z) > limit) << (4 * i + 2) |
                 (uint32_t) !(__uint_as_float(v.w) > limit) << (4 * i + 3);
     }
+    if (MASKED) mask &= about.w;
     if (me.lane >= count) mask = 0;
     while (__any_sync(PERI_ALL_LANES, mask != 0)) {
         bool full = false;
@@ -386,16 +424,16 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
  * one of which is at or under the query's limit. Hits wait until there are some to look at, a
  * lane each. */
-template <typename T>
+template <bool MASKED, typename T>
 __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
-                                      const float *terms, float (&limits)[4], keeper &k, bool there,
-                                      bool due) {
+                                      const float *terms, const masks &m, float (&limits)[4],
+                                      keeper &k, bool there, bool due) {
     float least[4];
-    batch_least(d, 0, terms, p.scale, least);
+    batch_least<MASKED>(d, 0, terms, p.scale, m, least);
 #pragma unroll
     for (uint32_t batch = 1; batch < BATCHES; batch++) {
         float other[4];
-        batch_least(d, batch, terms, p.scale, other);
+        batch_least<MASKED>(d, batch, terms, p.scale, m, other);
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
     }
@@ -404,6 +442,7 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
 #pragma unroll
     for (uint32_t q = 0; q < 4; q++) {
         bool hit = there && !(least[q] > limits[q]);
+        if (MASKED) hit = hit && m.of[q] != 0;
         unsigned mask = __ballot_sync(PERI_ALL_LANES, hit);
         place[q] = hit ? (int32_t)(total + __popc(mask & ((1u << me.lane) - 1))) : -1;
         total += __popc(mask);
@@ -417,11 +456,11 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
 #pragma unroll
             for (uint32_t j = 0; j < 16; j++) to[j] = words_of(d[q / 2] + j * 4 + q % 2 * 2);
             to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
-            to[17] = make_uint2(__float_as_uint(limits[q]), 0);
+            to[17] = make_uint2(__float_as_uint(limits[q]), MASKED ? m.of[q] : 0);
         }
         if (total < HITS_DUE && (!due || total == 0)) break;
         __syncwarp();
-        cut |= take_hits(p, s, me, k, min(total, HITS));
+        cut |= take_hits<MASKED>(p, s, me, k, min(total, HITS));
         if (total <= HITS) {
             total = 0;
             break;
@@ -437,13 +476,13 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
     for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
 }
 
-template <typename T>
+template <bool MASKED, typename T>
 __device__ __forceinline__ void lower_minima(T (&d)[2][64], const float *terms, float scale,
-                                             float (&minima)[4][BATCHES]) {
+                                             const masks &m, float (&minima)[4][BATCHES]) {
 #pragma unroll
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
         float least[4];
-        batch_least(d, batch, terms, scale, least);
+        batch_least<MASKED>(d, batch, terms, scale, m, least);
 #pragma unroll
         for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least[q]);
     }
@@ -514,6 +553,17 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
+/* The filters of the thread's queries; of one that isn't there the last one's. */
+__device__ __forceinline__ void begin_sieve(const pass &p, const seat &me, uint32_t tile,
+                                            sieve *rows) {
+    const uint32_t last = p.lists.queries() - 1;
+    size_t queries[4];
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++)
+        queries[q] = p.lists.first_query + min(tile * TILE_QUERIES + me.query(q), last);
+    rows->begin(p.filter, queries);
+}
+
 /* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
 template <peri_coarse_type TYPE, typename T>
 __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
@@ -546,7 +596,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
     give_back(p, s, me, last.at);
 }
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 __device__ __forceinline__ void compute(const pass &p, shared_state &s, const stages &at,
                                         runs all) {
     const seat me;
@@ -554,6 +604,8 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     uint32_t queries_parity = 0;
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
+    sieve filters;
+    masks m;
     run r;
     if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
@@ -568,20 +620,23 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
 #pragma unroll
             for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
         }
+        if (MASKED) begin_sieve(p, me, r.tile, &filters);
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
+            if (MASKED) filters.ask(p.filter, p.lists.rows.first + (size_t)tile * TILE_ROWS);
             multiply_tile<TYPE>(p, s, at, me, &stage, d);
+            if (MASKED) m = filters.take();
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
             bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
             if (!SAMPLE)
-                offer(d, p, s, me, terms, limits, k, there, due);
+                offer<MASKED>(d, p, s, me, terms, m, limits, k, there, due);
             else if (there)
-                lower_minima(d, terms, p.scale, minima);
+                lower_minima<MASKED>(d, terms, p.scale, m, minima);
             __syncwarp();
             if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
             slot.step(TERM_STAGES);
@@ -615,7 +670,7 @@ __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
 
 #endif
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constant__ pass p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ uint8_t dynamic[];
@@ -630,7 +685,7 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
         if (threadIdx.x / PERI_WARP == 1) copy_terms(p, s, runs(p.lists, SAMPLE));
     } else {
         peri_registers_more<232>();
-        compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
+        compute<TYPE, SAMPLE, MASKED>(p, s, at, runs(p.lists, SAMPLE));
     }
     if (p.lists.share > 1) peri_cluster_wait(); /* none leaves while the other still reaches it */
 #endif
