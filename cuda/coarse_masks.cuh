@@ -19,15 +19,18 @@ struct masks {
     uint32_t of[4];
 };
 
-/* least = min(least, value) where the mask has the bit. */
-__device__ __forceinline__ void lower_masked(float &least, float value, uint32_t mask,
-                                             uint32_t bit) {
-    asm("{\n\t.reg .pred passes;\n\t.reg .b32 one;\n\t"
-        "and.b32 one, %2, %3;\n\t"
-        "setp.ne.b32 passes, one, 0;\n\t"
-        "@passes min.f32 %0, %0, %1;\n\t}"
-        : "+f"(least)
-        : "f"(value), "r"(mask), "r"(1u << bit));
+/* least = min(least, value) where the mask has the bit; `first`: nothing is in it yet. */
+__device__ __forceinline__ void lower_masked(float &least, float value, uint32_t mask, uint32_t bit,
+                                             bool first) {
+    if (first)
+        least = mask >> bit & 1 ? value : __int_as_float(0x7F800000);
+    else
+        asm("{\n\t.reg .pred passes;\n\t.reg .b32 one;\n\t"
+            "and.b32 one, %2, %3;\n\t"
+            "setp.ne.b32 passes, one, 0;\n\t"
+            "@passes min.f32 %0, %0, %1;\n\t}"
+            : "+f"(least)
+            : "f"(value), "r"(mask), "r"(1u << bit));
 }
 
 /* Pair i of byte w, of two bits, to pair w of byte i. */
@@ -58,7 +61,7 @@ struct sieve {
             bits[q] = reinterpret_cast<const uint32_t *>(filter.bits[which]) + threadIdx.x % 4;
         }
     }
-    /* The words of 128 rows from `row` on, a multiple of 64. Volatile, so that it stays before the
+    /* Words of the 128 rows from `row` on, a multiple of 64. Volatile: it stays before the
      * product. */
     __device__ __forceinline__ void ask(const peri_filter_view &filter, size_t row) {
         const bool there = row / 64 + threadIdx.x % 4 / 2 < filter.words;

@@ -17,7 +17,9 @@
  * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
  * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
  * instructions make an element's value in both passes, so a bound is never off by a rounding.
- * The lists that runs leave are put together at the end (coarse.cu, finish).
+ * The lists that runs leave are put together at the end (coarse.cu, finish). Filters make another
+ * instance of the kernel, where only values of rows that pass take part in minima
+ * (coarse_masks.cuh), of the sample too.
  *
  * Bound: 2 * q * n * depth flop at the tensor cores' rate; operands from shared memory take 96 of
  * its 128 bytes a clock, copies 16 more. An element's minimum runs at half rate: 256 clocks a warp

@@ -276,9 +276,8 @@ __device__ __forceinline__ void put_value(int32_t &sum, float value) {
 /* Makes values of the sums of 8 rows, two at each of four places, and gives the least of each of
  * the thread's queries. `terms` begin at the thread's column. */
 template <typename T>
-__device__ __forceinline__ void batch_least_of_all(T (&d)[2][64], uint32_t batch,
-                                                   const float *terms, float scale,
-                                                   float (&least)[4]) {
+__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
+                                            float scale, float (&least)[4]) {
     float v[4][4];
 #pragma unroll
     for (uint32_t j = 0; j < 4; j++) {
@@ -297,37 +296,51 @@ __device__ __forceinline__ void batch_least_of_all(T (&d)[2][64], uint32_t batch
         least[q] = fminf(fminf(v[q][0], v[q][1]), fminf(v[q][2], v[q][3]));
 }
 
-/* The same for the least that passes, +infinity where none does. */
+/* The same of the values that pass, in two parts, the least of even and of odd rows, since one
+ * minimum waits for another; the `first` batch begins them. A query after the other, so that one
+ * instruction makes predicates of seven bits of its mask. */
 template <typename T>
 __device__ __forceinline__ void batch_least_masked(T (&d)[2][64], uint32_t batch,
                                                    const float *terms, float scale, const masks &m,
-                                                   float (&least)[4]) {
+                                                   bool first, float (&even)[4], float (&odd)[4]) {
+    float2 term[4];
 #pragma unroll
-    for (uint32_t j = 0; j < 4; j++) {
-        float2 term = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
-        const uint32_t bit = 8 * batch + 2 * j;
+    for (uint32_t j = 0; j < 4; j++)
+        term[j] = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
 #pragma unroll
-        for (uint32_t q = 0; q < 4; q++) {
+    for (uint32_t q = 0; q < 4; q++) {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
             T *pair = d[q / 2] + (batch * 4 + j) * 4 + q % 2 * 2;
-            float x = value_of(pair[0], scale, term.x), y = value_of(pair[1], scale, term.y);
+            float x = value_of(pair[0], scale, term[j].x), y = value_of(pair[1], scale, term[j].y);
             put_value(pair[0], x);
             put_value(pair[1], y);
-            if (j == 0)
-                least[q] = m.of[q] >> bit & 1 ? x : __int_as_float(0x7F800000);
-            else
-                lower_masked(least[q], x, m.of[q], bit);
-            lower_masked(least[q], y, m.of[q], bit + 1);
+            lower_masked(even[q], x, m.of[q], 8 * batch + 2 * j, first && j == 0);
+            lower_masked(odd[q], y, m.of[q], 8 * batch + 2 * j + 1, first && j == 0);
         }
     }
 }
 
+/* The least of each of the thread's queries in a tile, of the rows that pass. */
 template <bool MASKED, typename T>
-__device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const float *terms,
-                                            float scale, const masks &m, float (&least)[4]) {
-    if constexpr (MASKED)
-        batch_least_masked(d, batch, terms, scale, m, least);
-    else
-        batch_least_of_all(d, batch, terms, scale, least);
+__device__ __forceinline__ void tile_least(T (&d)[2][64], const float *terms, float scale,
+                                           const masks &m, float (&least)[4]) {
+    float other[4];
+    if (MASKED) {
+#pragma unroll
+        for (uint32_t batch = 0; batch < BATCHES; batch++)
+            batch_least_masked(d, batch, terms, scale, m, batch == 0, least, other);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+        return;
+    }
+    batch_least(d, 0, terms, scale, least);
+#pragma unroll
+    for (uint32_t batch = 1; batch < BATCHES; batch++) {
+        batch_least(d, batch, terms, scale, other);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+    }
 }
 
 __device__ __forceinline__ uint2 words_of(const float *d) {
@@ -429,14 +442,7 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
                                       const float *terms, const masks &m, float (&limits)[4],
                                       keeper &k, bool there, bool due) {
     float least[4];
-    batch_least<MASKED>(d, 0, terms, p.scale, m, least);
-#pragma unroll
-    for (uint32_t batch = 1; batch < BATCHES; batch++) {
-        float other[4];
-        batch_least<MASKED>(d, batch, terms, p.scale, m, other);
-#pragma unroll
-        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
-    }
+    tile_least<MASKED>(d, terms, p.scale, m, least);
     int32_t place[4];
     uint32_t total = k.pending;
 #pragma unroll
@@ -481,10 +487,16 @@ __device__ __forceinline__ void lower_minima(T (&d)[2][64], const float *terms, 
                                              const masks &m, float (&minima)[4][BATCHES]) {
 #pragma unroll
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
-        float least[4];
-        batch_least<MASKED>(d, batch, terms, scale, m, least);
+        float least[4], other[4];
+        if (MASKED)
+            batch_least_masked(d, batch, terms, scale, m, true, least, other);
+        else
+            batch_least(d, batch, terms, scale, least);
 #pragma unroll
-        for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least[q]);
+        for (uint32_t q = 0; q < 4; q++) {
+            if (MASKED) least[q] = fminf(least[q], other[q]);
+            minima[q][batch] = fminf(minima[q][batch], least[q]);
+        }
     }
 }
 
@@ -564,10 +576,12 @@ __device__ __forceinline__ void begin_sieve(const pass &p, const seat &me, uint3
     rows->begin(p.filter, queries);
 }
 
-/* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
-template <peri_coarse_type TYPE, typename T>
+/* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read;
+ * `meanwhile` is done while the last products are under way. */
+template <peri_coarse_type TYPE, typename T, typename Meanwhile>
 __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
-                                              const seat &me, ring *stage, T (&d)[2][64]) {
+                                              const seat &me, ring *stage, T (&d)[2][64],
+                                              Meanwhile meanwhile) {
     const uint32_t offset = me.group * 128 * SLICE;
     ring last = *stage;
     if (at.resident) peri_named_wait(1 + me.group, 256);
@@ -590,6 +604,7 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
         stage->step(p.stages);
     }
     if (at.resident) peri_named_arrive(2 - me.group, 256);
+    meanwhile();
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
@@ -605,7 +620,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
     sieve filters;
-    masks m;
+    masks m = {};
     run r;
     if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
@@ -627,8 +642,10 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
             if (MASKED) filters.ask(p.filter, p.lists.rows.first + (size_t)tile * TILE_ROWS);
-            multiply_tile<TYPE>(p, s, at, me, &stage, d);
-            if (MASKED) m = filters.take();
+            multiply_tile<TYPE>(p, s, at, me, &stage, d, [&] {
+                /* always so; the branch keeps it between the other's turn and the wait */
+                if (MASKED && p.filter.count != 0) m = filters.take();
+            });
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
