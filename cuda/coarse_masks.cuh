@@ -49,7 +49,7 @@ __device__ __forceinline__ uint32_t transpose_bytes(uint32_t w, uint32_t lane) {
 
 /* Of a thread, the filters of its four queries and the words of a tile that it asked for. */
 struct sieve {
-    const uint32_t *bits[4];
+    const uint32_t *volatile bits[4]; /* in local memory: registers are short elsewhere */
     uint32_t words[4];
 
     /* `queries` by their number in the call; any that is there for one that isn't. */

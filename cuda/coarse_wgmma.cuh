@@ -366,6 +366,7 @@ struct keeper {
 };
 
 /* Cuts the warp's lists that are past the trigger and lowers their limits. */
+template <bool MASKED>
 __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const seat &me,
                                           const keeper &k) {
     const uint32_t queries = p.lists.queries();
@@ -378,7 +379,7 @@ __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const 
         if (there < queries) {
             uint64_t others = __ldcg(&p.lists.bounds[there]);
             bound = others < bound ? others : bound;
-            bits = p.lists.bits(there);
+            if (!MASKED) bits = p.lists.bits(there);
         }
         unsigned count = peri_keep_cut(k.list + (size_t)query * p.lists.capacity, s.counts[query],
                                        s.kept[query], p.lists.rows, bits, p.lists.wanted, p.most,
@@ -427,7 +428,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
             mask &= mask - 1;
         }
         if (!__any_sync(PERI_ALL_LANES, full)) continue;
-        cut_lists(p, s, me, k);
+        cut_lists<MASKED>(p, s, me, k);
         cut = true;
     }
     __syncwarp();
@@ -565,6 +566,11 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
+/* By name. */
+__device__ __forceinline__ size_t first_row(const pass &p, uint32_t tile) {
+    return p.lists.rows.first + (size_t)tile * TILE_ROWS;
+}
+
 /* The filters of the thread's queries; of one that isn't there the last one's. */
 __device__ __forceinline__ void begin_sieve(const pass &p, const seat &me, uint32_t tile,
                                             sieve *rows) {
@@ -635,16 +641,19 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
 #pragma unroll
             for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
         }
-        if (MASKED) begin_sieve(p, me, r.tile, &filters);
+        if (MASKED) {
+            begin_sieve(p, me, r.tile, &filters);
+            filters.ask(p.filter, first_row(p, all.row_tile(r, 0)));
+        }
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
-            if (MASKED) filters.ask(p.filter, p.lists.rows.first + (size_t)tile * TILE_ROWS);
             multiply_tile<TYPE>(p, s, at, me, &stage, d, [&] {
                 /* always so; the branch keeps it between the other's turn and the wait */
                 if (MASKED && p.filter.count != 0) m = filters.take();
+                if (MASKED) filters.ask(p.filter, first_row(p, all.row_tile(r, step + 1)));
             });
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
