@@ -1,5 +1,6 @@
 -- The table of scripts/bench --gpu: what was measured on the device, its share of the limit that
--- binds it, and how many times faster than PyTorch in the same run.
+-- binds it, and how many times faster than PyTorch in the same run; of a filtered search, how many
+-- times as long it takes as without the filter.
 --
 --   lua5.4 gpu_report.lua DEVICE.tsv TORCH.tsv
 
@@ -63,6 +64,13 @@ local WAYS <const> = {
   ["f16"] = { "f16-16x128" }, ["f16-768"] = { "f16-16x768" }, ["f32-one"] = { "f32-one" },
 }
 
+local function beside(row)
+  if row.plain_ms and row.plain_ms > 0 then
+    return ("%.2f x the time without a filter"):format(row.ms / row.plain_ms)
+  end
+  return ""
+end
+
 local function fastest(row)
   local best
   for _, way in ipairs(WAYS[row.case] or { row.case }) do
@@ -91,5 +99,5 @@ for _, row in ipairs(device) do
     row.recall and row.recall >= 0 and ("%.4f"):format(row.recall) or "",
     part and ("%.0f %% of %s"):format(100 * part, of) or "",
     other and ("%.3f, %s, %.1f (%s)"):format(other.ms, other.recall or "-", other.ms / row.ms,
-      other.case) or ""))
+      other.case) or beside(row)))
 end
