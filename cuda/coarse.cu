@@ -267,7 +267,6 @@ __global__ void __launch_bounds__(FEW_WARPS *PERI_WARP) finish_few_kernel(peri_c
     __shared__ uint64_t rooms[FEW_WARPS * FEW_ROOM];
     const peri_coarse_cut cut = lists.cut();
     const uint32_t query = blockIdx.x, warp = threadIdx.x / PERI_WARP;
-    const unsigned lane = threadIdx.x % PERI_WARP;
     if (query >= lists.queries()) return;
     const unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
     uint64_t *keys = rooms + warp * FEW_ROOM, bound = lists.bounds[query];
