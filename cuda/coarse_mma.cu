@@ -214,6 +214,7 @@ struct selections {
     uint64_t *bounds; /* [TILE] shared */
     unsigned *counts; /* [TILE] shared: keys in the buffer */
     uint64_t *buffer; /* [TILE, capacity] */
+    size_t room;      /* names that a query may collect */
 };
 
 __device__ inline bool passes(const sweep &s, uint32_t query, uint32_t name) {
@@ -229,8 +230,7 @@ __device__ inline void append(const sweep &s, const selections &to, uint32_t til
     uint64_t key = peri_key(value != value ? __int_as_float(0x7F800000) : value, name);
     if (key >= to.bounds[local] || !passes(s, tile + local, name)) return;
     if (s.reach.names != nullptr) {
-        const size_t room = s.reach.entries / live_queries(s);
-        if (!peri_reach_add(s.reach, room, tile + local, name)) to.bounds[local] = NO_BOUND;
+        if (!peri_reach_add(s.reach, to.room, tile + local, name)) to.bounds[local] = NO_BOUND;
         return;
     }
     to.buffer[(size_t)local * s.capacity + atomicAdd(&to.counts[local], 1u)] = key;
@@ -476,6 +476,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
     to.bounds = (uint64_t *)(shared + RING_BYTES + TERMS_BYTES);
     to.counts = (unsigned *)(to.bounds + TILE);
     to.buffer = s.buffers + (size_t)blockIdx.x * TILE * s.capacity;
+    to.room = live == 0 ? 0 : s.reach.entries / live;
     for (uint32_t i = blockIdx.x; i < c.tiles * c.splits; i += gridDim.x) {
         const uint32_t split = i / c.tiles;
         const uint32_t row_tiles = ceil_div(s.row_count, TILE), first = split * c.split_tiles;

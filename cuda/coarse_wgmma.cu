@@ -17,7 +17,9 @@
  * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
  * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
  * instructions make an element's value in both passes, so a bound is never off by a rounding.
- * The lists that runs leave are put together at the end (coarse.cu, finish).
+ * The lists that runs leave are put together at the end (coarse.cu, finish). Filters make another
+ * instance of the kernel, where only values of rows that pass take part in minima
+ * (coarse_masks.cuh), of the sample too.
  * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
  * passes goes to the query's names, one atomic each; one with too many takes no more.
  *
@@ -56,9 +58,17 @@ bool is_narrow(const peri_coarse *coarse) {
     return coarse->type == PERI_COARSE_TF32 && coarse->query_count <= TILE_QUERIES / 2;
 }
 
+/* Whether filters are tested on values: their bits lie as the rows do. Else where lists are cut, as
+ * for tf32, which nobody filters yet. */
+bool is_masked(const peri_coarse *coarse) {
+    return coarse->filter.count != 0 && coarse->names == nullptr && coarse->first % 64 == 0 &&
+           coarse->type != PERI_COARSE_TF32;
+}
+
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
- * of a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
- * filter decides which rows count, or where there are bounds. */
+ * of a quarter: its product is work done twice, and a larger one leaves fewer hits. Each f-th row,
+ * but the first ones where filters are tested on values, 128 bits together. None where a filter is
+ * tested later, or where there are bounds. */
 void make_sample(const peri_coarse *coarse, shape *s) {
     size_t wanted = coarse->wanted, least = 1024 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
@@ -72,10 +82,12 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     if (segments > GROUPS_MAX / (TILE_GROUPS * s->share))
         segments = GROUPS_MAX / (TILE_GROUPS * s->share);
     s->groups_most = (uint32_t)segments * TILE_GROUPS * s->share;
-    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->filter.count != 0 || coarse->bounded)
+    const bool masked = is_masked(coarse);
+    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->bounded ||
+        (coarse->filter.count != 0 && !masked))
         return;
     if (step == 0) step = 1;
-    s->row_step = (uint32_t)step;
+    s->row_step = masked ? 1 : (uint32_t)step;
     s->samples = (uint32_t)ceil_div(coarse->row_count, step);
     size_t tiles = ceil_div(s->samples, TILE_ROWS);
     if (segments > tiles) segments = tiles;
@@ -84,7 +96,7 @@ void make_sample(const peri_coarse *coarse, shape *s) {
 
 constexpr uint32_t DYNAMIC_BYTES = SHARED_BYTES + 1024; /* to begin at a multiple of 1024 */
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 cudaError_t launch_config(uint32_t blocks, uint32_t share, cudaLaunchConfig_t *config,
                           cudaLaunchAttribute *attribute) {
     config->gridDim = dim3(blocks * share);
@@ -95,7 +107,7 @@ cudaError_t launch_config(uint32_t blocks, uint32_t share, cudaLaunchConfig_t *c
     attribute->val.clusterDim.y = attribute->val.clusterDim.z = 1;
     config->attrs = attribute;
     config->numAttrs = share > 1;
-    return cudaFuncSetAttribute(coarse_kernel<TYPE, SAMPLE>,
+    return cudaFuncSetAttribute(coarse_kernel<TYPE, SAMPLE, MASKED>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)DYNAMIC_BYTES);
 }
 
@@ -149,9 +161,10 @@ uint32_t clusters_of(const peri_device *device) {
     cudaLaunchAttribute attribute = {};
     int count = 0;
     uint32_t blocks = (uint32_t)peri_cuda_of(device)->multiprocessors / 2;
-    if (launch_config<PERI_COARSE_F16, false>(blocks, 2, &config, &attribute) != cudaSuccess ||
-        cudaOccupancyMaxActiveClusters(&count, coarse_kernel<PERI_COARSE_F16, false>, &config) !=
-            cudaSuccess)
+    if (launch_config<PERI_COARSE_F16, false, false>(blocks, 2, &config, &attribute) !=
+            cudaSuccess ||
+        cudaOccupancyMaxActiveClusters(&count, coarse_kernel<PERI_COARSE_F16, false, false>,
+                                       &config) != cudaSuccess)
         count = 0;
     (void)cudaGetLastError();
     answer = count > 0 && (uint32_t)count < blocks ? (uint32_t)count : blocks;
@@ -197,27 +210,33 @@ peri_status make_map(const peri_device *device, peri_coarse_type type, const voi
                               (int)result, rows, columns, stride);
 }
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 peri_status launch(peri_stream *stream, const pass &p) {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
-    CU_TRY(stream->device,
-           (launch_config<TYPE, SAMPLE>(p.lists.blocks, p.lists.share, &config, &attribute)));
+    CU_TRY(stream->device, (launch_config<TYPE, SAMPLE, MASKED>(p.lists.blocks, p.lists.share,
+                                                                &config, &attribute)));
     config.stream = peri_cuda_handle(stream);
-    CU_TRY(stream->device, cudaLaunchKernelEx(&config, coarse_kernel<TYPE, SAMPLE>, p));
+    CU_TRY(stream->device, cudaLaunchKernelEx(&config, coarse_kernel<TYPE, SAMPLE, MASKED>, p));
     return peri_cuda_launched(stream);
 }
 
-template <bool SAMPLE>
+template <bool SAMPLE, bool MASKED>
 peri_status launch_type(peri_stream *stream, peri_coarse_type type, const pass &p) {
     switch (type) {
-    case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE>(stream, p);
-    case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE>(stream, p);
-    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE>(stream, p);
-    case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE>(stream, p);
-    case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE>(stream, p);
+    case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE, false>(stream, p);
+    case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE, MASKED>(stream, p);
     }
     return stream->device->host->fail(PERI_E_ARGUMENT, "coarse: no type %d", (int)type);
+}
+
+template <bool SAMPLE>
+peri_status launch_rows(peri_stream *stream, peri_coarse_type type, const pass &p) {
+    return p.filter.count != 0 ? launch_type<SAMPLE, true>(stream, type, p)
+                               : launch_type<SAMPLE, false>(stream, type, p);
 }
 
 /* All of a call that is the same for each launch. */
@@ -261,7 +280,7 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
                         : reinterpret_cast<float *>(at + s.entries + s.counts + s.bounds);
     lists->groups = s.groups;
     lists->rows = peri_keep_rows{ coarse->names, coarse->first, (uint32_t)coarse->row_count };
-    lists->filter = coarse->filter;
+    *(is_masked(coarse) ? &all->filter : &lists->filter) = coarse->filter;
     lists->keys = coarse->keys;
     lists->reach = coarse->reach;
     if (coarse->reach.names != nullptr)
@@ -302,10 +321,10 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.tiles = sample.lists.tiles = (uint32_t)ceil_div(count, TILE_QUERIES);
         all.lists.segments = peri_coarse_segments(all.lists.tiles, all.lists.row_tiles,
                                                   all.lists.blocks);
-        if (s.row_step != 0) PERI_TRY(launch_type<true>(stream, coarse->type, sample));
+        if (s.row_step != 0) PERI_TRY(launch_rows<true>(stream, coarse->type, sample));
         const bool reach = coarse->reach.names != nullptr;
         if (!reach) PERI_TRY(peri_coarse_bounds(stream, &all.lists));
-        PERI_TRY(launch_type<false>(stream, coarse->type, all));
+        PERI_TRY(launch_rows<false>(stream, coarse->type, all));
         if (!reach) PERI_TRY(peri_coarse_finish(stream, &all.lists));
     }
     return PERI_OK;

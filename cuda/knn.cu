@@ -54,7 +54,6 @@ constexpr size_t NAME_BYTES_MAX = (size_t)64 << 20;
 constexpr size_t FIRST_RUN = 16384;      /* or as many as a bound among so few is worth: */
 constexpr size_t FIRST_RUN_WANTED = 320; /* for each candidate */
 constexpr size_t RUN_GROWTH = 7;
-constexpr size_t RUN_GROWTH_TESTED = 3; /* bounds of filtered queries are wider */
 /* Rows that queries left collect: for each, were all left, or more where there are few queries. */
 constexpr size_t REACH_EACH = 8192;
 constexpr size_t REACH_LEAST = (size_t)4 << 20;
@@ -122,7 +121,7 @@ peri_coarse coarse_of(const peri_op_knn *op, const plan *p, size_t queries, size
 size_t run_of(const plan *p, size_t seen) {
     if (p->floats) return p->row_chunk;
     size_t first = round_up(most(FIRST_RUN, FIRST_RUN_WANTED * p->wanted), ROWS_UNIT);
-    return most(first, seen * (p->tested ? RUN_GROWTH_TESTED : RUN_GROWTH));
+    return most(first, seen * RUN_GROWTH);
 }
 
 size_t coarse_scratch_of(const peri_device *device, const peri_op_knn *op, const plan *p,

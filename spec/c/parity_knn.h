@@ -166,7 +166,8 @@ static inline void sweep_knn_coarse(pair *t) {
         size_t queries, rows, cols, k;
         uint32_t filters;
     } shapes[] = { { 300, 3000, 128, 10, 1 }, { 33, 3000, 7, 100, 4 },  { 64, 2100, 200, 1, 0 },
-                   { 40, 2300, 768, 10, 2 },  { 35, 2500, 64, 500, 0 }, { 129, 2049, 65, 33, 3 } };
+                   { 40, 2300, 768, 10, 2 },  { 35, 2500, 64, 500, 0 }, { 129, 2049, 65, 33, 3 },
+                   { 30, 40001, 24, 10, 4 } };
     for (size_t a = 0; a < TEST_DTYPES; a++) {
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
             if (peri_metric_takes(metrics[m], dtypes[a]))

@@ -92,9 +92,9 @@ static void pretend(const char *what, const char *words) {
 }
 
 static void case_good(void) { pretend("", "this is a pretended plug-in"); }
-static void case_declines(void) { pretend("declines", "of interface 3, asked for 2"); }
+static void case_declines(void) { pretend("declines", "of interface "); }
 static void case_silent(void) { pretend("silent", "it gave no reason"); }
-static void case_older(void) { pretend("older", "is of interface 1, this library of 2"); }
+static void case_older(void) { pretend("older", "build both together"); }
 static void case_other(void) { pretend("other", "is for another kind of place"); }
 
 /* The real one, and a driver before its time. */
@@ -145,7 +145,7 @@ static void run_case(size_t c) {
     pid_t child = fork();
     if (child == 0) {
         cases[c].run();
-        _exit(check_done());
+        _exit(check_counts.failed == 0 ? 0 : 1);
     }
     await(child, cases[c].name);
     drop_folder();
@@ -176,7 +176,7 @@ int main(int argc, char **argv) {
         make_folder();
         drop_folder();
         case_old_driver();
-        _exit(check_done());
+        _exit(check_counts.failed == 0 ? 0 : 1);
     }
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) run_case(c);
     run_old_driver(argv[0]);
