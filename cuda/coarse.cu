@@ -172,7 +172,8 @@ struct share {
     uint32_t warp, warps, room;
 };
 
-/* All entries of its share of a query's lists to `keys`, cut whenever they are full; says how many are there. */
+/* All entries of its share of a query's lists to `keys`, cut whenever they are full; says how many
+ * are there. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
                                uint32_t query, share mine_of, uint64_t *keys, uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
