@@ -172,7 +172,8 @@ struct share {
     uint32_t warp, warps, room;
 };
 
-/* All entries of its share of a query's lists to `keys`, cut whenever they are full; says how many are there. */
+/* All entries of its share of a query's lists to `keys`, cut whenever they are full; says how many
+ * are there. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
                                uint32_t query, share mine_of, uint64_t *keys, uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
@@ -267,7 +268,6 @@ __global__ void __launch_bounds__(FEW_WARPS *PERI_WARP) finish_few_kernel(peri_c
     __shared__ uint64_t rooms[FEW_WARPS * FEW_ROOM];
     const peri_coarse_cut cut = lists.cut();
     const uint32_t query = blockIdx.x, warp = threadIdx.x / PERI_WARP;
-    const unsigned lane = threadIdx.x % PERI_WARP;
     if (query >= lists.queries()) return;
     const unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
     uint64_t *keys = rooms + warp * FEW_ROOM, bound = lists.bounds[query];
