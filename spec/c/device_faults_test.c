@@ -218,7 +218,7 @@ done:
     return status;
 }
 
-static peri_status case_range(void) {
+static peri_status range_of(peri_matrix *of, const peri_option *list, size_t count) {
     peri_searcher *index = NULL;
     peri_range_hits range = { NULL, NULL, NULL };
     peri_request request = PERI_REQUEST_INIT;
@@ -226,7 +226,7 @@ static peri_status case_range(void) {
     request.queries = peri_matrix_view(queries);
     request.filters = filters;
     request.filter_count = 1;
-    PERI_GO(build("flat", there, NULL, 0, &index));
+    PERI_GO(build("flat", of, list, count, &index));
     PERI_GO(peri_searcher_range(index, &request, 3.0f, &range));
     PERI_GO(mix_matrix(range.offsets));
     PERI_GO(mix_matrix(range.ids));
@@ -238,6 +238,8 @@ done:
     peri_searcher_release(index);
     return status;
 }
+
+static peri_status case_range(void) { return range_of(there, NULL, 0); }
 
 static peri_status case_score_and_move(void) {
     peri_searcher *index = NULL, *refined = NULL, *here = NULL, *again = NULL;
@@ -362,6 +364,63 @@ done:
     return status;
 }
 
+/* ---- rows that stay on the host ----------------------------------------------------------- */
+
+static peri_status case_kmeans_streamed(void) {
+    const peri_option options[] = { number("n_clusters", 6), number("n_iters", 2) };
+    peri_clustering how = PERI_CLUSTERING_INIT;
+    peri_clusters found = { .centroids = NULL };
+    peri_status status;
+    how.rows = rows;
+    how.place = &device->place;
+    how.residence = PERI_RESIDENCE_HOST;
+    how.options = (peri_options){ options, 2 };
+    PERI_GO(peri_clusters_train(&how, &found));
+    PERI_GO(mix_matrix(found.centroids));
+    PERI_GO(mix_matrix(found.labels));
+done:
+    peri_clusters_reset(&found);
+    return status;
+}
+
+static peri_status case_pairwise_streamed(void) {
+    peri_pairwise_options how = PERI_PAIRWISE_OPTIONS_INIT;
+    peri_matrix *out = NULL;
+    peri_status status;
+    how.a = queries;
+    how.b = rows;
+    how.place = &device->place;
+    how.residence = PERI_RESIDENCE_HOST;
+    PERI_GO(peri_pairwise(&how, &out));
+    PERI_GO(mix_matrix(out));
+done:
+    peri_matrix_release(out);
+    return status;
+}
+
+static peri_status case_knn_graph_streamed(void) {
+    const peri_option option = text("build_algo", "exact");
+    peri_knn_graph how = PERI_KNN_GRAPH_INIT;
+    peri_knn_lists lists = { NULL, NULL };
+    peri_status status;
+    how.rows = rows;
+    how.k = K;
+    how.place = &device->place;
+    how.residence = PERI_RESIDENCE_HOST;
+    how.options = (peri_options){ &option, 1 };
+    PERI_GO(peri_knn_graph_build(&how, &lists));
+    PERI_GO(mix_matrix(lists.neighbors));
+    PERI_GO(mix_matrix(lists.distances));
+done:
+    peri_knn_lists_reset(&lists);
+    return status;
+}
+
+static peri_status case_range_streamed(void) {
+    const peri_option residence = text("residence", "host");
+    return range_of(rows, &residence, 1);
+}
+
 static const struct {
     const char *name;
     peri_status (*run)(void);
@@ -389,6 +448,10 @@ static const struct {
     { "pq", case_quantizer },
     { "knn_graph", case_knn_graph },
     { "pairwise", case_pairwise },
+    { "kmeans, rows on the host", case_kmeans_streamed },
+    { "pairwise, rows on the host", case_pairwise_streamed },
+    { "knn_graph, rows on the host", case_knn_graph_streamed },
+    { "range, rows on the host", case_range_streamed },
 };
 
 /* ---- the faults --------------------------------------------------------------------------- */
