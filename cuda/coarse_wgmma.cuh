@@ -682,19 +682,16 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
 #pragma unroll
             for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
         }
-        if (MASKED) {
-            begin_sieve(p, me, r.tile, &filters);
-            filters.ask(p.filter, first_row(p, all.row_tile(r, 0)));
-        }
+        if (MASKED) begin_sieve(p, me, r.tile, &filters);
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
+            if (MASKED) filters.ask(p.filter, first_row(p, tile));
             multiply_tile<TYPE>(p, s, at, me, &stage, d, [&] {
                 /* always so; the branch keeps it between the other's turn and the wait */
                 if (MASKED && p.filter.count != 0) m = filters.take();
-                if (MASKED) filters.ask(p.filter, first_row(p, all.row_tile(r, step + 1)));
             });
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
