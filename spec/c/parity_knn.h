@@ -267,7 +267,7 @@ static inline void sweep_knn_doubt(pair *t) {
                    peri_metric_name(few[m]));
             for (doubt kind = 0; kind < DOUBT_COUNT; kind++)
                 check_doubt(t, dtypes[a], few[m], kind, 2200, 40);
-            printf("\nand of long rows:");
+            if (a == 0 && m < 2) printf("\nand of long rows:");
             for (doubt kind = 0; kind < DOUBT_COUNT && a == 0 && m < 2; kind++)
                 if (kind != DOUBT_REPEATS && kind != DOUBT_EQUAL && kind != DOUBT_SMALL)
                     check_doubt(t, dtypes[a], few[m], kind, 2100, 1008);
