@@ -371,6 +371,8 @@ peri_status check(const peri_device *device, const peri_coarse *coarse) {
 
 } /* namespace */
 
+bool peri_coarse_reads_once(const peri_device *device) { return is_hopper(device); }
+
 uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks) {
     uint32_t best = 1, most = row_tiles < SEGMENTS_MAX ? row_tiles : SEGMENTS_MAX;
     double best_share = 0;

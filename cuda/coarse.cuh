@@ -101,6 +101,9 @@ size_t peri_coarse_scratch(const peri_device *device, const peri_coarse *coarse)
 peri_status peri_coarse_run(peri_stream *stream, const peri_coarse *coarse, void *scratch,
                             size_t scratch_bytes);
 
+/* Whether the engine of this device makes norms from rows that are read once. */
+bool peri_coarse_reads_once(const peri_device *device);
+
 /* ---- the engines, for coarse.cu: arguments are checked, there is at least one query */
 
 size_t peri_coarse_wgmma_scratch(const peri_device *device, const peri_coarse *coarse);

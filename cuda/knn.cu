@@ -208,7 +208,7 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     size_t wanted = round_up(op->k + slack, WANTED_UNIT);
     p.total = shares_filter(op) && op->filter.passing != nullptr ? op->filter.passing[0]
                                                                  : op->rows.rows;
-    p.coarse = (op->queries.rows >= COARSE_QUERIES_MIN || peri_knn_floats_takes(op)) &&
+    p.coarse = (op->queries.rows >= COARSE_QUERIES_MIN || peri_knn_floats_takes(device, op)) &&
                p.total >= COARSE_ROWS_MIN && wanted <= PERI_COARSE_WANTED_MAX &&
                op->metric != PERI_L1 && op->metric != PERI_HAMMING;
     if (!p.coarse) {
@@ -228,7 +228,7 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
                          sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
     p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
     p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
-    p.floats = op->queries.rows <= p.query_chunk && peri_knn_floats_takes(op);
+    p.floats = op->queries.rows <= p.query_chunk && peri_knn_floats_takes(device, op);
     lay_out(&p, device, op);
     return p;
 }

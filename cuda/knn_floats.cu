@@ -31,14 +31,14 @@ constexpr unsigned GROUPS = 32;     /* of the sample */
 constexpr unsigned GROUP_ROWS = 16; /* in each */
 constexpr float SPREAD_LEAST = 1.0f / 16;
 constexpr float NORM_RATIO = 64.0f;
-/* Measured on an H200, 1M rows, and the f16 pass in brackets. 128 columns: 64 queries take 0.31 ms
- * (0.59), 256 0.48 (0.63), 384 0.74 (0.72). 32 columns: 512 take 0.36 ms (0.60). 16 queries over
- * 100 000 x 128, directly 0.11 ms, take 0.13. */
+/* Measured on an H200, the f16 pass in brackets. 1M x 128: 64 queries take 0.29 ms (0.59), 256 0.46
+ * (0.63), 384 0.74 (0.72); 1M x 32: 512 take 0.34 (0.60). 20 000 x 128: 64 take 0.12 (0.13),
+ * 2 500: 0.11 (0.08). 16 queries of 100 000 x 128, directly 0.11 ms, take 0.13. */
 constexpr size_t QUERIES_MAX = 256, QUERIES_MAX_SHORT = 512;
 constexpr size_t SHORT = 64; /* columns */
-constexpr size_t ROWS_MIN = 2048;
-constexpr size_t QUERIES_MIN = 8, QUERIES_ALWAYS = 20; /* between: when scanning them all */
-constexpr size_t BYTES_MIN = (size_t)3 << 29;          /* directly reads this much */
+constexpr size_t ROWS_MIN = 2048, BYTES_MIN = (size_t)8 << 20;
+constexpr size_t QUERIES_MIN = 8, QUERIES_ALWAYS = 20; /* between: when a direct scan */
+constexpr size_t SCANNED_MIN = (size_t)3 << 29;        /* goes through that many bytes */
 constexpr size_t SLACK_MIN = 22;  /* candidates beyond k, and at least half of k */
 constexpr size_t WANTED_UNIT = 8; /* their number is a multiple of this */
 constexpr size_t DEPTH_UNIT = 32; /* elements */
@@ -249,15 +249,17 @@ __global__ void __launch_bounds__(THREADS) begin_kernel(task t) {
 /* A batch for which this is the fastest. */
 static bool is_small(const peri_op_knn *op) {
     const size_t q = op->queries.rows, bytes = op->rows.rows * op->rows.cols * sizeof(float);
-    return q <= (op->rows.cols <= SHORT ? QUERIES_MAX_SHORT : QUERIES_MAX) &&
-           (q >= QUERIES_ALWAYS || (q >= QUERIES_MIN && q * bytes >= BYTES_MIN));
+    return op->rows.rows >= ROWS_MIN && bytes >= BYTES_MIN &&
+           q <= (op->rows.cols <= SHORT ? QUERIES_MAX_SHORT : QUERIES_MAX) &&
+           (q >= QUERIES_ALWAYS || (q >= QUERIES_MIN && q * bytes >= SCANNED_MIN));
 }
 
-bool peri_knn_floats_takes(const peri_op_knn *op) {
-    return op->rows.dtype == PERI_F32 && op->queries.dtype == PERI_F32 &&
+bool peri_knn_floats_takes(const peri_device *device, const peri_op_knn *op) {
+    return peri_coarse_reads_once(device) && op->rows.dtype == PERI_F32 &&
+           op->queries.dtype == PERI_F32 &&
            (op->metric == PERI_INNER_PRODUCT || peri_prepare_squared(op->metric)) &&
-           op->filter.count == 0 && is_small(op) && op->rows.rows >= ROWS_MIN &&
-           op->rows.rows < (size_t)1 << 31 && wanted_of(op) <= PERI_COARSE_WANTED_MAX &&
+           op->filter.count == 0 && is_small(op) && op->rows.rows < (size_t)1 << 31 &&
+           wanted_of(op) <= PERI_COARSE_WANTED_MAX &&
            ((size_t)op->rows.data | op->rows.stride_bytes) % 16 == 0;
 }
 

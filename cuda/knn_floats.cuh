@@ -5,9 +5,10 @@
 
 #include "device.cuh"
 
-/* Whether an operation is worth it: f32 rows, squared L2 or the inner product, no filter, a batch
- * that memory binds. */
-bool peri_knn_floats_takes(const peri_op_knn *op);
+/* Whether it is worth it: f32 rows, squared L2 or the inner product, no filter, a batch that memory
+ * binds, and a device that makes the lengths of rows as they pass: with a pass of their own, f16
+ * rows cost no more bytes. */
+bool peri_knn_floats_takes(const peri_device *device, const peri_op_knn *op);
 
 /* Upper bound, bytes; `scratch` below is aligned to 256. */
 size_t peri_knn_floats_scratch(const peri_device *device, const peri_op_knn *op);

@@ -148,6 +148,14 @@ static inline void sweep_others(pair *t) {
     check_others(t, 40, 31, 0);
 }
 
+/* The same of rows that are long enough to be worth it though there are few. */
+static inline void sweep_knn_long(pair *t) {
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 20, 2100, 1020, 10, 0, false);
+    check_knn(t, PERI_F32, PERI_INNER_PRODUCT, 128, 2100, 1008, 10, 0, false);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 150, 2100, 1020, 100, 0, true);
+    check_knn(t, PERI_F32, PERI_INNER_PRODUCT, 256, 2100, 1008, 10, 0, false);
+}
+
 /* Batches that a device may take another way than large ones: f32 rows, no filter. */
 static inline void sweep_knn_batches(pair *t) {
     static const size_t queries[] = { 4, 19, 20, 128, 129, 257 };
@@ -156,8 +164,10 @@ static inline void sweep_knn_batches(pair *t) {
         for (int coarse = 0; coarse < 2; coarse++)
             check_knn(t, PERI_F32, i % 2 == 0 ? PERI_SQEUCLIDEAN : PERI_INNER_PRODUCT, queries[i],
                       2400, widths[i], 1 + 7 * i, 0, coarse != 0);
-    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 20000, 768, 10, 0, false);
-    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 5000, 128, 330, 0, false);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 17500, 120, 330, 0, false);
+    check_knn(t, PERI_F32, PERI_INNER_PRODUCT, 129, 22000, 96, 10, 0, false);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 257, 88000, 24, 1, 0, false);
+    sweep_knn_long(t);
 }
 
 /* Enough queries and rows for a coarse pass of a device. */
@@ -232,6 +242,21 @@ static inline peri_view doubt_matrix(peri_dtype dtype, doubt kind, size_t rows, 
     return view;
 }
 
+static inline void check_doubt(pair *t, peri_dtype dtype, peri_metric metric, doubt kind,
+                               size_t rows, size_t cols) {
+    knn_case c = { .metric = metric, .k = 10, .what = doubts[kind] };
+    c.queries = doubt_matrix(PERI_F32, kind, 36, cols, true);
+    c.rows = doubt_matrix(dtype, kind, rows, cols, false);
+    c.lengths = test_lengths(&c.rows);
+    uint32_t redone = compare_knn(t, &c).redone;
+    printf(" %s %d", doubts[kind], (int)redone);
+    bool proved = kind == DOUBT_NONE || (kind == DOUBT_WHOLE && metric != PERI_COSINE);
+    CHECK(!proved || redone == 0, "%u %s queries done twice", redone, doubts[kind]);
+    free(c.queries.data);
+    free(c.rows.data);
+    free(c.lengths);
+}
+
 /* The answer is ref's whatever the rows; plain ones, and whole numbers, are proved by the coarse
  * pass alone. */
 static inline void sweep_knn_doubt(pair *t) {
@@ -240,19 +265,12 @@ static inline void sweep_knn_doubt(pair *t) {
         for (size_t m = 0; m < 3; m++) {
             printf("knn %s %s, queries done twice of 36:", peri_dtype_name(dtypes[a]),
                    peri_metric_name(few[m]));
-            for (doubt kind = 0; kind < DOUBT_COUNT; kind++) {
-                knn_case c = { .metric = few[m], .k = 10, .what = doubts[kind] };
-                c.queries = doubt_matrix(PERI_F32, kind, 36, 40, true);
-                c.rows = doubt_matrix(dtypes[a], kind, 2200, 40, false);
-                c.lengths = test_lengths(&c.rows);
-                uint32_t redone = compare_knn(t, &c).redone;
-                printf(" %s %d", doubts[kind], (int)redone);
-                bool proved = kind == DOUBT_NONE || (kind == DOUBT_WHOLE && few[m] != PERI_COSINE);
-                CHECK(!proved || redone == 0, "%u %s queries done twice", redone, doubts[kind]);
-                free(c.queries.data);
-                free(c.rows.data);
-                free(c.lengths);
-            }
+            for (doubt kind = 0; kind < DOUBT_COUNT; kind++)
+                check_doubt(t, dtypes[a], few[m], kind, 2200, 40);
+            if (a == 0 && m < 2) printf("\nand of long rows:");
+            for (doubt kind = 0; kind < DOUBT_COUNT && a == 0 && m < 2; kind++)
+                if (kind != DOUBT_REPEATS && kind != DOUBT_EQUAL && kind != DOUBT_SMALL)
+                    check_doubt(t, dtypes[a], few[m], kind, 2100, 1008);
             printf("\n");
         }
 }

@@ -68,6 +68,7 @@ static void cover_knn(pair *t) {
         check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 2, 2000, 7, 1200, 0, false);
     }
     sweep_knn_doubt(t);
+    sweep_knn_long(t);
 }
 
 static void cover_clusters(pair *t, bool races) {
