@@ -423,6 +423,22 @@ __device__ __forceinline__ bool collect(const pass &p, shared_state &s, const ke
     return true;
 }
 
+/* A lane's hit, of which `mask` are values at or under the limit it was found with. True when some
+ * query takes no more. */
+__device__ __forceinline__ bool collect_hits(const pass &p, shared_state &s, const keeper &k,
+                                             const uint4 *hit, uint32_t mask) {
+    const uint4 about = hit[8];
+    bool full = false;
+    for (; mask != 0; mask &= mask - 1) {
+        const uint32_t i = (uint32_t)__ffs((int)mask) - 1;
+        const uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
+        if (bits <= (uint32_t)(s.bounds[about.x] >> 32))
+            full |= collect(p, s, k, about.x, about.y + i / 2 * 8 + i % 2);
+    }
+    __syncwarp();
+    return __any_sync(PERI_ALL_LANES, full);
+}
+
 /* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
  * of at most one entry a lane, lists past their trigger are cut. True if one was. */
 template <bool MASKED>
@@ -444,18 +460,15 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
     }
     if (MASKED) mask &= about.w;
     if (me.lane >= count) mask = 0;
+    if (p.lists.reach.names != nullptr) return collect_hits(p, s, k, hit, mask);
     while (__any_sync(PERI_ALL_LANES, mask != 0)) {
         bool full = false;
         if (mask != 0) {
             uint32_t i = (uint32_t)__ffs((int)mask) - 1;
             uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
-            const uint32_t row = about.y + i / 2 * 8 + i % 2;
-            const bool near = bits <= (uint32_t)(s.bounds[about.x] >> 32);
-            if (near && p.lists.reach.names != nullptr) {
-                cut |= collect(p, s, k, about.x, row);
-            } else if (near) {
+            if (bits <= (uint32_t)(s.bounds[about.x] >> 32)) {
                 uint32_t at = atomicAdd(&s.counts[about.x], 1u);
-                list[at] = (uint64_t)bits << 32 | row;
+                list[at] = (uint64_t)bits << 32 | (about.y + i / 2 * 8 + i % 2);
                 full = at >= p.lists.trigger;
             }
             mask &= mask - 1;
@@ -465,7 +478,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
         cut = true;
     }
     __syncwarp();
-    return __any_sync(PERI_ALL_LANES, cut);
+    return cut;
 }
 
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,

@@ -20,8 +20,8 @@
  * The host never waits. Work 2 * q * n * d flop on tensor cores, twice when queries are left; bytes
  * n * d * (read + 4 written and read) a chunk of queries, q * wanted * d * bytes of random rows.
  * On an H200, 10 000 queries x 1M x 128 f32: 5.3 ms when all are proved, of which empty launches of
- * the ladder are 0.02; 10.5 when none is, among clusters of 64 rows 1e-3 wide, 19 when each query
- * reaches 5 000 rows; 350 by scans of all rows.
+ * the ladder are 0.03; 10.5 when none is, among clusters of 64 rows 1e-3 wide, 19 when each query
+ * reaches 5 000 rows; 300 by scans of all rows.
  * Why not more precise products: halves split in two prove little, since the doubt of near twins is
  * that of the tensor cores' own sums; f32 differences of all pairs take 86 ms at the rate of FP32.
  */
