@@ -2,8 +2,9 @@
  * writes.
  *
  * A list holds `kept` keys, then new entries: the value's bits in order, and the row instead of its
- * name. New ones are appended by whoever finds a value at or under the query's bound; names,
- * filters and rows beyond the last are seen to here, when a list is cut down to what is wanted.
+ * name. New ones are appended by whoever finds a value at or under the query's bound; names, rows
+ * beyond the last, and filters that were not tested on values (coarse_masks.cuh) are seen to here,
+ * when a list is cut down to what is wanted.
  * What is cut away is above a bound that at least `wanted` keys reach, so nothing that counts is
  * lost, and which rows count depends on no order. The cut is found by bisection over the bits of
  * keys, first of the value, then, where values tie, of the name: some ten passes over keys in
@@ -12,6 +13,7 @@
 #ifndef PERI_CUDA_COARSE_KEEP_CUH
 #define PERI_CUDA_COARSE_KEEP_CUH
 
+#include "coarse.cuh"
 #include "select.cuh"
 
 constexpr uint32_t PERI_NO_VALUE = 0xFFFFFFFFu; /* high half of PERI_KEY_NONE; no value has it */
@@ -46,6 +48,14 @@ __device__ inline uint64_t peri_keep_named(uint64_t entry, const peri_keep_rows 
     uint32_t name = rows.names == nullptr ? rows.first + row : rows.names[row];
     if (bits != nullptr && (bits[name / 64] >> (name % 64) & 1) == 0) return PERI_KEY_NONE;
     return (entry & 0xFFFFFFFF00000000u) | name;
+}
+
+/* Adds a name to those that a query collects; false when there was no room. */
+__device__ inline bool peri_reach_add(const peri_coarse_reach &reach, size_t room, size_t query,
+                                      uint32_t name) {
+    const uint32_t at = atomicAdd(&reach.counts[query], 1u);
+    if (at < room) reach.names[query * room + at] = name;
+    return at < room;
 }
 
 constexpr unsigned PERI_KEEP_SHORT = 8 * PERI_WARP; /* a list's keys that registers hold */

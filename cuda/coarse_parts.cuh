@@ -13,6 +13,8 @@
 #include "coarse_keep.cuh"
 #include "core/status.h"
 
+constexpr uint32_t PERI_COARSE_GROUPS_MAX = 1024; /* whose minima a query has */
+
 struct peri_coarse_cut {
     uint32_t tiles, segments, row_tiles, blocks;
 
@@ -38,7 +40,8 @@ struct peri_coarse_lists {
     uint32_t groups;
     peri_keep_rows rows;
     peri_filter_view filter;
-    uint64_t *keys; /* of the call: [.., wanted] */
+    uint64_t *keys;          /* of the call: [.., wanted] */
+    peri_coarse_reach reach; /* of the call; bounds are `bounds` */
 
     __device__ uint32_t queries() const {
         if (queries_left == nullptr) return count;
@@ -53,11 +56,29 @@ struct peri_coarse_lists {
         if (now != 0 && now < tiles) ranges = max(ranges, (4 * blocks + now - 1) / now);
         return peri_coarse_cut{ now, min(ranges, row_tiles), row_tiles, blocks };
     }
+    /* Names that a query may collect. */
+    __device__ size_t room() const {
+        const size_t left = queries_left == nullptr ? first_query + count : *queries_left;
+        return left == 0 ? 0 : reach.entries / left;
+    }
     __device__ const uint64_t *bits(uint32_t query) const {
         if (filter.count == 0) return nullptr;
         return filter.bits[filter.which == nullptr ? 0 : filter.which[first_query + query]];
     }
 };
+
+/* The term of a row of this squared length; raises `longest`, of those that have a bound. */
+__device__ inline float peri_coarse_term(bool squared, float squares, float most, float &longest) {
+    const float infinity = __int_as_float(0x7F800000);
+    const bool known = squares <= PERI_COARSE_NORM_MOST;
+    if (known && (squared || squares <= most)) {
+        longest = fmaxf(longest, squares);
+        return squared ? squares : 0.0f;
+    }
+    if (squared) return infinity;
+    if (!known) longest = infinity;
+    return -infinity;
+}
 
 /* Ranges of the rows that fill the blocks evenly. */
 uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks);

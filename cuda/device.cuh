@@ -47,7 +47,7 @@ static inline size_t peri_cuda_dtype_bytes(peri_dtype dtype) {
 }
 
 /* PERI_E_DEVICE with what CUDA says of `error`, after clearing it; `call` is the source text. An
- * error that CUDA keeps for ever marks the device dead. */
+ * error that CUDA keeps for ever marks the device dead; want of memory is PERI_E_MEMORY. */
 peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const char *call);
 
 #define CU_TRY(device, call)                                                                       \
@@ -61,7 +61,10 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
 static inline peri_status peri_cuda_launched(const peri_stream *stream) {
     CU_TRY(stream->device, cudaGetLastError());
 #ifdef PERI_CUDA_SYNC
-    CU_TRY(stream->device, cudaStreamSynchronize(peri_cuda_handle(stream)));
+    cudaStreamCaptureStatus capture; /* of a plan: nothing runs yet */
+    CU_TRY(stream->device, cudaStreamIsCapturing(peri_cuda_handle(stream), &capture));
+    if (capture == cudaStreamCaptureStatusNone)
+        CU_TRY(stream->device, cudaStreamSynchronize(peri_cuda_handle(stream)));
 #endif
     return PERI_OK;
 }
@@ -107,6 +110,7 @@ peri_status peri_cuda_mem_acquire(peri_device *device, size_t bytes, peri_memory
                                   peri_memory_use use, peri_mem **out);
 void peri_cuda_mem_release(peri_mem *mem);
 peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out);
+peri_status peri_cuda_mem_check(peri_device *device, const void *data, size_t bytes);
 peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes);
 peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
                            const void *from, size_t from_stride, peri_device *from_device,

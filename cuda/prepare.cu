@@ -19,12 +19,15 @@ constexpr unsigned GROUPS = 32;     /* of the sample */
 constexpr unsigned GROUP_ROWS = 16; /* in each */
 constexpr float CENTRE_MOST = 1e18f;
 constexpr float LENGTH_LEAST = 1e-12f, LENGTH_MOST = 1e12f; /* cosine: else rescored always */
-constexpr int TYPICAL_BITS = 8;         /* the largest typical element is scaled below 2^8 */
-constexpr float NORM_RATIO = 64.0f;     /* rows that many times longer are out of range */
-constexpr float NORM_MOST = 1e37f;      /* of a squared length as it came */
+constexpr int TYPICAL_BITS = 8;     /* the largest typical element is scaled below 2^8 */
+constexpr float NORM_RATIO = 64.0f; /* rows that many times longer are out of range; of squared L2
+                                       those that have an element past the range of f16 */
+constexpr float NORM_MOST = 1e37f;  /* of a squared length as it came */
 constexpr float ROUNDED = 0x1.004p-24f; /* one rounding to f32 */
 
 __device__ float infinity() { return __int_as_float(0x7F800000); }
+
+__device__ bool unneeded(const peri_prepare &p) { return p.needed != nullptr && *p.needed == 0; }
 
 /* ---- the sample --------------------------------------------------------------------------- */
 
@@ -81,6 +84,7 @@ __device__ float warp_sorted(float value) {
 /* A block takes 32 columns; warp g first sums group g, then warp c sorts the groups of column c. */
 template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri_prepare p) {
     __shared__ float means[GROUPS][PERI_WARP + 1];
+    if (unneeded(p)) return;
     const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
     const uint32_t j = blockIdx.x * PERI_WARP + lane;
     float sum = 0;
@@ -101,48 +105,59 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = p.centred ? middle : 0.0f;
 }
 
-/* A block a group, a warp a row; the last block to come ranks the groups, and clears the centre of
- * whole numbers. */
+/* A block a group, a warp a row, less the centre and as it came; the last block to come ranks the
+ * groups. It clears the centre of whole numbers, and one that makes fewer than half of the rows
+ * shorter: where lengths differ by orders of magnitude few rows make the mean, and to lie around it
+ * would cost the others their digits. */
 template <typename T>
 __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
-    __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
+    __shared__ float largest[2][GROUP_ROWS], longest[2][GROUP_ROWS];
     __shared__ bool last;
+    if (unneeded(p)) return;
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
     const bool whole = p.stats->fractions == 0;
     size_t row = sampled(p, blockIdx.x, warp);
-    float factor = row_factor(p, row), squares = 0, large = 0;
+    float factor = row_factor(p, row), squares[2] = {}, large[2] = {};
     for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
-        float v = element<T>(p, row, j) * factor - (whole ? 0.0f : p.centre[j]);
-        large = fmaxf(large, fabsf(v));
-        squares += v * v;
+        const float x = element<T>(p, row, j) * factor, v[2] = { x - p.centre[j], x };
+        for (unsigned way = 0; way < 2; way++) {
+            large[way] = fmaxf(large[way], fabsf(v[way]));
+            squares[way] += v[way] * v[way];
+        }
     }
-    large = warp_most(large);
-    squares = peri_fold(squares);
-    if (lane == 0) {
-        largest[warp] = large;
-        longest[warp] = squares;
+    for (unsigned way = 0; way < 2; way++) {
+        large[way] = warp_most(large[way]);
+        squares[way] = peri_fold(squares[way]);
+        if (lane == 0) largest[way][warp] = large[way];
+        if (lane == 0) longest[way][warp] = squares[way];
     }
+    if (lane == 0 && squares[0] < squares[1]) atomicAdd(&p.stats->shorter, 1u);
+    __threadfence();
     __syncthreads();
     if (warp != 0) return;
-    large = warp_most(lane < GROUP_ROWS ? largest[lane] : 0.0f);
-    squares = warp_most(lane < GROUP_ROWS ? longest[lane] : 0.0f);
+    for (unsigned way = 0; way < 2; way++) {
+        float most = warp_most(lane < GROUP_ROWS ? largest[way][lane] : 0.0f);
+        if (lane == 0) p.stats->largest[way][blockIdx.x] = most;
+        most = warp_most(lane < GROUP_ROWS ? longest[way][lane] : 0.0f);
+        if (lane == 0) p.stats->longest[way][blockIdx.x] = most;
+    }
     if (lane == 0) {
-        p.stats->largest[blockIdx.x] = large;
-        p.stats->longest[blockIdx.x] = squares;
         __threadfence();
         last = atomicAdd(&p.stats->arrived, 1u) + 1 == gridDim.x;
     }
     __syncwarp();
     if (!last) return;
     __threadfence();
-    for (unsigned j = lane; whole && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
-    large = warp_sorted(__ldcg(&p.stats->largest[lane]));
-    squares = warp_sorted(__ldcg(&p.stats->longest[lane]));
+    const unsigned way = whole || __ldcg(&p.stats->shorter) < GROUPS * GROUP_ROWS / 2;
+    for (unsigned j = lane; way == 1 && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
+    const float typical = warp_sorted(__ldcg(&p.stats->largest[way][lane]));
+    const float length = warp_sorted(__ldcg(&p.stats->longest[way][lane]));
     if (lane != GROUPS / 2) return;
-    float scale = p.centred && !whole ? typical_scale(large) : 1.0f;
-    float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
+    float scale = p.centred && !whole ? typical_scale(typical) : 1.0f;
+    float most = NORM_RATIO * NORM_RATIO * scale * scale * length;
     p.stats->scale = scale;
-    p.stats->norm_most = most > 0 && most < NORM_MOST ? most : NORM_MOST;
+    const bool known = most > 0 && most < NORM_MOST && !peri_prepare_squared(p.metric);
+    p.stats->norm_most = known ? most : NORM_MOST;
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -309,19 +324,22 @@ __device__ void publish(float value, uint32_t *to) {
     if (threadIdx.x == 0 && most > 0) atomicMax(to, most);
 }
 
-/* Rows that have no bound: zeros in place of halves, and the term -inf; a cosine's zeros +inf. */
+/* Rows that have no bound: zeros in place of halves, and the term -inf; +inf for a cosine's zeros,
+ * and for squared L2, where such a row is far from all but queries as long (certificate.cuh). */
 template <typename T>
 __device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, const room &out,
                              float *term) {
-    bool zeros = is_short && all_zeros(row, (uint32_t)p.rows.cols);
+    bool far = is_short && all_zeros(row, (uint32_t)p.rows.cols);
+    far = far || peri_prepare_squared(p.metric);
     out.clear(p.depth);
-    if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
+    if (threadIdx.x % PERI_WARP == 0) *term = far ? infinity() : -infinity();
 }
 
 template <typename T, bool LIES>
 __global__ void __launch_bounds__(THREADS)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
+    if (unneeded(p)) return;
     const float scale = p.stats->scale, norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
     bool fractions = false;
@@ -392,6 +410,7 @@ template <typename Q>
 __global__ void __launch_bounds__(THREADS)
     make_queries(peri_prepare p, const void *__restrict__ queries, size_t stride, size_t count,
                  void *__restrict__ out, peri_prepared_query *__restrict__ about) {
+    if (unneeded(p)) return;
     const uint32_t dim = (uint32_t)p.rows.cols;
     const bool squared = peri_prepare_squared(p.metric);
     const float row_scale = p.stats->scale;

@@ -19,8 +19,10 @@ struct peri_prepared_stats {
     uint32_t fractions;     /* not 0: the sample is not of whole numbers, or cosine divides them */
     uint32_t row_fractions; /* not 0: some row is not, though the sample is */
     uint32_t arrived;       /* blocks that have seen their part of the sample */
-    float largest[32];      /* of each group of the sample: element, */
-    float longest[32];      /* and squared length */
+    uint32_t shorter;       /* rows of the sample that are shorter less the centre */
+    float largest[2]
+                 [32]; /* of each group of the sample, less the centre and as it came: element, */
+    float longest[2][32]; /* and squared length */
 };
 
 /* A query's part of the certificate. */
@@ -34,14 +36,15 @@ struct peri_prepared_query {
 struct peri_prepare {
     peri_metric metric;
     peri_view rows;
-    size_t total;          /* rows that count: all, or those named; not 0 */
-    const uint32_t *names; /* [total] or NULL: 0, 1, 2 .. */
-    const float *lengths;  /* of all rows; cosine */
-    bool centred;          /* less a centre and scaled; else both are left out, as they are where
+    size_t total;           /* rows that count: all, or those named; not 0 */
+    const uint32_t *names;  /* [total] or NULL: 0, 1, 2 .. */
+    const float *lengths;   /* of all rows; cosine */
+    bool centred;           /* less a centre and scaled; else both are left out, as they are where
                               the sample is of whole numbers: sums of these can be exact */
-    bool bytes;            /* rows of i8 and u8 stay what they are; else all become f16 */
-    uint32_t depth;        /* elements, a multiple of 128 bytes, >= columns */
-    float *centre;         /* [depth] */
+    bool bytes;             /* rows of i8 and u8 stay what they are; else all become f16 */
+    uint32_t depth;         /* elements, a multiple of 128 bytes, >= columns */
+    const uint32_t *needed; /* NULL, or nothing is done when it is 0 */
+    float *centre;          /* [depth] */
     peri_prepared_stats *stats;
     size_t sample_step; /* set by peri_prepare_begin */
 };

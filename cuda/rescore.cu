@@ -8,6 +8,7 @@
 #include "rescore.cuh"
 
 #include "distance.cuh"
+#include "proof.cuh"
 #include "select.cuh"
 
 namespace {
@@ -27,7 +28,9 @@ struct task {
     const uint64_t *keys;
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
-    uint32_t *which, *left, *redone;
+    const peri_coarse_norms *norms;
+    const uint32_t *needed, *counted;
+    uint32_t *which, *left, *again, *redone;
     int64_t *ids;
     float *distances;
 };
@@ -71,24 +74,10 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
     values[at + lane] = value;
 }
 
-/* Whether the value at rank k - 1 is below all that the coarse pass left out, whose values are at
- * least `last`. */
 __device__ bool proved(const task &t, const peri_prepared_query &about, float last, float value) {
-    if (about.proves == 0 || !(last > -__int_as_float(0x7F800000))) return false;
-    const peri_prepared_stats s = *t.stats;
-    peri_doubt_rows rows;
-    /* of f32 sums: more than their roundings */
-    const double above = 1.0 + 4 * peri_doubt_sum(t.dim);
-    rows.norm = sqrt((double)__uint_as_float(s.norm_max)) * above;
-    rows.residual = sqrt((double)__uint_as_float(s.residual_max)) * above;
-    rows.length = sqrt((double)__uint_as_float(s.length_max)) * above;
-    rows.scale = s.scale;
-    const bool whole = about.whole != 0 && s.fractions == 0 && s.row_fractions == 0;
-    if (whole && peri_doubt_none(&rows, &about.doubt)) return true;
-    if (!whole) rows.residual += 1e-30; /* what underflow took */
-    if (t.metric == PERI_COSINE)        /* 1 / |x| and the product with it */
-        rows.residual += rows.scale * (peri_doubt_sum(t.dim) + 4 * PERI_DOUBT_U);
-    return (double)value < peri_certificate(t.metric, t.dim, &rows, &about.doubt, last);
+    if (t.norms != nullptr)
+        return peri_proved_floats(t.metric, t.dim, *t.norms, about, last, value);
+    return peri_proved(t.metric, t.dim, *t.stats, about, last, value);
 }
 
 template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) rescore_kernel(task t) {
@@ -99,7 +88,7 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
     float *values = reinterpret_cast<float *>(shared + (size_t)WARPS * t.wanted) +
                     (size_t)warp * t.wanted;
     size_t i = (size_t)blockIdx.x * WARPS + warp;
-    if (i >= t.count) return;
+    if (i >= t.count || (t.needed != nullptr && *t.needed == 0)) return;
     const uint64_t *coarse = t.keys + i * t.wanted;
     const Query *query = peri_row<Query>(t.queries, t.query_stride, i);
     const float query_length = t.metric == PERI_COSINE ? peri_warp_length(query, t.dim) : 0.0f;
@@ -121,7 +110,12 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
         if (rank + 1 == t.k && count == t.wanted &&
             !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
             t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
-            if (t.redone != nullptr) atomicAdd(t.redone, 1u);
+            if (t.again != nullptr) *t.again = (uint32_t)t.count;
+            if (t.redone == nullptr) continue;
+            if (t.again != nullptr)
+                *t.redone = (uint32_t)t.count;
+            else if (t.counted == nullptr || *t.counted == 0)
+                atomicAdd(t.redone, 1u);
         }
     }
     for (unsigned r = count + lane; r < t.k; r += PERI_WARP) {
@@ -161,6 +155,10 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.stats = r->stats;
     t.which = r->which;
     t.left = r->left;
+    t.norms = r->norms;
+    t.needed = r->needed;
+    t.counted = r->counted;
+    t.again = r->again;
     t.redone = op->redone;
     t.ids = op->ids;
     t.distances = op->distances;

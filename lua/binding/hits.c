@@ -51,7 +51,9 @@ lperi_hits *lperi_checkhits(lua_State *L, int arg) {
 static peri_matrix *out_matrix(lua_State *L, int table, const char *field, peri_dtype dtype) {
     lua_getfield(L, table, field);
     const lperi_matrix *box = luaL_testudata(L, -1, LPERI_MATRIX);
-    if (box == NULL || box->handle == NULL) {
+    if (box != NULL && box->handle == NULL)
+        luaL_error(L, "option 'out': the matrix of field '%s' is closed", field);
+    if (box == NULL) {
         luaL_error(L, "option 'out': field '%s' is a %s, not a matrix", field,
                    luaL_typename(L, -1));
         return NULL;
@@ -127,7 +129,7 @@ static int push_matrix(lua_State *L, peri_matrix *matrix, int value) {
 
 static int push_info(lua_State *L, const lperi_hits *box) {
     char place[LPERI_PLACE_SIZE];
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     lua_pushstring(L, box->info.path);
     lua_setfield(L, -2, "path");
     lua_pushstring(L, peri_place_format(box->info.place, place, sizeof place));
@@ -138,6 +140,8 @@ static int push_info(lua_State *L, const lperi_hits *box) {
     lua_setfield(L, -2, "selectivity");
     lua_pushinteger(L, (lua_Integer)box->info.redone);
     lua_setfield(L, -2, "redone");
+    lua_pushinteger(L, (lua_Integer)box->info.scanned);
+    lua_setfield(L, -2, "scanned");
     lua_pushinteger(L, (lua_Integer)box->info.missing);
     lua_setfield(L, -2, "missing");
     return 1;
