@@ -38,7 +38,6 @@ constexpr uint32_t STAGES = 4;
 constexpr uint32_t STAGE_BYTES = SLICES_MAX * BOX + 1024; /* terms behind the boxes */
 constexpr uint32_t SHARED_BYTES = SLICES_MAX * 2 * BOX + STAGES * STAGE_BYTES + 1024;
 constexpr uint32_t THREADS = 384;
-constexpr uint32_t BATCHES = 4; /* of 8 elements of a thread's 32 */
 
 struct pass {
     CUtensorMap rows, centroids;
@@ -53,6 +52,8 @@ struct shared_state {
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL /* code for other architectures is a kernel that does nothing */
+
+constexpr uint32_t BATCHES = 4; /* of 8 elements of a thread's 32 */
 
 struct ring {
     uint32_t at, parity;

@@ -1,17 +1,18 @@
 /* pairwise: the canonical distance of every query to every row.
  *
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | out [q, n] f32
- * A block of 8 warps takes 16 queries and 32 rows, a warp 8 of each: 64 pairs. Lane l holds partial
+ * Many pairs go to pairwise_tiles.cu (f32, f16) and pairwise_bytes.cu (i8, u8), which pack both
+ * sides first. Here are few pairs, and the tables of dots of other operations, without scratch:
+ * a block of 8 warps takes 16 queries and 32 rows, a warp 8 of each: 64 pairs. Lane l holds partial
  * sum l of each pair in a register, as the canonical order wants, so that 16 loads from shared
  * memory serve 64 steps. At the end the 64 sums fold in halves: a lane sends half of its sums to
  * the lane 16 away and adds what it gets to the other half, then 8 away, and so on: 62 exchanges
  * in place of 320, and each addition is one of the butterfly's. Columns are staged 64 at a
  * time, the next ones while these are worked with, f16 widened; of i8 and u8 four columns are one
  * step, in integers, whose order is free.
- * Shared memory 24 KiB; registers 64 for the sums. Work q * n * d * 2 flop at the rate of FP32, and
- * a fold that is as much as 60 columns; L2 reads (16 + 32) / (16 * 32) * q * n * d * bytes.
- * On an H200 a third of the rate of FP32 at d = 128, 43 % at 768: the fold and the epilogue cost
- * some 600 instructions for each 64 pairs. */
+ * Shared memory 24 KiB; registers 64 for the sums. Bound by shared memory (16 words a lane for 64
+ * steps) and by the fold and the epilogue, some 600 instructions for each 64 pairs: a third of the
+ * rate of FP32 at d = 128 on an H200. L2 reads (16 + 32) / (16 * 32) * q * n * d * bytes. */
 #include "pairwise.cuh"
 
 #include <cuda_pipeline.h>
@@ -19,6 +20,7 @@
 #include "device.cuh"
 #include "distance.cuh"
 #include "ops.h"
+#include "pairwise_tiles.cuh"
 
 namespace {
 
@@ -252,9 +254,26 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
                             peri_cuda_name(out.dtype));
 }
 
-peri_status run(peri_stream *stream, const peri_op *any, void *, size_t) {
+bool whole(const peri_op_pairwise *op) {
+    return op->rows.dtype == PERI_I8 || op->rows.dtype == PERI_U8;
+}
+
+size_t scratch(const peri_device *, const peri_op *any) {
+    auto op = (const peri_op_pairwise *)any;
+    if (!peri_cuda_pairwise_tiled(op)) return 0;
+    return whole(op) ? peri_cuda_pairwise_bytes_scratch(op) : peri_cuda_pairwise_tiles_scratch(op);
+}
+
+peri_status run(peri_stream *stream, const peri_op *any, void *room, size_t bytes) {
     auto op = (const peri_op_pairwise *)any;
     if (op->queries.rows == 0 || op->rows.rows == 0) return PERI_OK;
+    if (bytes < scratch(stream->device, any))
+        return stream->device->host->fail(PERI_E_ARGUMENT,
+                                          "pairwise: %zu bytes of scratch, %zu needed", bytes,
+                                          scratch(stream->device, any));
+    if (peri_cuda_pairwise_tiled(op))
+        return whole(op) ? peri_cuda_pairwise_bytes(stream, op, room)
+                         : peri_cuda_pairwise_tiles(stream, op, room);
     table t = make_table(&op->queries, &op->rows, &op->out);
     t.metric = op->metric;
     t.lengths = op->metric == PERI_COSINE ? op->lengths : nullptr;
@@ -277,4 +296,4 @@ peri_status peri_cuda_dots(peri_stream *stream, const peri_view *a, const peri_v
     return a->rows == 0 || b->rows == 0 ? PERI_OK : launch<float, DOT>(stream, t);
 }
 
-const peri_cuda_op peri_cuda_pairwise_op = { supports, nullptr, run };
+const peri_cuda_op peri_cuda_pairwise_op = { supports, scratch, run };

@@ -1,20 +1,31 @@
 /* select_k: the least values of every row.
  *
  * values [n, columns] f32 | ids [n, columns] i64 or none | best_ids, best_values [n, k]
- * A task is a row, or one of `splits` segments of it; a block takes tasks in turn, in tiles of 4096
- * values that are copied to shared memory ahead of their use, from one task to the next too: 16
- * values a thread, one comparison each with the bound, one barrier. What is below the bound goes
- * into a pool (select_pool.cuh). The bound of a first tile is found among the least values of its
- * threads, so that a tile never goes through the pool whole. Segments leave k keys each in scratch,
- * and blocks select among those until one list is left a row. Rows of up to 1024 columns are a
- * warp's each, in registers.
- * Shared memory 48 KiB for k <= 512, 96 KiB above; 64 registers. Bound by memory: n * columns * 4
- * bytes, each read once. Rows that fall from their first column to the last fill the pool in every
- * tile and take a few times as long. */
+ * Rows of up to 1024 columns, and longer ones where there are 4096 and more, with k <= 256, are a
+ * warp's each (select_lone): 32 * N values at a time in registers. The first ones bound the rest:
+ * the k-th least of the least of groups of values is not below the k-th least of all and hardly
+ * above it; so some dozens of values pass, whose keys go to shared memory and are cut down to k
+ * when they have grown. At the end they are ranked or sorted, by buckets where that is most of the
+ * work. No barrier of a block is met.
+ * Other rows are blocks' (select_values). A task is a row, or one of `splits` segments of it, so
+ * that few long rows use the whole device; a block takes tasks in turn, in tiles of 4096 values
+ * that are copied to shared memory ahead of their use, from one task to the next too: 16 values a
+ * thread, one comparison each with the bound, one barrier. What is below the bound goes into a pool
+ * (select_pool.cuh). The bound of a first tile is found among the least values of its threads, so
+ * that a tile never goes through the pool whole. Segments leave k keys each in scratch, and blocks
+ * select among those until one list is left a row.
+ * Shared memory 32 KiB for a warp a row (40 with buckets), else 48 KiB for k <= 512, 96 KiB above;
+ * 40 to 124 registers. Bound by memory: n * columns * 4 bytes, each read once; rows of about 1000
+ * columns with k > 32 by the instructions of ranking and sorting; one row of 1M columns by the
+ * latency of two launches and some thirty barriers. Rows that fall from their first column to the
+ * last fill the pool in every tile and take a few times as long.
+ * Tried: the least key of each segment, to choose among segments before their keys are read:
+ * within 10 % for one row, either way; buckets for every k: fewer warps at once, a tenth slower. */
 #include <cuda_pipeline.h>
 
 #include "device.cuh"
 #include "ops.h"
+#include "coarse_select.cuh"
 #include "select_pool.cuh"
 
 namespace {
@@ -70,7 +81,10 @@ __device__ void write_best(const job &j, size_t row, unsigned rank, uint64_t key
 /* A task's k best: sorted into the answer, or with a few more into scratch. */
 template <typename Pool> __device__ void finish(const Pool &pool, const job &j, size_t task) {
     if (j.splits == 1) {
-        pool.flush(j.k, j.k + 32);
+        /* Some more than k are found sooner, but where a sort is due they must not double it. */
+        const bool sorted = j.k + 32 > Pool::RANKED_MOST;
+        const unsigned room = sorted ? 1u << (32 - __clz((int)j.k - 1)) : ~0u;
+        pool.flush(j.k, min(j.k + 32, room));
         pool.answer(j.k, [&](unsigned rank, uint64_t key) { write_best(j, task, rank, key); });
         return;
     }
@@ -338,22 +352,24 @@ template <typename Pool> __global__ void __launch_bounds__(Pool::SIZE) select_ke
     }
 }
 
-/* ---- short rows --------------------------------------------------------------------------- */
+/* ---- many rows, a warp each --------------------------------------------------------------- */
 
-constexpr unsigned SHORT_THREADS = 256, SHORT_WARPS = SHORT_THREADS / PERI_WARP;
-constexpr unsigned SHORT_K_MAX = 128, SHORT_ROOM = SHORT_K_MAX + SHORT_K_MAX / 4 + 8;
-constexpr size_t SHORT_COLUMNS_MAX = 1024;
+constexpr unsigned LONE_THREADS = 256, LONE_WARPS = LONE_THREADS / PERI_WARP;
+constexpr unsigned LONE_K_MAX = 256;
+constexpr unsigned LONE_ROOM = 512;  /* keys of a warp, >= k + 32 */
+constexpr unsigned LONE_GROWN = 64;  /* keys beyond 2 k that are worth a cut; taste */
+constexpr unsigned LONE_RANKED = 64; /* keys that are ranked by counting; more are sorted */
+constexpr size_t LONE_COLUMNS_MAX = 1024;
+constexpr size_t LONE_ROWS_MIN = 4096; /* above, longer rows too */
 
-/* As peri_pool::bound_of(), of a warp. *below = how many are below it where ties let more than
- * `most` not exceed it, else ~0. */
+/* As peri_pool::bound_of(), of a warp. */
 template <unsigned N>
-__device__ unsigned warp_bound(const unsigned (&numbers)[N], unsigned total, unsigned least,
-                               unsigned most, unsigned *below) {
-    unsigned low = ~0u, high = 0, under = 0;
+__device__ unsigned warp_bound(const unsigned (&numbers)[N], unsigned least, unsigned most) {
+    unsigned low = ~0u, high = 0, total = N * PERI_WARP;
 #pragma unroll
     for (unsigned i = 0; i < N; i++) {
         low = min(low, numbers[i]);
-        if (numbers[i] != ~0u) high = max(high, numbers[i]);
+        high = max(high, numbers[i]);
     }
     low = __reduce_min_sync(PERI_ALL_LANES, low);
     high = __reduce_max_sync(PERI_ALL_LANES, high);
@@ -367,53 +383,235 @@ __device__ unsigned warp_bound(const unsigned (&numbers)[N], unsigned total, uns
             total = here;
         } else {
             low = middle + 1;
-            under = here;
         }
     }
-    *below = total > most ? under : ~0u;
     return high;
 }
 
-/* A warp a row of up to 32 * N columns, which stay in its registers: lane l has columns l, l + 32,
- * and so on. */
-template <unsigned N> __global__ void __launch_bounds__(SHORT_THREADS) select_short(job j) {
-    __shared__ uint64_t rooms[SHORT_WARPS][SHORT_ROOM];
-    const unsigned lane = threadIdx.x % PERI_WARP, before = (1u << lane) - 1;
-    const unsigned columns = (unsigned)j.columns, most = j.k + j.k / 4 + 8;
-    uint64_t *keys = rooms[threadIdx.x / PERI_WARP];
-    size_t row = (size_t)blockIdx.x * SHORT_WARPS + threadIdx.x / PERI_WARP;
-    for (; row < j.rows; row += (size_t)gridDim.x * SHORT_WARPS) {
-        const float *values = peri_row<float>(j.values, j.stride, row);
-        unsigned orders[N], count = 0, ties = 0, below;
-#pragma unroll
-        for (unsigned i = 0; i < N; i++) {
-            const unsigned column = i * PERI_WARP + lane;
-            orders[i] = column < columns ? (unsigned)(key_of(values[column], 0) >> 32) : ~0u;
-        }
-        const unsigned bound = warp_bound(orders, columns, j.k, most, &below);
-        const unsigned spare = below == ~0u ? ~0u : j.k - below; /* ties that enter */
-#pragma unroll
-        for (unsigned i = 0; i < N; i++) {
-            const bool tie = orders[i] == bound;
-            const unsigned tied = __ballot_sync(PERI_ALL_LANES, tie);
-            const bool kept = tie ? ties + (unsigned)__popc(tied & before) < spare
-                                  : orders[i] < bound;
-            const unsigned lanes = __ballot_sync(PERI_ALL_LANES, kept);
-            if (kept)
-                keys[count + (unsigned)__popc(lanes & before)] = (uint64_t)orders[i] << 32 |
-                                                                 (i * PERI_WARP + lane);
-            ties += (unsigned)__popc(tied);
-            count += (unsigned)__popc(lanes);
-        }
+/* A row's selection by one warp: keys in shared memory, the rest in each lane alike. */
+struct lone {
+    uint64_t *keys; /* [LONE_ROOM] */
+    unsigned count, k;
+    uint64_t bound; /* no key above it is among the k */
+    float limit;    /* its value */
+
+    __device__ void begin(float first) {
+        limit = first;
+        if (first < __int_as_float(0x7F800000)) bound = peri_key(first, ~0u);
+    }
+    __device__ void cut() {
         __syncwarp();
-        for (unsigned e = lane; e < count; e += PERI_WARP) {
-            unsigned rank = 0;
-            for (unsigned f = 0; f < count; f++) rank += keys[f] < keys[e];
-            if (rank < j.k) write_best(j, row, rank, keys[e]);
+        bound = peri_warp_keep_shared(keys, count, k);
+        limit = peri_key_value(bound);
+        count = k;
+    }
+    /* One value a lane. */
+    __device__ void offer(uint64_t key, bool there) {
+        const unsigned lane = threadIdx.x % PERI_WARP;
+        if (count + PERI_WARP > LONE_ROOM) cut();
+        const bool kept = there && key <= bound;
+        const unsigned lanes = __ballot_sync(PERI_ALL_LANES, kept);
+        if (kept) keys[count + (unsigned)__popc(lanes & ((1u << lane) - 1))] = key;
+        count += (unsigned)__popc(lanes);
+    }
+    /* The values of each lane that `pending` names, `total` in all, for which there is room. */
+    __device__ void push(const float *values, uint32_t column, unsigned pending, unsigned total) {
+        const unsigned lane = threadIdx.x % PERI_WARP, mine = (unsigned)__popc(pending);
+        unsigned place = mine;
+        for (unsigned offset = 1; offset < PERI_WARP; offset *= 2) {
+            const unsigned other = __shfl_up_sync(PERI_ALL_LANES, place, offset);
+            if (lane >= offset) place += other;
         }
-        for (unsigned e = count + lane; e < j.k; e += PERI_WARP)
-            write_best(j, row, e, PERI_KEY_NONE);
-        __syncwarp(); /* the keys are read before the next row's are written */
+        place += count - mine;
+        for (; pending != 0; pending &= pending - 1) {
+            const uint32_t at = column + ((unsigned)__ffs((int)pending) - 1) * PERI_WARP;
+            keys[place++] = key_of(values[at], at);
+        }
+        count += total;
+    }
+};
+
+/* A value that k of the first values of a row at least don't exceed, and few more: the k-th least
+ * of the least values of GROUPS groups a lane, or hardly above it. Infinite: nothing is known. */
+template <unsigned GROUPS, unsigned N>
+__device__ float first_limit(const float (&values)[N], unsigned k) {
+    unsigned orders[GROUPS];
+#pragma unroll
+    for (unsigned g = 0; g < GROUPS; g++) {
+        float least = values[g];
+#pragma unroll
+        for (unsigned i = g + GROUPS; i < N; i += GROUPS) least = fminf(least, values[i]);
+        orders[g] = (unsigned)(key_of(least, 0) >> 32);
+    }
+    return peri_key_value((uint64_t)warp_bound(orders, k, k + k / 8 + 2) << 32);
+}
+
+template <unsigned N>
+__device__ void offer_values(lone *s, const float *values, const float (&mine)[N], uint32_t column,
+                             uint32_t columns) {
+    unsigned pending = 0;
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) pending |= (unsigned)(mine[i] <= s->limit) << i;
+    const unsigned total = __reduce_add_sync(PERI_ALL_LANES, (unsigned)__popc(pending));
+    if (s->limit < __int_as_float(0x7F800000)) {
+        if (total == 0) return;
+        if ((s->count > 2 * s->k + LONE_GROWN || s->count + total > LONE_ROOM) && s->count > s->k)
+            s->cut();
+        if (s->count + total <= LONE_ROOM) return s->push(values, column, pending, total);
+    }
+#pragma unroll 1
+    for (unsigned i = 0; i < N; i++) {
+        const uint32_t at = column + i * PERI_WARP;
+        const bool there = at < columns;
+        s->offer(key_of(there ? values[at] : 0.0f, at), there);
+    }
+}
+
+constexpr unsigned LONE_BUCKETS = 256;
+constexpr unsigned LONE_SHARE = LONE_BUCKETS / PERI_WARP; /* of a lane */
+constexpr unsigned LONE_BUCKET_MAX = 24; /* keys of a bucket; above, they are sorted */
+
+/* From the sizes of buckets to where each begins << 16 | its size; false where one is too large. */
+__device__ bool find_buckets(uint32_t *sizes) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    unsigned sum = 0, most = 0, share[LONE_SHARE];
+#pragma unroll
+    for (unsigned i = 0; i < LONE_SHARE; i++) {
+        share[i] = sizes[i * PERI_WARP + lane];
+        most = max(most, share[i]);
+        sum += share[i];
+    }
+    if (__reduce_max_sync(PERI_ALL_LANES, most) > LONE_BUCKET_MAX) return false;
+    unsigned before = sum;
+    for (unsigned offset = 1; offset < PERI_WARP; offset *= 2) {
+        const unsigned other = __shfl_up_sync(PERI_ALL_LANES, before, offset);
+        if (lane >= offset) before += other;
+    }
+    before -= sum;
+#pragma unroll
+    for (unsigned i = 0; i < LONE_SHARE; i++) {
+        sizes[i * PERI_WARP + lane] = before << 16 | share[i];
+        before += share[i];
+    }
+    __syncwarp();
+    return true;
+}
+
+/* Sorts the keys of a warp by how far they are between the least and the greatest: each goes to its
+ * bucket, and there its rank is counted. False, with the keys as they were, where many are in one
+ * bucket. `sizes` [LONE_BUCKETS], bucket b at 32 * (b % 8) + b / 8. */
+__device__ __noinline__ bool sort_by_buckets(uint64_t *keys, unsigned count, uint32_t *sizes) {
+    constexpr unsigned EACH = LONE_ROOM / PERI_WARP;
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    uint64_t mine[EACH];
+    uint32_t places[EACH], low = ~0u, high = 0;
+#pragma unroll
+    for (unsigned e = 0; e < EACH; e++) {
+        if (e * PERI_WARP >= count) break;
+        const unsigned at = e * PERI_WARP + lane;
+        mine[e] = at < count ? keys[at] : PERI_KEY_NONE;
+        if (at >= count) continue;
+        low = min(low, (uint32_t)(mine[e] >> 32));
+        high = max(high, (uint32_t)(mine[e] >> 32));
+    }
+#pragma unroll
+    for (unsigned i = 0; i < LONE_SHARE; i++) sizes[i * PERI_WARP + lane] = 0;
+    low = __reduce_min_sync(PERI_ALL_LANES, low);
+    high = __reduce_max_sync(PERI_ALL_LANES, high);
+    const float scale = (float)LONE_BUCKETS / ((float)(high - low) + 1.0f);
+    __syncwarp();
+#pragma unroll
+    for (unsigned e = 0; e < EACH; e++) {
+        if (e * PERI_WARP >= count) break;
+        if (e * PERI_WARP + lane >= count) continue;
+        const float far = __uint2float_rz((uint32_t)(mine[e] >> 32) - low);
+        const unsigned bucket = min((unsigned)(far * scale), LONE_BUCKETS - 1);
+        const unsigned at = bucket % LONE_SHARE * PERI_WARP + bucket / LONE_SHARE;
+        places[e] = at << 16 | atomicAdd(&sizes[at], 1u);
+    }
+    __syncwarp();
+    if (!find_buckets(sizes)) return false;
+#pragma unroll
+    for (unsigned e = 0; e < EACH; e++) {
+        if (e * PERI_WARP >= count) break;
+        if (e * PERI_WARP + lane < count)
+            keys[(sizes[places[e] >> 16] >> 16) + (places[e] & 0xFFFFu)] = mine[e];
+    }
+    __syncwarp();
+#pragma unroll
+    for (unsigned e = 0; e < EACH; e++) {
+        if (e * PERI_WARP >= count) break;
+        if (e * PERI_WARP + lane >= count) continue;
+        const uint32_t size = sizes[places[e] >> 16], first = size >> 16;
+        unsigned rank = first;
+        for (unsigned i = first; i < first + (size & 0xFFFFu); i++) rank += keys[i] < mine[e];
+        places[e] = rank;
+    }
+    __syncwarp();
+#pragma unroll
+    for (unsigned e = 0; e < EACH; e++) {
+        if (e * PERI_WARP >= count) break;
+        if (e * PERI_WARP + lane < count) keys[places[e]] = mine[e];
+    }
+    __syncwarp();
+    return true;
+}
+
+/* By bitonic sorts, of k keys where there are more than twice as many. */
+__device__ void sort_by_network(lone *s) {
+    unsigned room = PERI_WARP;
+    while (room < s->k) room *= 2;
+    if (s->count > room) s->cut();
+    while (room < s->count) room *= 2;
+    for (unsigned e = s->count + threadIdx.x % PERI_WARP; e < room; e += PERI_WARP)
+        s->keys[e] = PERI_KEY_NONE;
+    __syncwarp();
+    peri_warp_sort(s->keys, room);
+}
+
+/* `sizes`: for sort_by_buckets(), or NULL. */
+__device__ void write_row(lone *s, const job &j, size_t row, uint32_t *sizes) {
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    __syncwarp();
+    if (s->count <= LONE_RANKED) {
+        for (unsigned e = lane; e < s->count; e += PERI_WARP) {
+            const uint64_t key = s->keys[e];
+            unsigned rank = 0;
+#pragma unroll 4
+            for (unsigned f = 0; f < s->count; f++) rank += s->keys[f] < key;
+            if (rank < j.k) write_best(j, row, rank, key);
+        }
+    } else {
+        if (sizes == nullptr || !sort_by_buckets(s->keys, s->count, sizes)) sort_by_network(s);
+        for (unsigned e = lane; e < min(s->count, j.k); e += PERI_WARP)
+            write_best(j, row, e, s->keys[e]);
+    }
+    for (unsigned e = s->count + lane; e < j.k; e += PERI_WARP)
+        write_best(j, row, e, PERI_KEY_NONE);
+    __syncwarp(); /* the keys are read before the next row's are written */
+}
+
+/* 32 * N values of a row at a time, in registers: lane l has columns l, l + 32, and so on. */
+template <unsigned N, unsigned GROUPS, bool BUCKETS>
+__global__ void __launch_bounds__(LONE_THREADS) select_lone(job j) {
+    __shared__ uint64_t rooms[LONE_WARPS][LONE_ROOM];
+    __shared__ uint32_t sizes[LONE_WARPS][BUCKETS ? LONE_BUCKETS : 1];
+    const unsigned lane = threadIdx.x % PERI_WARP;
+    const uint32_t columns = (uint32_t)j.columns;
+    size_t row = (size_t)blockIdx.x * LONE_WARPS + threadIdx.x / PERI_WARP;
+    for (; row < j.rows; row += (size_t)gridDim.x * LONE_WARPS) {
+        const float *values = peri_row<float>(j.values, j.stride, row);
+        lone s = { rooms[threadIdx.x / PERI_WARP], 0, j.k, PERI_KEY_NONE, 0.0f };
+        for (uint32_t at = lane; at - lane < columns; at += N * PERI_WARP) {
+            float mine[N];
+#pragma unroll
+            for (unsigned i = 0; i < N; i++)
+                mine[i] = at + i * PERI_WARP < columns ? __ldcs(values + at + i * PERI_WARP)
+                                                       : __int_as_float(0x7FFFFFFF);
+            if (at == lane) s.begin(first_limit<GROUPS>(mine, j.k));
+            offer_values(&s, values, mine, at, columns);
+        }
+        write_row(&s, j, row, BUCKETS ? sizes[threadIdx.x / PERI_WARP] : nullptr);
     }
 }
 
@@ -497,19 +695,32 @@ peri_status launch(peri_stream *stream, const plan &p, job j, char *scratch) {
     return status;
 }
 
-bool is_short(const peri_op_select_k *op) {
-    return op->values.cols <= SHORT_COLUMNS_MAX && op->k <= SHORT_K_MAX;
+bool is_lone(const peri_op_select_k *op) {
+    const size_t rows = op->values.rows, columns = op->values.cols;
+    return op->k <= LONE_K_MAX && (columns <= LONE_COLUMNS_MAX || rows >= LONE_ROWS_MIN);
 }
 
-peri_status launch_short(peri_stream *stream, const job &j) {
+template <unsigned N, unsigned GROUPS, bool BUCKETS = false>
+void launch_lone(cudaStream_t handle, const job &j) {
+    const unsigned blocks = (unsigned)least(ceil_div(j.rows, LONE_WARPS), BLOCKS_MAX);
+    select_lone<N, GROUPS, BUCKETS><<<blocks, LONE_THREADS, 0, handle>>>(j);
+}
+
+peri_status launch_lone(peri_stream *stream, const job &j) {
     cudaStream_t handle = peri_cuda_handle(stream);
-    const unsigned blocks = (unsigned)least(ceil_div(j.rows, SHORT_WARPS), BLOCKS_MAX);
+    const bool few = j.k <= PERI_WARP * 3 / 4;
     if (j.columns <= 2 * PERI_WARP)
-        select_short<2><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+        launch_lone<2, 2>(handle, j);
     else if (j.columns <= 8 * PERI_WARP)
-        select_short<8><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+        few ? launch_lone<8, 1>(handle, j) : launch_lone<8, 8>(handle, j);
+    else if (few)
+        launch_lone<32, 1>(handle, j);
+    else if (j.k <= 4 * PERI_WARP)
+        launch_lone<32, 8>(handle, j);
+    else if (j.columns <= LONE_COLUMNS_MAX) /* most of the time is the sort's */
+        launch_lone<32, 16, true>(handle, j);
     else
-        select_short<SHORT_COLUMNS_MAX / PERI_WARP><<<blocks, SHORT_THREADS, 0, handle>>>(j);
+        launch_lone<32, 16>(handle, j);
     return peri_cuda_launched(stream);
 }
 
@@ -528,7 +739,7 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
 
 size_t scratch(const peri_device *device, const peri_op *any) {
     auto op = (const peri_op_select_k *)any;
-    if (op->values.rows == 0 || is_short(op)) return 0;
+    if (op->values.rows == 0 || is_lone(op)) return 0;
     plan p = make_plan(device, op);
     return p.lists_bytes[0] + p.lists_bytes[1];
 }
@@ -536,7 +747,7 @@ size_t scratch(const peri_device *device, const peri_op *any) {
 peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t bytes) {
     auto op = (const peri_op_select_k *)any;
     if (op->values.rows == 0) return PERI_OK;
-    plan p = is_short(op) ? plan{} : make_plan(stream->device, op);
+    plan p = is_lone(op) ? plan{} : make_plan(stream->device, op);
     if (bytes < p.lists_bytes[0] + p.lists_bytes[1])
         return stream->device->host->fail(PERI_E_ARGUMENT,
                                           "select_k: %zu bytes of scratch, %zu needed", bytes,
@@ -556,7 +767,7 @@ peri_status run(peri_stream *stream, const peri_op *any, void *scratch, size_t b
     j.list_k = (unsigned)list_keys(op);
     j.slack = (unsigned)least(op->k / 4 + 32, (p.capacity - op->k) / 8);
     j.trigger = (unsigned)least(most(4 * op->k, 512), p.capacity);
-    if (is_short(op)) return launch_short(stream, j);
+    if (is_lone(op)) return launch_lone(stream, j);
     if (op->k <= SMALL_K_MAX)
         return launch<small_shape>(stream, p, j, static_cast<char *>(scratch));
     return launch<large_shape>(stream, p, j, static_cast<char *>(scratch));

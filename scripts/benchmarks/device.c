@@ -292,6 +292,38 @@ static void run_select(const bench *b, size_t rows, size_t columns, size_t k) {
     b->device->driver->mem_release(out);
 }
 
+/* ---- tables of distances -------------------------------------------------------------------- */
+
+static void run_pairwise(const bench *b, const char *name, peri_dtype dtype, peri_metric metric) {
+    const size_t queries = 10000, rows = 100000, dim = 128, each = peri_dtype_bytes(dtype);
+    const peri_place at = b->device->place;
+    if (!wanted(b, name)) return;
+    const size_t count = (queries + rows) * dim;
+    unsigned char *values = malloc(count * each);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t random = peri_random_mix(9, i);
+        if (dtype == PERI_F32)
+            ((float *)(void *)values)[i] = (float)(random >> 40) * 0x1p-24f;
+        else
+            values[i] = (unsigned char)random;
+    }
+    peri_op_pairwise op = { .kind = PERI_OP_PAIRWISE, .metric = metric };
+    op.queries = (peri_view){ NULL, queries, dim, dim * each, dtype, at };
+    op.rows = (peri_view){ NULL, rows, dim, dim * each, dtype, at };
+    op.out = (peri_view){ NULL, queries, rows, rows * sizeof(float), PERI_F32, at };
+    peri_mem *a = put(b, values, queries * dim * each, &op.queries.data);
+    peri_mem *x = put(b, values + queries * dim * each, rows * dim * each, &op.rows.data);
+    peri_mem *out = room(b, queries * rows * sizeof(float), &op.out.data);
+    double seconds = time_op(b, (const peri_op *)&op);
+    printf("what=pairwise\tcase=%s\tdtype=%s\tqueries=%zu\trows=%zu\tdim=%zu\tms=%.4f\n", name,
+           peri_dtype_name(dtype), queries, rows, dim, 1e3 * seconds);
+    fflush(stdout);
+    free(values);
+    b->device->driver->mem_release(a);
+    b->device->driver->mem_release(x);
+    b->device->driver->mem_release(out);
+}
+
 /* ---- trainings and graphs ------------------------------------------------------------------- */
 
 static void run_kmeans(const bench *b) {
@@ -446,6 +478,9 @@ int main(int count, char **words) {
     run_select(&b, 1000, 1000000, 10);
     run_select(&b, 1000, 1000000, 64);
     run_select(&b, 1000, 1000000, 256);
+    run_pairwise(&b, "pairwise-f32", PERI_F32, PERI_SQEUCLIDEAN);
+    run_pairwise(&b, "pairwise-f32-ip", PERI_F32, PERI_INNER_PRODUCT);
+    run_pairwise(&b, "pairwise-u8", PERI_U8, PERI_SQEUCLIDEAN);
     run_kmeans(&b);
     run_graph(&b);
     run_streamed(&b, 1);

@@ -45,6 +45,8 @@ local function share(row)
   local seconds = row.ms / 1e3
   if row.what == "select" then
     return row.rows * row.columns * 4 / seconds / (peer("roof", "read").tbps * 1e12), "reads"
+  elseif row.what == "pairwise" then
+    return row.queries * row.rows * 4 / seconds / (copy.tbps * 1e12), "writes"
   elseif row.what == "kmeans" then
     return 2 * row.rows * row.clusters * row.dim * row.iterations / seconds / (gemm.tflops * 1e12),
       "f16 products"

@@ -137,6 +137,14 @@ def select(rounds):
         say(what="torch", case=f"select-{k}", rows=1000, columns=1000000, k=k, ms=round(1e3 * seconds, 3))
 
 
+def pairwise(rounds):
+    queries, rows = torch.rand(10000, 128, device="cuda"), torch.rand(100000, 128, device="cuda")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for case, run in (("pairwise-f32", lambda: torch.cdist(queries, rows)),
+                      ("pairwise-f32-ip", lambda: queries @ rows.T)):
+        say(what="torch", case=case, queries=10000, rows=100000, ms=round(1e3 * seconds_of(run, rounds, 0), 3))
+
+
 def main():
     task = {"rounds": 5, "truth": 1000}
     for word in sys.argv[1:]:
@@ -144,6 +152,7 @@ def main():
         task[key] = value if key == "folder" else int(value)
     roofs(task["rounds"])
     select(task["rounds"])
+    pairwise(task["rounds"])
     search(task["folder"], "16x128", [("bf16", "f32"), ("tf32", "f32"), ("f32", "f32"), ("f16", "f16")], task)
     search(task["folder"], "32x128", [("bf16", "f32")], task)
     search(task["folder"], "16x768", [("f16", "f16")], task)

@@ -103,6 +103,8 @@ static inline void sweep_select(pair *t) {
         check_select(t, (row_form)form, 3, 100003, 256, 1, false);
         check_select(t, (row_form)form, 2, 100000, 2000, 2, true);
         check_select(t, (row_form)form, 3000, 40, 5, 3, false);
+        check_select(t, (row_form)form, 4100, 1500, 20, 1, false);
+        check_select(t, (row_form)form, 9, 1024, 256, 0, true);
     }
     check_select(t, FORM_RANDOM, 3, 0, 4, 1, false);
     check_select(t, FORM_RANDOM, 0, 5, 4, 1, false);
@@ -201,6 +203,10 @@ static inline void sweep_merge(pair *t) {
                         how & 1, how & 2);
     if (t->small) return;
     check_merge(t, 3000, 4, 10, 10, false, true);
+    for (int how = 0; how < 4; how++) {
+        check_merge(t, 5000, 1 + (size_t)how, 10, 10 + (size_t)how, how & 1, how & 2);
+        check_merge(t, 4200, 11, 7, 20, how & 1, how & 2);
+    }
     check_merge(t, 2, 4, 16384, 16384, true, false);
 }
 
@@ -245,13 +251,15 @@ static inline void sweep_pairwise(pair *t) {
         size_t queries, rows, cols;
     } shapes[] = { { 1, 1, 1 },    { 3, 5, 31 },    { 2, 70, 32 },  { 33, 40, 33 },
                    { 65, 9, 100 }, { 70, 129, 64 }, { 5, 300, 257 } };
+    static const size_t dims[] = { 1, 32, 96, 128, 129, 200, 768 }; /* of whole tiles, about */
     for (size_t a = 0; a < TEST_DTYPES; a++)
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
             if (!peri_metric_takes(metrics[m], dtypes[a])) continue;
             for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
                 check_pairwise(t, dtypes[a], metrics[m], shapes[s].queries, shapes[s].rows,
                                shapes[s].cols, s % 3);
-            if (!t->small) check_pairwise(t, dtypes[a], metrics[m], 200, 700, 129, 1);
+            for (size_t d = 0; !t->small && d < sizeof dims / sizeof dims[0]; d++)
+                check_pairwise(t, dtypes[a], metrics[m], d == 4 ? 200 : 65, 700, dims[d], d % 3);
         }
 }
 

@@ -43,14 +43,27 @@ static void cover_selection(pair *t) {
     }
     check_select(t, FORM_COARSE, 20, 50, 10, 1, true); /* a warp a row: three widths */
     check_select(t, FORM_EQUAL, 20, 200, 10, 0, false);
-    check_select(t, FORM_RANDOM, 20, 1000, 100, 0, false);
+    check_select(t, FORM_RANDOM, 20, 200, 100, 0, false);
+    check_select(t, FORM_RANDOM, 20, 1000, 10, 0, false);
+    check_select(t, FORM_RANDOM, 20, 1000, 100, 1, false);
+    check_select(t, FORM_COARSE, 20, 1000, 200, 0, true);
+    check_select(t, FORM_EQUAL, 20, 1000, 64, 0, false);
     check_select(t, FORM_RANDOM, 1, 40000, 10, 1, false); /* several blocks a row */
+    check_select(t, FORM_RANDOM, 1, 40000, 3, 1, false);
     check_select(t, FORM_FALLING, 2, 40000, 600, 0, false);
-    check_merge(t, 2, 40, 10, 10, true, true); /* two levels */
+    check_merge(t, 2, 40, 10, 10, true, true);     /* two levels */
+    for (size_t parts = 2; parts < 10; parts += 2) /* a thread a query */
+        check_merge(t, 5000, parts + parts / 8, 3, 7, parts % 4 == 0, true);
+}
+
+static void cover_pairwise(pair *t) {
     for (size_t a = 0; a < TEST_DTYPES; a++)
-        for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
-            if (peri_metric_takes(metrics[m], dtypes[a]))
-                check_pairwise(t, dtypes[a], metrics[m], 17, 70, widths[m % WIDTHS], m % 2);
+        for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
+            if (!peri_metric_takes(metrics[m], dtypes[a])) continue;
+            check_pairwise(t, dtypes[a], metrics[m], 17, 70, widths[m % WIDTHS], m % 2);
+            for (size_t w = 0; w < WIDTHS; w++) /* tiles */
+                check_pairwise(t, dtypes[a], metrics[m], 50, 700, widths[w], m % 2);
+        }
 }
 
 /* Few queries are scanned, many go through a coarse pass. */
@@ -167,6 +180,7 @@ int main(int count, char **words) {
         bool races = count > 1 && strcmp(words[1], "races") == 0;
         cover_rows(&t);
         cover_selection(&t);
+        cover_pairwise(&t);
         cover_knn(&t);
         cover_clusters(&t, races);
     }
