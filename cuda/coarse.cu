@@ -15,9 +15,9 @@
 namespace {
 
 constexpr unsigned WARPS = 4;
-constexpr unsigned ROOM = 1024; /* keys of a query at a time */
-constexpr uint32_t TAKEN = 4;   /* entries of a lane at a time, so that loads overlap */
-constexpr uint32_t SEGMENTS_MAX = 4096;
+constexpr unsigned ROOM = 1024; /* keys of a query at a time; where few are wanted, so that more */
+constexpr unsigned FEW = 64, FEW_ROOM = 512; /* warps are there at once: */
+constexpr uint32_t TAKEN = 4; /* entries of a lane at a time, so that loads overlap */
 
 __device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
     unsigned n = 0;
@@ -145,13 +145,25 @@ struct lane_list {
     }
 };
 
-/* All entries of a query's lists to `keys`, cut whenever they are full; says how many are there. */
+/* The keys that the call came with, to `keys`; says how many there are. */
+__device__ unsigned take_keys(const peri_coarse_lists &lists, uint32_t query, uint64_t *keys) {
+    const uint64_t *from = lists.keys + (lists.first_query + query) * lists.wanted;
+    unsigned held = 0;
+    for (uint32_t i = threadIdx.x % PERI_WARP; i < lists.wanted; i += PERI_WARP) {
+        keys[i] = from[i];
+        held += keys[i] != PERI_KEY_NONE; /* ascending: these come first */
+    }
+    return __reduce_add_sync(PERI_ALL_LANES, held);
+}
+
+/* All entries of a query's lists to `keys` after the `held` there, cut whenever they are full; says
+ * how many are there. */
 __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse_cut &cut,
-                               uint32_t query, uint64_t *keys, uint64_t *bound) {
+                               uint32_t query, uint64_t *keys, unsigned held, unsigned room,
+                               uint64_t *bound) {
     const unsigned lane = threadIdx.x % PERI_WARP;
     const query_lists all(lists, cut, query);
     const uint64_t *bits = lists.bits(query);
-    unsigned held = 0;
     for (uint32_t first = 0; first < all.count; first += PERI_WARP) {
         const lane_list mine(lists, all.list(lists, cut, first + lane), query);
         const uint32_t total = __shfl_sync(PERI_ALL_LANES, mine.end, PERI_WARP - 1);
@@ -161,7 +173,7 @@ __device__ unsigned take_lists(const peri_coarse_lists &lists, const peri_coarse
             for (uint32_t u = 0; u < TAKEN; u++)
                 some[u] = mine.key(lists, bits, i + u * PERI_WARP + lane);
             uint32_t n = min(total - i, TAKEN * PERI_WARP);
-            if (held + n > ROOM)
+            if (held + n > room)
                 held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted,
                                      lists.wanted, bound);
 #pragma unroll
@@ -190,16 +202,18 @@ __device__ void write_ordered(const uint64_t *keys, unsigned count, unsigned wan
     for (unsigned i = count + lane; i < wanted; i += PERI_WARP) out[i] = PERI_KEY_NONE;
 }
 
-__global__ void __launch_bounds__(WARPS *PERI_WARP) finish_kernel(peri_coarse_lists lists) {
-    __shared__ uint64_t rooms[WARPS][ROOM];
+__global__ void __launch_bounds__(WARPS *PERI_WARP)
+    finish_kernel(peri_coarse_lists lists, unsigned room) {
+    extern __shared__ uint64_t rooms[];
     const peri_coarse_cut cut = lists.cut();
     const uint32_t queries = lists.queries();
     const uint32_t warp = threadIdx.x / PERI_WARP;
-    uint64_t *keys = rooms[warp];
+    uint64_t *keys = rooms + (size_t)warp * room;
     for (size_t query = (size_t)blockIdx.x * WARPS + warp; query < queries;
          query += (size_t)gridDim.x * WARPS) {
         uint64_t bound = lists.bounds[query];
-        unsigned held = take_lists(lists, cut, (uint32_t)query, keys, &bound);
+        unsigned held = take_keys(lists, (uint32_t)query, keys);
+        held = take_lists(lists, cut, (uint32_t)query, keys, held, room, &bound);
         unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
         if (held > most)
             held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
@@ -242,23 +256,6 @@ peri_status check(const peri_device *device, const peri_coarse *coarse) {
 
 } /* namespace */
 
-uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks) {
-    uint32_t best = 1, most = row_tiles < SEGMENTS_MAX ? row_tiles : SEGMENTS_MAX;
-    double best_share = 0;
-    for (uint32_t segments = 1; segments <= most && best_share < 0.985; segments++) {
-        uint64_t units = (uint64_t)tiles * segments, rounds = (units + blocks - 1) / blocks;
-        double share = (double)units / ((double)rounds * blocks);
-        /* ranges differ by a tile: a share of what is short */
-        share *= (double)(row_tiles / segments) / ((double)row_tiles / segments + 1);
-        if (share > best_share) {
-            best_share = share;
-            best = segments;
-        }
-        if (segments >= 64 && units > 16 * (uint64_t)blocks) break;
-    }
-    return best;
-}
-
 peri_status peri_coarse_bounds(peri_stream *stream, const peri_coarse_lists *lists) {
     bounds_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP, 0,
                     peri_cuda_handle(stream)>>>(*lists);
@@ -266,8 +263,9 @@ peri_status peri_coarse_bounds(peri_stream *stream, const peri_coarse_lists *lis
 }
 
 peri_status peri_coarse_finish(peri_stream *stream, const peri_coarse_lists *lists) {
-    finish_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP, 0,
-                    peri_cuda_handle(stream)>>>(*lists);
+    const unsigned room = lists->wanted <= FEW ? FEW_ROOM : ROOM;
+    finish_kernel<<<peri_blocks(lists->count, WARPS), WARPS * PERI_WARP,
+                    WARPS * room * sizeof(uint64_t), peri_cuda_handle(stream)>>>(*lists, room);
     return peri_cuda_launched(stream);
 }
 

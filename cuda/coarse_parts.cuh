@@ -59,9 +59,6 @@ struct peri_coarse_lists {
     }
 };
 
-/* Ranges of the rows that fill the blocks evenly. */
-uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks);
-
 /* bounds[q] = the lesser of the last key held and of a value that at least `wanted` of the minima
  * reach. */
 peri_status peri_coarse_bounds(peri_stream *stream, const peri_coarse_lists *lists);

@@ -276,8 +276,7 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.first_query = sample.lists.first_query = first;
         all.lists.count = sample.lists.count = (uint32_t)count;
         all.lists.tiles = sample.lists.tiles = (uint32_t)ceil_div(count, TILE_QUERIES);
-        all.lists.segments = peri_coarse_segments(all.lists.tiles, all.lists.row_tiles,
-                                                  all.lists.blocks);
+        all.lists.segments = (uint32_t)ceil_div(all.lists.row_tiles, all.lists.share);
         if (s.row_step != 0) PERI_TRY(launch_type<true>(stream, coarse->type, sample));
         PERI_TRY(peri_coarse_bounds(stream, &all.lists));
         PERI_TRY(launch_type<false>(stream, coarse->type, all));

@@ -311,7 +311,6 @@ __device__ __forceinline__ float limit_of(const pass &p, uint64_t bound, uint32_
 struct keeper {
     uint64_t *list;
     uint32_t tile;     /* of queries */
-    uint32_t rank;     /* of the block in its cluster */
     uint32_t next_row; /* rows to come are this one and later ones */
     uint32_t pending;  /* hits that wait */
 };
@@ -465,32 +464,14 @@ __device__ __forceinline__ void put_minima(const pass &p, const seat &me, const 
     }
 }
 
-/* Empty lists, but for keys that the call came with, which the first run of a tile takes in. */
+/* Empty lists; the keys that the call came with have given the bounds, and join at the end. */
 __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, const seat &me,
                                             const run &r, const keeper &k) {
-    const uint32_t wanted = p.lists.wanted, queries = p.lists.queries();
-    const uint32_t base = r.tile * TILE_QUERIES;
-    bool there = base + me.own < queries, holds = false;
-    uint64_t bound = there ? __ldcg(&p.lists.bounds[base + me.own]) : 0;
+    const uint32_t query = r.tile * TILE_QUERIES + me.own;
+    uint64_t bound = query < p.lists.queries() ? __ldcg(&p.lists.bounds[query]) : 0;
     s.bounds[me.own] = bound;
     s.limits[me.own] = limit_of(p, bound, k.next_row);
     s.counts[me.own] = s.kept[me.own] = 0;
-    const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
-    if (there && r.segment == 0 && k.rank == 0)
-        holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
-    __syncwarp();
-    for (unsigned todo = __ballot_sync(PERI_ALL_LANES, holds); todo != 0; todo &= todo - 1) {
-        uint32_t query = me.query_of(__ffs((int)todo) - 1);
-        uint32_t count = 0;
-        for (uint32_t i = me.lane; i < wanted; i += PERI_WARP) {
-            uint64_t key = keys[(size_t)query * wanted + i];
-            if (key == PERI_KEY_NONE) continue;
-            k.list[(size_t)query * p.lists.capacity + i] = key;
-            count++;
-        }
-        count = __reduce_add_sync(PERI_ALL_LANES, count);
-        if (me.lane == 0) s.counts[query] = s.kept[query] = count;
-    }
     __syncwarp();
 }
 
@@ -558,7 +539,7 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     if (at.resident && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
-                     all.rank, r.begin * TILE_ROWS, 0 };
+                     r.begin * TILE_ROWS, 0 };
         if (SAMPLE) {
 #pragma unroll
             for (uint32_t i = 0; i < 4 * BATCHES; i++)
