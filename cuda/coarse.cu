@@ -19,12 +19,28 @@ constexpr unsigned ROOM = 1024; /* keys of a query at a time; where few are want
 constexpr unsigned FEW = 64, FEW_ROOM = 512; /* warps are there at once: */
 constexpr uint32_t TAKEN = 4; /* entries of a lane at a time, so that loads overlap */
 
-__device__ unsigned minima_at_most(const float *minima, uint32_t groups, uint32_t bits) {
-    unsigned n = 0;
-    for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP)
-        n += peri_value_bits(minima[i]) <= bits;
-    return __reduce_add_sync(PERI_ALL_LANES, n);
-}
+/* A query's minima: the first of them in registers, mostly all. */
+struct group_minima {
+    static constexpr uint32_t HELD = 8; /* a lane */
+    const float *minima;
+    uint32_t groups, held[HELD];
+
+    __device__ group_minima(const float *minima, uint32_t groups) : minima(minima), groups(groups) {
+#pragma unroll
+        for (uint32_t u = 0; u < HELD; u++) {
+            uint32_t i = u * PERI_WARP + threadIdx.x % PERI_WARP;
+            held[u] = i < groups ? peri_value_bits(minima[i]) : PERI_NO_VALUE;
+        }
+    }
+    __device__ unsigned at_most(uint32_t bits) const {
+        unsigned n = 0;
+#pragma unroll
+        for (uint32_t u = 0; u < HELD; u++) n += held[u] <= bits;
+        for (uint32_t i = HELD * PERI_WARP + threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP)
+            n += peri_value_bits(minima[i]) <= bits;
+        return __reduce_add_sync(PERI_ALL_LANES, n);
+    }
+};
 
 /* The same of at most 32 minima, each lane's by counting the lesser ones. */
 __device__ uint64_t few_minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
@@ -45,6 +61,7 @@ __device__ uint64_t few_minima_bound(const float *minima, uint32_t groups, uint3
 __device__ uint64_t minima_bound(const float *minima, uint32_t groups, uint32_t wanted) {
     if (groups < wanted) return PERI_KEY_NONE;
     if (groups <= PERI_WARP) return few_minima_bound(minima, groups, wanted);
+    const group_minima all(minima, groups);
     uint32_t low = PERI_NO_VALUE, high = 0;
     for (uint32_t i = threadIdx.x % PERI_WARP; i < groups; i += PERI_WARP) {
         uint32_t bits = peri_value_bits(minima[i]);
@@ -55,7 +72,7 @@ __device__ uint64_t minima_bound(const float *minima, uint32_t groups, uint32_t 
     high = __reduce_max_sync(PERI_ALL_LANES, high);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        unsigned n = minima_at_most(minima, groups, middle);
+        unsigned n = all.at_most(middle);
         if (n >= wanted)
             high = middle;
         else
@@ -89,9 +106,12 @@ struct query_lists {
                            uint32_t query) {
         tile = query / lists.tile_queries;
         first = (uint64_t)tile * cut.segments;
-        block = (uint32_t)(first * cut.blocks / cut.units());
+        const uint64_t units = cut.units(), end = (first + cut.segments) * cut.blocks;
+        const bool few = units >> 32 == 0; /* as they mostly are: peri_coarse_divide() */
+        block = (uint32_t)(few ? peri_coarse_divide(first * cut.blocks, (uint32_t)units)
+                               : first * cut.blocks / units);
         while (block < cut.blocks && cut.begin(block) <= first) block++;
-        uint32_t last = (uint32_t)((first + cut.segments) * cut.blocks / cut.units()) + 1;
+        uint32_t last = 1 + (uint32_t)(few ? peri_coarse_divide(end, (uint32_t)units) : end / units);
         while (last > block && (last > cut.blocks || cut.begin(last - 1) >= first + cut.segments))
             last--;
         count = (1 + last - block) * lists.share;
@@ -214,7 +234,7 @@ __global__ void __launch_bounds__(WARPS *PERI_WARP)
         uint64_t bound = lists.bounds[query];
         unsigned held = take_keys(lists, (uint32_t)query, keys);
         held = take_lists(lists, cut, (uint32_t)query, keys, held, room, &bound);
-        unsigned most = max(lists.wanted + lists.wanted / 8, 2 * PERI_WARP);
+        unsigned most = max(lists.wanted + lists.wanted / 8, PERI_WARP);
         if (held > most)
             held = peri_keep_cut(keys, held, held, lists.rows, nullptr, lists.wanted, most, &bound);
         write_ordered(keys, held, lists.wanted,

@@ -13,14 +13,21 @@
 #include "coarse_keep.cuh"
 #include "core/status.h"
 
+/* Most numbers are below 2^32, where a division takes a fifth of the time. */
+__device__ inline uint64_t peri_coarse_divide(uint64_t a, uint32_t b) {
+    return a >> 32 == 0 ? (uint32_t)a / b : a / b;
+}
+
 struct peri_coarse_cut {
     uint32_t tiles, segments, row_tiles, blocks;
 
-    __host__ __device__ uint64_t units() const { return (uint64_t)tiles * segments; }
+    __device__ uint64_t units() const { return (uint64_t)tiles * segments; }
     /* First unit of a block; one past its last is that of the next block. */
-    __host__ __device__ uint64_t begin(uint32_t block) const { return units() * block / blocks; }
-    __host__ __device__ uint32_t row_tile(uint32_t segment) const {
-        return (uint32_t)((uint64_t)row_tiles * segment / segments);
+    __device__ uint64_t begin(uint32_t block) const {
+        return peri_coarse_divide(units() * block, blocks);
+    }
+    __device__ uint32_t row_tile(uint32_t segment) const {
+        return (uint32_t)peri_coarse_divide((uint64_t)row_tiles * segment, segments);
     }
 };
 

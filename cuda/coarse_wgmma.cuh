@@ -26,8 +26,11 @@ constexpr uint32_t GROUPS_MAX = 1024;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
-constexpr uint32_t HITS_DUE = 20;  /* looked at then, and each HITS_TILES tiles */
-constexpr uint32_t HITS_TILES = 4;
+#ifndef DUE
+#define DUE 8
+#endif
+constexpr uint32_t HITS_DUE = DUE;
+constexpr uint32_t HITS_TILES = 8;
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
 
@@ -382,9 +385,20 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
     return cut;
 }
 
+/* All hits that wait, while the tensor cores are at the next tile. */
+__device__ __forceinline__ void take_pending(const pass &p, shared_state &s, const seat &me,
+                                             float (&limits)[4], keeper &k) {
+    __syncwarp();
+    bool cut = take_hits(p, s, me, k, k.pending);
+    k.pending = 0;
+    if (!cut) return;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
+}
+
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
  * one of which is at or under the query's limit. Hits wait until there are some to look at, a
- * lane each. */
+ * lane each, or there is no room for more. `due`: none may be left. */
 template <typename T>
 __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
                                       const float *terms, float (&limits)[4], keeper &k, bool there,
@@ -418,7 +432,7 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
             to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
             to[17] = make_uint2(__float_as_uint(limits[q]), 0);
         }
-        if (total < HITS_DUE && (!due || total == 0)) break;
+        if (total <= HITS && (!due || total == 0)) break;
         __syncwarp();
         cut |= take_hits(p, s, me, k, min(total, HITS));
         if (total <= HITS) {
@@ -495,12 +509,13 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
-/* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read. */
+/* The warpgroup's 128 queries by a tile of 128 rows: begun, not waited for. Stages are given back as
+ * they are read, but for the last one, which is returned. */
 template <peri_coarse_type TYPE, typename T>
-__device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
-                                              const seat &me, ring *stage, T (&d)[2][64]) {
+__device__ __forceinline__ uint32_t begin_tile(const pass &p, shared_state &s, const stages &at,
+                                               const seat &me, ring *stage, T (&d)[2][64]) {
     const uint32_t offset = me.group * 128 * SLICE;
-    ring last = *stage;
+    uint32_t last = stage->at;
     if (at.resident) peri_named_wait(1 + me.group, 256);
     peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
     uint32_t rows = at.rows + stage->at * at.bytes;
@@ -516,15 +531,21 @@ __device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, co
         multiply_slice<TYPE, false>(d, queries + offset, rows);
         peri_wgmma_commit();
         peri_wgmma_wait<1>();
-        give_back(p, s, me, last.at);
-        last = *stage;
+        give_back(p, s, me, last);
+        last = stage->at;
         stage->step(p.stages);
     }
     if (at.resident) peri_named_arrive(2 - me.group, 256);
+    return last;
+}
+
+template <typename T>
+__device__ __forceinline__ void end_tile(const pass &p, shared_state &s, const seat &me,
+                                         uint32_t last, T (&d)[2][64]) {
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
-    give_back(p, s, me, last.at);
+    give_back(p, s, me, last);
 }
 
 template <peri_coarse_type TYPE, bool SAMPLE>
@@ -554,13 +575,15 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
-            multiply_tile<TYPE>(p, s, at, me, &stage, d);
+            const uint32_t last = begin_tile<TYPE>(p, s, at, me, &stage, d);
+            if (!SAMPLE && (k.pending >= HITS_DUE || (k.pending != 0 && step % HITS_TILES == 0)))
+                take_pending(p, s, me, limits, k);
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
+            end_tile(p, s, me, last, d);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
-            bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
             if (!SAMPLE)
-                offer(d, p, s, me, terms, limits, k, there, due);
+                offer(d, p, s, me, terms, limits, k, there, step + 1 == r.steps);
             else if (there)
                 lower_minima(d, terms, p.scale, minima);
             __syncwarp();

@@ -172,10 +172,11 @@ __device__ piece_of<T> load_piece(const T *row, uint32_t j, uint32_t dim) {
     if constexpr (WIDE) {
         out.all = {};
         if (j < dim) out.all = __ldg(reinterpret_cast<const typename piece<T>::word *>(row + j));
-        return out;
-    }
+    } else {
 #pragma unroll
-    for (unsigned e = 0; e < piece<T>::COUNT; e++) out.x[e] = j + e < dim ? row[j + e] : (T)0.0f;
+        for (unsigned e = 0; e < piece<T>::COUNT; e++)
+            out.x[e] = j + e < dim ? row[j + e] : (T)0.0f;
+    }
     return out;
 }
 
