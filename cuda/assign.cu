@@ -116,7 +116,7 @@ void plan_coarse(plan *p, const peri_device *device, char *base) {
 plan make_plan(const peri_device *device, const peri_op_assign *op, char *base) {
     plan p = {};
     p.job.op = *op;
-    p.coarse = op->centroids.rows >= COARSE_CENTROIDS_LEAST &&
+    p.coarse = op->rows.rows > 0 && op->centroids.rows >= COARSE_CENTROIDS_LEAST &&
                op->rows.rows >= COARSE_PAIRS_LEAST / op->centroids.rows;
     p.chunk = least(op->rows.rows, DIRECT_CHUNK_ROWS);
     if (p.coarse) plan_coarse(&p, device, base);
@@ -135,7 +135,8 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     if (op->metric == PERI_L1 || op->metric == PERI_HAMMING)
         return peri_cuda_refuse(why, "not on cuda: assignment by metric %s",
                                 op->metric == PERI_L1 ? "l1" : "hamming");
-    queries.dtype = PERI_F32; /* what they stand for */
+    queries.dtype = PERI_F32;              /* what they stand for */
+    queries.rows = least(queries.rows, 1); /* any number: they go in chunks */
     return peri_cuda_rows_taken(&op->rows, why) &&
            peri_cuda_search_taken(op->metric, &queries, &op->centroids, op->lengths, why);
 }

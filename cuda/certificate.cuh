@@ -25,7 +25,12 @@
  *     <q, x> <= <q, c> + (-v + (g + u) |P||Y| + |dQ||Y| + |Q||dX|) / (s t).
  * Cosine: the same of x / |x|, over |q|.
  * |Y|, |dX| and |x| are those of the longest row. What is out of range has no such bound: a row has
- * the term -inf and so is a candidate of every query; a query proves nothing.
+ * the term -inf and so is a candidate of every query, but for squared L2; a query proves nothing.
+ * Squared L2 has a closer one where rows differ much in length: a row whose canonical value is V or
+ * less is no longer than the query and the way to it, |X| <= |P| + |dQ| + s sqrt(V), and rounding
+ * it to halves took 2^-11 of that, and 2^-25 an element where halves are subnormal. Rows that are
+ * longer are farther than V whatever their coarse value: so are those with an element past the
+ * range of f16, which have the term +inf, as long as no row that is as near as V can have one.
  *
  * Of the canonical value itself: a sum of squares has the relative error w, a dot product w |q||x|,
  * a cosine 4 (ceil(d / 32) + 16) u, underflow takes at most 2^-149 a term. A canonical value that
@@ -49,6 +54,7 @@
 #endif
 
 #define PERI_DOUBT_U 0x1p-24
+#define PERI_DOUBT_RANGE 65504.0 /* the largest half */
 
 /* Of the longest row that has a term. */
 typedef struct peri_doubt_rows {
@@ -77,6 +83,20 @@ PERI_BOTH static inline double peri_doubt_sum(uint32_t dim) {
 
 PERI_BOTH static inline double peri_doubt_dot(uint32_t dim) {
     return 4 * PERI_DOUBT_U * (double)(dim + 16u);
+}
+
+/* Squared L2: lowers what is known of the longest row to what a row can have whose canonical value
+ * is `value` or less. False when such a row may be out of range. */
+PERI_BOTH static inline bool peri_doubt_near(uint32_t dim, peri_doubt_rows *x,
+                                             const peri_doubt_query *q, double value) {
+    double under = (4 * (double)dim + 64) * 0x1p-149;
+    double way = sqrt((value + under) * (1 + 1.01 * peri_doubt_sum(dim))) * x->scale;
+    double most = (q->norm + q->residual + way) * (1 + 0x1p-20), small = sqrt((double)dim);
+    double norm = most * (1 + 0x1p-11) + small * 0x1p-24;
+    double residual = most * (0x1p-11 + 0x1p-22) + small * 0x1p-24;
+    if (norm < x->norm) x->norm = norm;
+    if (residual < x->residual) x->residual = residual;
+    return most < PERI_DOUBT_RANGE;
 }
 
 /* Whether whole numbers are exact all the way. */

@@ -36,6 +36,16 @@ typedef enum peri_coarse_engine {
     PERI_COARSE_WGMMA
 } peri_coarse_engine;
 
+/* All rows near enough in place of the least ones: query i collects the name of each row whose
+ * value, as the upper half of a key, is at or under that of bounds[i]. */
+struct peri_coarse_reach {
+    uint64_t *bounds; /* [query_count]; 0: none */
+    uint32_t *counts; /* [query_count] in and out: names of query i so far, in no order. Past the
+                         room they are counted, roughly, and not kept */
+    uint32_t *names;  /* [entries] in and out: query i's from i * room on */
+    size_t entries;   /* room = entries / the number of queries, as queries_left has it */
+};
+
 /* keys[i] = the `wanted` least (value, name) among what keys[i] held before and all rows of this
  * call that pass the filter, ascending, as peri_key() of select.cuh makes them, PERI_KEY_NONE where
  * there are fewer. So rows can come chunk by chunk. A NaN counts as +infinity. The same bits each
@@ -61,6 +71,7 @@ struct peri_coarse {
     uint32_t wanted;         /* 1 .. PERI_COARSE_WANTED_MAX */
     bool bounded;            /* what keys hold is a better bound than a sample of the rows gives */
     uint64_t *keys;          /* [query_count, wanted] in and out; 0xFF bytes at first */
+    peri_coarse_reach reach; /* names != NULL: in place of keys; wanted is 1, bounded true */
 };
 
 /* An upper bound, in bytes. */

@@ -12,6 +12,7 @@
 #ifndef PERI_CUDA_COARSE_KEEP_CUH
 #define PERI_CUDA_COARSE_KEEP_CUH
 
+#include "coarse.cuh"
 #include "select.cuh"
 
 constexpr uint32_t PERI_NO_VALUE = 0xFFFFFFFFu; /* high half of PERI_KEY_NONE; no value has it */
@@ -46,6 +47,14 @@ __device__ inline uint64_t peri_keep_named(uint64_t entry, const peri_keep_rows 
     uint32_t name = rows.names == nullptr ? rows.first + row : rows.names[row];
     if (bits != nullptr && (bits[name / 64] >> (name % 64) & 1) == 0) return PERI_KEY_NONE;
     return (entry & 0xFFFFFFFF00000000u) | name;
+}
+
+/* Adds a name to those that a query collects; false when there was no room. */
+__device__ inline bool peri_reach_add(const peri_coarse_reach &reach, size_t room, size_t query,
+                                      uint32_t name) {
+    const uint32_t at = atomicAdd(&reach.counts[query], 1u);
+    if (at < room) reach.names[query * room + at] = name;
+    return at < room;
 }
 
 constexpr unsigned PERI_KEEP_SHORT = 8 * PERI_WARP; /* a list's keys that registers hold */

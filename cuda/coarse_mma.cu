@@ -12,13 +12,14 @@
  * it (one multiply-add, one compare). What passes is appended to the query's buffer in scratch,
  * which stays in L2; when another tile may not fit there, a warp keeps the `wanted` least
  * (coarse_select.cuh) and the bound falls. Ranges of rows that run at the same time share bounds.
+ * Where queries collect all rows near enough (`reach`) bounds stay and there are no buffers.
  * Blocks are numbered so that those that run together sweep the same rows: these come from L2.
  *
  * Work 2 * q * n * depth flop, bound by ldmatrix and the tensor cores alike: 1/64 byte of shared
  * memory a flop. Scratch: buffers of the blocks that run at once, and the kept keys of each range
  * when the rows are split. */
+#include "coarse_keep.cuh"
 #include "coarse_select.cuh"
-#include "coarse.cuh"
 #include "device.cuh"
 
 namespace {
@@ -44,6 +45,8 @@ constexpr unsigned SPLIT_TILES_MIN = 8; /* below, a range's first keys are most 
 constexpr size_t PARTS_BYTES = (size_t)32 << 20;
 constexpr unsigned MERGE_THREADS = 128;
 
+constexpr uint64_t NO_BOUND = (uint64_t)0x007FFFFF << 32; /* the key of -inf, which none is below */
+
 struct sweep {
     const char *queries, *rows;
     size_t row_stride;
@@ -63,6 +66,7 @@ struct sweep {
     uint64_t *buffers; /* [gridDim.x, TILE, capacity] */
     uint64_t *bounds;  /* [query_count] */
     uint64_t *parts;   /* [splits, query_count rounded up, wanted] when there are several */
+    peri_coarse_reach reach;
 };
 
 /* How the work is cut: by the host, or on the device when only it knows how many are left. */
@@ -221,6 +225,11 @@ __device__ inline void append(const sweep &s, const selections &to, uint32_t til
     uint32_t name = s.names == nullptr ? s.first + row : s.names[row];
     uint64_t key = peri_key(value != value ? __int_as_float(0x7F800000) : value, name);
     if (key >= to.bounds[local] || !passes(s, tile + local, name)) return;
+    if (s.reach.names != nullptr) {
+        const size_t room = s.reach.entries / live_queries(s);
+        if (!peri_reach_add(s.reach, room, tile + local, name)) to.bounds[local] = NO_BOUND;
+        return;
+    }
     to.buffer[(size_t)local * s.capacity + atomicAdd(&to.counts[local], 1u)] = key;
 }
 
@@ -321,6 +330,15 @@ __device__ inline void settle(const sweep &s, const selections &to, uint32_t til
     if (share && (changed >> lane & 1u)) share_bound(s, to, tile, local);
 }
 
+/* All that a tile needs to collect what its queries reach. */
+__device__ inline void begin_reach(const sweep &s, const selections &to, uint32_t tile,
+                                   uint32_t live) {
+    const uint32_t query = tile + threadIdx.x;
+    const uint64_t bound = query < live ? s.reach.bounds[query] : 0;
+    to.bounds[threadIdx.x] = bound == 0 ? NO_BOUND : bound;
+    to.counts[threadIdx.x] = 0;
+}
+
 /* The selections of a tile begin: with the keys of earlier calls when the rows are not split. A
  * query that is not there has a bound that only -inf does not pass. */
 __device__ inline void begin(const sweep &s, const selections &to, uint32_t tile, uint32_t live,
@@ -330,7 +348,7 @@ __device__ inline void begin(const sweep &s, const selections &to, uint32_t tile
         const unsigned local = warp * PERI_WARP + i;
         const uint32_t query = tile + local;
         unsigned count = 0;
-        uint64_t bound = peri_key(__int_as_float(0xFF800000), 0);
+        uint64_t bound = NO_BOUND;
         if (query < live) {
             const uint64_t *before = s.keys + (size_t)query * s.wanted;
             bound = before[s.wanted - 1];
@@ -464,9 +482,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
         it.row_tiles = row_tiles - first < c.split_tiles ? row_tiles - first : c.split_tiles;
         it.slices = s.depth_bytes / SLICE;
         it.resident = it.slices <= STAGES;
-        begin(s, to, it.tile, live, c.splits > 1);
+        if (s.reach.names == nullptr)
+            begin(s, to, it.tile, live, c.splits > 1);
+        else
+            begin_reach(s, to, it.tile, live);
         __syncthreads();
         sweep_item<TYPE>(s, it, ring, terms, to, c.splits > 1);
+        if (s.reach.names != nullptr) continue;
         const unsigned warp = threadIdx.x / PERI_WARP;
         finish(s, to, it.tile, live, (uint64_t *)(shared + warp * (RING_BYTES / WARPS)),
                c.splits > 1 ? s.parts + (size_t)split * c.tiles * TILE * s.wanted : nullptr);
@@ -540,6 +562,7 @@ plan make_plan(const peri_device *device, const peri_coarse *coarse) {
     p.buffers = rounded((size_t)p.blocks * TILE * p.capacity * sizeof(uint64_t));
     p.bounds = p.splits == 1 ? 0 : rounded((size_t)tiles * TILE * sizeof(uint64_t));
     p.parts = p.splits == 1 ? 0 : rounded((size_t)items * item);
+    if (coarse->reach.names != nullptr) p.buffers = p.bounds = p.parts = 0;
     return p;
 }
 
@@ -588,6 +611,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     s.splits = p.splits;
     s.units = p.units;
     s.keys = coarse->keys;
+    s.reach = coarse->reach;
     s.buffers = (uint64_t *)scratch;
     s.bounds = (uint64_t *)((char *)scratch + p.buffers);
     s.parts = (uint64_t *)((char *)scratch + p.buffers + p.bounds);
@@ -601,7 +625,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     case PERI_COARSE_U8: error = launch<PERI_COARSE_U8>(stream, s, p); break;
     }
     CU_TRY(stream->device, error);
-    if (p.splits != 1) {
+    if (p.splits != 1 && coarse->reach.names == nullptr) {
         unsigned capacity = peri_select_capacity(s.wanted, MERGE_THREADS);
         unsigned blocks = peri_blocks(s.query_count, 1);
         if (blocks > p.units * 8) blocks = p.units * 8;

@@ -45,7 +45,8 @@ struct peri_coarse_lists {
     uint32_t groups;
     peri_keep_rows rows;
     peri_filter_view filter;
-    uint64_t *keys; /* of the call: [.., wanted] */
+    uint64_t *keys;          /* of the call: [.., wanted] */
+    peri_coarse_reach reach; /* of the call; bounds are `bounds` */
 
     __device__ uint32_t queries() const {
         if (queries_left == nullptr) return count;
@@ -59,6 +60,11 @@ struct peri_coarse_lists {
         uint32_t ranges = segments;
         if (now != 0 && now < tiles) ranges = max(ranges, (4 * blocks + now - 1) / now);
         return peri_coarse_cut{ now, min(ranges, row_tiles), row_tiles, blocks };
+    }
+    /* Names that a query may collect. */
+    __device__ size_t room() const {
+        const size_t left = queries_left == nullptr ? first_query + count : *queries_left;
+        return left == 0 ? 0 : reach.entries / left;
     }
     __device__ const uint64_t *bits(uint32_t query) const {
         if (filter.count == 0) return nullptr;

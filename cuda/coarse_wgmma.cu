@@ -18,6 +18,8 @@
  * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
  * instructions make an element's value in both passes, so a bound is never off by a rounding.
  * The lists that runs leave are put together at the end (coarse.cu, finish).
+ * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
+ * passes goes to the query's names, one atomic each; one with too many takes no more.
  *
  * Bound: 2 * q * n * depth flop at the tensor cores' rate; operands from shared memory take 96 of
  * its 128 bytes a clock, copies 16 more. An element's minimum runs at half rate: 256 clocks a warp
@@ -104,6 +106,10 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     s.trigger = 2 * wanted < 96 ? 96 : 2 * wanted;
     if (s.trigger > 1024 - PERI_WARP) s.trigger = 1024 - PERI_WARP;
     s.capacity = s.trigger + PERI_WARP;
+    if (coarse->reach.names != nullptr) { /* no lists, no bounds of its own */
+        s.chunk = (uint32_t)coarse->query_count;
+        return s;
+    }
     make_sample(coarse, &s);
     size_t tile_bytes = (size_t)s.share * TILE_QUERIES * s.capacity * sizeof(uint64_t);
     size_t tiles = ceil_div(coarse->query_count, TILE_QUERIES);
@@ -242,6 +248,9 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     lists->rows = peri_keep_rows{ coarse->names, coarse->first, (uint32_t)coarse->row_count };
     lists->filter = coarse->filter;
     lists->keys = coarse->keys;
+    lists->reach = coarse->reach;
+    if (coarse->reach.names != nullptr)
+        lists->bounds = reinterpret_cast<unsigned long long *>(coarse->reach.bounds);
     PERI_TRY(make_map(device, coarse->type, coarse->queries, coarse->query_count, coarse->depth,
                       coarse->depth * element, &all->queries));
     PERI_TRY(make_map(device, coarse->type, coarse->rows, coarse->row_count, columns, stride,
@@ -278,9 +287,10 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.tiles = sample.lists.tiles = (uint32_t)ceil_div(count, TILE_QUERIES);
         all.lists.segments = (uint32_t)ceil_div(all.lists.row_tiles, all.lists.share);
         if (s.row_step != 0) PERI_TRY(launch_type<true>(stream, coarse->type, sample));
-        PERI_TRY(peri_coarse_bounds(stream, &all.lists));
+        const bool reach = coarse->reach.names != nullptr;
+        if (!reach) PERI_TRY(peri_coarse_bounds(stream, &all.lists));
         PERI_TRY(launch_type<false>(stream, coarse->type, all));
-        PERI_TRY(peri_coarse_finish(stream, &all.lists));
+        if (!reach) PERI_TRY(peri_coarse_finish(stream, &all.lists));
     }
     return PERI_OK;
 }

@@ -346,6 +346,20 @@ __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const 
     }
 }
 
+/* A row for the names that a query collects. True when there are too many: then it takes no more.
+ * Only a row without a bound, whose term is -inf, has a value as low as no limit. */
+__device__ __forceinline__ bool collect(const pass &p, shared_state &s, const keeper &k,
+                                        uint32_t query, uint32_t row) {
+    const uint32_t there = k.tile * TILE_QUERIES + query;
+    const uint64_t key = peri_keep_named(row, p.lists.rows, p.lists.bits(there));
+    if (key == PERI_KEY_NONE ||
+        peri_reach_add(p.lists.reach, p.lists.room(), p.lists.first_query + there, (uint32_t)key))
+        return false;
+    s.bounds[query] = 0;
+    s.limits[query] = -__int_as_float(0x7F800000);
+    return true;
+}
+
 /* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
  * of at most one entry a lane, lists past their trigger are cut. True if one was. */
 __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
@@ -370,9 +384,13 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
         if (mask != 0) {
             uint32_t i = (uint32_t)__ffs((int)mask) - 1;
             uint32_t bits = peri_value_bits(reinterpret_cast<const float *>(hit)[i]);
-            if (bits <= (uint32_t)(s.bounds[about.x] >> 32)) {
+            const uint32_t row = about.y + i / 2 * 8 + i % 2;
+            const bool near = bits <= (uint32_t)(s.bounds[about.x] >> 32);
+            if (near && p.lists.reach.names != nullptr) {
+                cut |= collect(p, s, k, about.x, row);
+            } else if (near) {
                 uint32_t at = atomicAdd(&s.counts[about.x], 1u);
-                list[at] = (uint64_t)bits << 32 | (about.y + i / 2 * 8 + i % 2);
+                list[at] = (uint64_t)bits << 32 | row;
                 full = at >= p.lists.trigger;
             }
             mask &= mask - 1;
@@ -382,7 +400,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
         cut = true;
     }
     __syncwarp();
-    return cut;
+    return __any_sync(PERI_ALL_LANES, cut);
 }
 
 /* All hits that wait, while the tensor cores are at the next tile. */
@@ -491,6 +509,7 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
 
 __device__ __forceinline__ void end_lists(const pass &p, const shared_state &s, const seat &me,
                                           uint32_t list) {
+    if (p.lists.reach.names != nullptr) return;
     __syncwarp();
     uint32_t *out = p.lists.counts + 2 * ((size_t)list * TILE_QUERIES + me.own);
     out[0] = s.counts[me.own];

@@ -39,6 +39,11 @@ bool is_kept(cudaError_t error) {
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
+    case cudaErrorMpsClientTerminated:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+#endif
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorContextIsDestroyed:
@@ -89,9 +94,17 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
     if (is_kept(error)) mark_dead(peri_cuda_of(device), error);
     const char *end = strchr(call, '(');
     int length = end == nullptr ? (int)strlen(call) : (int)(end - call);
-    return device->host->fail(PERI_E_DEVICE, "cuda:%u: %.*s: %s (%s)",
-                              (unsigned)device->place.number, length, call,
-                              cudaGetErrorString(error), cudaGetErrorName(error));
+    unsigned number = device->place.number;
+    if (error != cudaErrorMemoryAllocation)
+        return device->host->fail(PERI_E_DEVICE, "cuda:%u: %.*s: %s (%s)", number, length, call,
+                                  cudaGetErrorString(error), cudaGetErrorName(error));
+    /* a launch, a stream or a graph may be what finds no memory left: no failure of the device */
+    size_t bytes_free = 0, total = 0;
+    (void)cudaMemGetInfo(&bytes_free, &total);
+    (void)cudaGetLastError();
+    return device->host->fail(PERI_E_MEMORY,
+                              "cuda:%u: %.*s: memory needed by the driver, %zu bytes free of %zu",
+                              number, length, call, bytes_free, total);
 }
 
 peri_cuda_entered::peri_cuda_entered(const peri_device *device) : status(PERI_OK), before(nullptr) {
@@ -126,10 +139,7 @@ peri_cuda_entered::~peri_cuda_entered() {
 
 peri_status peri_cuda_device_count(const peri_host *host, uint32_t *out) {
     *out = 0;
-    if (forked_since_start(host)) {
-        (void)host->fail(PERI_E_FORK, "%s", FORKED);
-        return PERI_OK;
-    }
+    if (forked_since_start(host)) return host->fail(PERI_E_FORK, "%s", FORKED);
     int count = 0, version = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaSuccess && count > 0) {
@@ -178,6 +188,10 @@ peri_status peri_cuda_device_stat(const peri_host *host, uint32_t number, peri_d
                                   peri_device_info *out) {
     memset(out, 0, sizeof *out);
     if (forked_since_start(host)) return host->fail(PERI_E_FORK, "%s", FORKED);
+    if (device != nullptr) { /* one that is lost says so before anything else does */
+        peri_cuda_entered here(device);
+        if (here.status != PERI_OK) return here.status;
+    }
     cudaDeviceProp properties;
     int version = 0;
     cudaError_t error = cudaGetDeviceProperties(&properties, (int)number);
@@ -227,7 +241,7 @@ peri_status device_begin(peri_cuda_device *self) {
                                      (unsigned)self->base.place.number, properties.name,
                                      properties.major, properties.minor);
     }
-    CU_TRY(&self->base, error);
+    if (error != cudaSuccess) return peri_cuda_failed(&self->base, error, "the first kernel");
     return peri_cuda_pool_open(self);
 }
 

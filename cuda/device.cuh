@@ -47,7 +47,7 @@ static inline size_t peri_cuda_dtype_bytes(peri_dtype dtype) {
 }
 
 /* PERI_E_DEVICE with what CUDA says of `error`, after clearing it; `call` is the source text. An
- * error that CUDA keeps for ever marks the device dead. */
+ * error that CUDA keeps for ever marks the device dead; want of memory is PERI_E_MEMORY. */
 peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const char *call);
 
 #define CU_TRY(device, call)                                                                       \
@@ -61,7 +61,10 @@ peri_status peri_cuda_failed(const peri_device *device, cudaError_t error, const
 static inline peri_status peri_cuda_launched(const peri_stream *stream) {
     CU_TRY(stream->device, cudaGetLastError());
 #ifdef PERI_CUDA_SYNC
-    CU_TRY(stream->device, cudaStreamSynchronize(peri_cuda_handle(stream)));
+    cudaStreamCaptureStatus capture; /* of a plan: nothing runs yet */
+    CU_TRY(stream->device, cudaStreamIsCapturing(peri_cuda_handle(stream), &capture));
+    if (capture == cudaStreamCaptureStatusNone)
+        CU_TRY(stream->device, cudaStreamSynchronize(peri_cuda_handle(stream)));
 #endif
     return PERI_OK;
 }

@@ -10,13 +10,14 @@
  * value is compared with the k-th best so far, and few pass. A round is as many steps of 128 /
  * groups rows as the pools have room for if every row passed, so that there is a barrier only
  * every few steps; a pool that has grown is cut down to its k best between rounds, by one warp.
+ * With lists a block takes one query, and the rows that its list names.
  * Merge: a block a query takes the splits' lists, which are sorted, rank by rank, until a rank
  * brings nothing.
  *
  * Bound by memory up to some 12 queries of f32: n * d * bytes once for a tile; from there by the
- * two instructions an element and query (17 us a query and 1M x 128 on an H200). Several tiles read
- * the same rows together from L2. The queries' number may be known on the device alone, so the
- * kernels cut the work themselves. */
+ * two instructions an element and query (17 us a query and 1M x 128 on an H200; 35 when there are
+ * thousands). Several tiles read the same rows together from L2. The queries' number may be known
+ * on the device alone, so the kernels cut the work themselves. */
 #include "knn_direct.cuh"
 
 #include "device.cuh"
@@ -57,6 +58,7 @@ struct scan {
     uint32_t dim;
     uint32_t first, query_count; /* of the chunk */
     const uint32_t *queries_left, *which_queries;
+    peri_knn_rows lists; /* with these a block's tile is one query */
     peri_pool_limits limits;
     bool wide; /* rows and queries are aligned to pieces; several queries a warp want it */
     unsigned groups;
@@ -70,17 +72,24 @@ struct scan {
 
 __host__ __device__ inline size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
+/* The rows that a query may have to read. */
+__device__ inline size_t rows_most(const scan &s) {
+    if (s.lists.names == nullptr) return s.row_count;
+    const size_t left = *s.queries_left, room = left == 0 ? 0 : s.lists.entries / left;
+    return room < s.row_count ? room : s.row_count;
+}
+
 /* Units as equal as the rows allow, so that the last round of them is full. */
-__host__ __device__ inline cut cut_for(const scan &s, uint32_t live) {
+__host__ __device__ inline cut cut_for(const scan &s, uint32_t live, size_t rows) {
     cut c;
     c.live = live;
     c.tiles = (uint32_t)ceil_div(live, s.tile);
     size_t splits = c.tiles == 0 ? 1 : s.blocks / c.tiles;
     if (splits == 0) splits = 1;
-    size_t rounds = ceil_div(s.row_count, splits * UNIT);
-    size_t unit = rounds == 0 ? UNIT_STEP : ceil_div(s.row_count, splits * rounds);
+    size_t rounds = ceil_div(rows, splits * UNIT);
+    size_t unit = rounds == 0 ? UNIT_STEP : ceil_div(rows, splits * rounds);
     c.unit = (uint32_t)(ceil_div(unit, UNIT_STEP) * UNIT_STEP);
-    c.units = ceil_div(s.row_count, c.unit);
+    c.units = ceil_div(rows, c.unit);
     if (splits > c.units) splits = c.units == 0 ? 1 : c.units;
     c.splits = (uint32_t)splits;
     return c;
@@ -91,7 +100,7 @@ __device__ inline cut make_cut(const scan &s) {
     if (s.queries_left == nullptr) return s.whole;
     uint32_t left = *s.queries_left;
     left = left > s.first ? left - s.first : 0;
-    return cut_for(s, left < s.query_count ? left : s.query_count);
+    return cut_for(s, left < s.query_count ? left : s.query_count, rows_most(s));
 }
 
 __device__ inline size_t query_of(const scan &s, uint32_t place) {
@@ -109,9 +118,21 @@ struct tile_state {
     const void *queries[TILE_MAX]; /* rows of them */
     const uint64_t *bits[TILE_MAX];
     float lengths[TILE_MAX];
+    const uint32_t *names; /* of the rows, or NULL: all of them */
+    size_t row_count;
     unsigned warp_counts[WARPS];
     uint16_t passing[UNIT]; /* rows of the unit that some query may return */
 };
+
+/* By one thread: the rows of a tile, none where a query's list is not complete. */
+__device__ inline void begin_rows(const scan &s, uint32_t tile, tile_state *t) {
+    t->names = nullptr;
+    t->row_count = s.row_count;
+    if (s.lists.names == nullptr) return;
+    const size_t place = s.first + tile, room = s.lists.entries / *s.queries_left;
+    t->names = s.lists.names + place * room;
+    t->row_count = s.lists.counts[place] <= room ? s.lists.counts[place] : 0;
+}
 
 template <typename T>
 __device__ inline void begin_tile(const scan &s, const cut &c, uint32_t tile, tile_state *t,
@@ -131,6 +152,7 @@ __device__ inline void begin_tile(const scan &s, const cut &c, uint32_t tile, ti
             t->pools[q] = peri_pool{ keys + (size_t)q * s.limits.capacity, PERI_KEY_NONE, 0 };
         }
     }
+    if (threadIdx.x == 0) begin_rows(s, tile, t);
     __syncthreads();
 }
 
@@ -164,6 +186,13 @@ __device__ inline unsigned compact(const scan &s, size_t base, size_t stop, tile
     return total;
 }
 
+/* The row that is an item of a unit. */
+__device__ inline size_t row_of(const scan &s, const tile_state *t, size_t base, unsigned item,
+                                bool filtered) {
+    if (s.lists.names != nullptr) return t->names[base + item];
+    return base + (filtered ? t->passing[item] : item);
+}
+
 /* 16 rows of a warp against its queries: item `at` of the unit and those after it. */
 template <typename T, int SUM, unsigned QUERIES>
 __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, unsigned live,
@@ -176,7 +205,7 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
 #pragma unroll
     for (unsigned r = 0; r < ROWS; r++) {
         const unsigned item = mine + r < count ? mine + r : at; /* read twice, pushed once */
-        rows[r] = peri_row<T>(s.rows, s.row_stride, base + (filtered ? t->passing[item] : item));
+        rows[r] = peri_row<T>(s.rows, s.row_stride, row_of(s, t, base, item, filtered));
     }
     float values[peri_folded(COUNT)];
     if (QUERIES > 1 || s.wide)
@@ -190,7 +219,7 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
     for (unsigned i = 0; i < peri_folded(COUNT); i++) {
         const unsigned q = query + (first + i) / ROWS, r = (first + i) % ROWS;
         if (q >= live || mine + r >= count) continue;
-        const size_t row = base + (filtered ? t->passing[mine + r] : mine + r);
+        const size_t row = row_of(s, t, base, mine + r, filtered);
         const float length = s.metric == PERI_COSINE ? s.lengths[row] : 0.0f;
         const uint64_t key = peri_key(peri_inside(s.metric, values[i], t->lengths[q], length),
                                       (uint32_t)row);
@@ -231,12 +260,24 @@ __global__ void __launch_bounds__(THREADS, BLOCKS[QUERIES > 1]) scan_kernel(cons
         begin_tile<T>(s, c, tile, &t, shared_keys);
         for (size_t unit = split; unit < c.units; unit += c.splits) {
             const size_t base = unit * c.unit;
-            const size_t stop = base + c.unit < s.row_count ? base + c.unit : s.row_count;
+            if (base >= t.row_count) break;
+            const size_t stop = base + c.unit < t.row_count ? base + c.unit : t.row_count;
             scan_unit<T, SUM, QUERIES>(s, &t, live, base, stop, &steps);
         }
         peri_pools_write(t.pools, live, s.limits,
                          s.keys + ((size_t)split * c.tiles + tile) * s.tile * s.limits.k);
     }
+}
+
+/* Whether a query's list was not complete: then the block says so, once. */
+__device__ inline bool is_left(const scan &s, uint32_t place) {
+    if (s.lists.names == nullptr ||
+        s.lists.counts[s.first + place] <= s.lists.entries / *s.queries_left)
+        return false;
+    if (threadIdx.x != 0) return true;
+    s.lists.which[atomicAdd(s.lists.left, 1u)] = (uint32_t)query_of(s, place);
+    if (s.lists.all != nullptr) atomicAdd(s.lists.all, 1u);
+    return true;
 }
 
 /* T: of the rows, to tell the sign of a zero where only the sum does: -0 and +0 are one key. */
@@ -248,6 +289,7 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(const scan s, unsigned c
     const cut c = make_cut(s);
     const unsigned k = s.limits.k, lane = threadIdx.x % PERI_WARP;
     for (uint32_t place = blockIdx.x; place < c.live; place += gridDim.x) {
+        if (is_left(s, place)) continue;
         const unsigned count = peri_pools_merge(&best, shared_keys, capacity,
                                                 s.keys + (size_t)place * k,
                                                 (size_t)c.tiles * s.tile * k, c.splits, k);
@@ -288,8 +330,8 @@ bool few_pass(const peri_op_knn *op) {
 }
 
 /* The largest tile whose pools fit, but none larger than the queries need. */
-void choose_tile(plan *p, const peri_op_knn *op) {
-    const size_t want = few_pass(op) ? 1 : op->queries.rows;
+void choose_tile(plan *p, const peri_op_knn *op, bool listed) {
+    const size_t want = listed || few_pass(op) ? 1 : op->queries.rows;
     p->per_warp = p->groups = 1;
     p->limits = peri_pool_limits_of(op->k, UNIT_STEP);
     for (unsigned per_warp = p->wide && want > 1 ? 4 : 1, groups = 1; groups <= WARPS;
@@ -305,13 +347,13 @@ void choose_tile(plan *p, const peri_op_knn *op) {
     p->tile = p->per_warp * p->groups;
 }
 
-plan make_plan(const peri_device *device, const peri_op_knn *op) {
+plan make_plan(const peri_device *device, const peri_op_knn *op, bool listed) {
     plan p;
     const size_t queries = op->queries.rows;
     const size_t row_bytes = peri_cuda_dtype_bytes(op->rows.dtype);
     p.wide = peri_pieces_fit(&op->rows, row_bytes) &&
              peri_pieces_fit(&op->queries, peri_cuda_dtype_bytes(op->queries.dtype));
-    choose_tile(&p, op);
+    choose_tile(&p, op, listed);
     p.blocks = (unsigned)peri_cuda_of(device)->multiprocessors * BLOCKS[p.per_warp > 1];
     const size_t one = op->k * sizeof(uint64_t);
     p.chunk = SCRATCH_MAX / one / p.tile * p.tile;
@@ -367,14 +409,17 @@ struct launch {
 } /* namespace */
 
 size_t peri_knn_direct_scratch(const peri_device *device, const peri_op_knn *op) {
-    return op->queries.rows == 0 ? 0 : make_plan(device, op).bytes;
+    if (op->queries.rows == 0) return 0;
+    const size_t all = make_plan(device, op, false).bytes;
+    const size_t listed = make_plan(device, op, true).bytes;
+    return all > listed ? all : listed;
 }
 
 peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
                                 const uint32_t *queries_left, const uint32_t *which_queries,
-                                void *scratch, size_t scratch_bytes) {
+                                const peri_knn_rows *lists, void *scratch, size_t scratch_bytes) {
     if (op->queries.rows == 0) return PERI_OK;
-    const plan p = make_plan(stream->device, op);
+    const plan p = make_plan(stream->device, op, lists != nullptr);
     if (scratch_bytes < p.bytes)
         return stream->device->host->fail(PERI_E_ARGUMENT, "knn: %zu bytes of scratch, %zu needed",
                                           scratch_bytes, p.bytes);
@@ -385,7 +430,10 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
     s.row_stride = op->rows.stride_bytes;
     s.row_count = op->rows.rows;
     s.lengths = op->lengths;
-    s.filter = op->filter;
+    if (lists != nullptr)
+        s.lists = *lists;
+    else
+        s.filter = op->filter;
     s.metric = op->metric;
     s.dim = (uint32_t)op->rows.cols;
     s.queries_left = queries_left;
@@ -402,7 +450,7 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
         const size_t left = op->queries.rows - first;
         s.first = (uint32_t)first;
         s.query_count = (uint32_t)(p.chunk < left ? p.chunk : left);
-        s.whole = cut_for(s, s.query_count);
+        s.whole = cut_for(s, s.query_count, s.row_count);
         peri_status status = PERI_OK;
         peri_dispatch_all(op->rows.dtype, op->metric, launch{ stream, p, s, &status });
         if (status == PERI_OK) status = peri_cuda_launched(stream);

@@ -199,24 +199,51 @@ void peri_cuda_mem_release(peri_mem *mem) {
     device->host->resize(device->context, mem, sizeof *mem, 0);
 }
 
-/* Memory of the device, or host memory that CUDA knows: anything else would fault in a kernel. */
+namespace {
+
+/* What CUDA knows of an address as this device's, or as the host's for all devices. */
+peri_status address_check(const peri_device *device, const char *at, const char *which,
+                          cudaMemoryType *type) {
+    cudaPointerAttributes known;
+    CU_TRY(device, cudaPointerGetAttributes(&known, at));
+    int number = (int)device->place.number;
+    bool own = known.type == cudaMemoryTypeDevice && known.device == number;
+    *type = known.type;
+    if (own || known.type == cudaMemoryTypeHost || known.type == cudaMemoryTypeManaged)
+        return PERI_OK;
+    if (known.type == cudaMemoryTypeDevice)
+        return device->host->fail(PERI_E_ARGUMENT,
+                                  "cuda:%d: the memory at %p, %s, is of cuda:%d, allowed: "
+                                  "memory of cuda:%d",
+                                  number, at, which, known.device, number);
+    return device->host->fail(PERI_E_ARGUMENT,
+                              "cuda:%d: the memory at %p, %s, is not known to CUDA, allowed: "
+                              "memory of cuda:%d",
+                              number, at, which, number);
+}
+
+} /* namespace */
+
+/* Memory of the device, or host memory that CUDA knows: anything else would fault in a kernel. The
+ * first and the last byte are asked for: where an allocation ends CUDA tells of some kinds only. */
 peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
-    cudaPointerAttributes attributes;
-    CU_TRY(device, cudaPointerGetAttributes(&attributes, data));
-    bool own = attributes.type == cudaMemoryTypeDevice &&
-               attributes.device == (int)device->place.number;
-    bool host = attributes.type == cudaMemoryTypeHost;
-    if (!own && !host && attributes.type != cudaMemoryTypeManaged)
-        return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: the memory at %p is %s",
-                                  (unsigned)device->place.number, data,
-                                  attributes.type == cudaMemoryTypeDevice ? "another device's"
-                                                                          : "not known to CUDA");
+    cudaMemoryType type, last;
+    uintptr_t end;
     peri_mem *mem;
-    peri_status status = mem_create(device, bytes, host ? PERI_MEMORY_MAPPED : PERI_MEMORY_DEVICE,
-                                    PERI_USE_OTHER, &mem);
+    peri_status status = address_check(device, (const char *)data, "the first byte", &type);
+    if (status != PERI_OK) return status;
+    if (bytes > 1) {
+        if (__builtin_add_overflow((uintptr_t)data, bytes - 1, &end))
+            return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: %zu bytes at %p wrap around",
+                                      (unsigned)device->place.number, bytes, data);
+        status = address_check(device, (const char *)end, "the last byte", &last);
+        if (status != PERI_OK) return status;
+    }
+    peri_memory_kind kind = type == cudaMemoryTypeHost ? PERI_MEMORY_MAPPED : PERI_MEMORY_DEVICE;
+    status = mem_create(device, bytes, kind, PERI_USE_OTHER, &mem);
     if (status != PERI_OK) return status;
     mem->data = data;
     mem->foreign = true;
@@ -229,8 +256,26 @@ peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes) {
     return PERI_OK;
 }
 
-/* CUDA tells host from device by the address. Its strided copy is bound to pitches below 2 GiB,
- * which a packed copy is not. */
+namespace {
+
+constexpr size_t PITCH_MAX = 0x7FFFFFFF; /* of CUDA's strided copy; a packed one has no bound */
+
+/* Rows that are so far apart are few. */
+cudaError_t copy_rows(char *to, size_t to_stride, const char *from, size_t from_stride, size_t rows,
+                      size_t row_bytes, cudaStream_t handle) {
+    cudaError_t error = cudaSuccess;
+    if (to_stride <= PITCH_MAX && from_stride <= PITCH_MAX)
+        return cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
+                                 cudaMemcpyDefault, handle);
+    for (size_t r = 0; r < rows && error == cudaSuccess; r++)
+        error = cudaMemcpyAsync(to + r * to_stride, from + r * from_stride, row_bytes,
+                                cudaMemcpyDefault, handle);
+    return error;
+}
+
+} /* namespace */
+
+/* CUDA tells host from device by the address. */
 peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
                            const void *from, size_t from_stride, peri_device *from_device,
                            size_t rows, size_t row_bytes) {
@@ -249,8 +294,9 @@ peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri
     if (packed)
         CU_TRY(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle));
     else
-        CU_TRY(device, cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows,
-                                         cudaMemcpyDefault, handle));
+        CU_TRY(device,
+               copy_rows(static_cast<char *>(to), to_stride, static_cast<const char *>(from),
+                         from_stride, rows, row_bytes, handle));
     return PERI_OK;
 }
 

@@ -118,6 +118,9 @@ bool supports(const peri_device *, const peri_op *any, peri_cuda_answer why) {
     if (op->pq_dim == 0 || op->pq_len == 0 || op->rows.cols != (size_t)op->pq_dim * op->pq_len)
         return peri_cuda_refuse(why, "%zu columns are not %u pieces of %u", op->rows.cols,
                                 op->pq_dim, op->pq_len);
+    if (op->rows.cols > PERI_DIM_MAX)
+        return peri_cuda_refuse(why, "%zu columns given, 1..%u are taken", op->rows.cols,
+                                PERI_DIM_MAX);
     if (op->labels == nullptr && op->books != op->pq_dim)
         return peri_cuda_refuse(why, "%zu codebooks for %u pieces without labels", op->books,
                                 op->pq_dim);

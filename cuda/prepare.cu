@@ -20,9 +20,10 @@ constexpr unsigned GROUPS = 32;     /* of the sample */
 constexpr unsigned GROUP_ROWS = 16; /* in each */
 constexpr float CENTRE_MOST = 1e18f;
 constexpr float LENGTH_LEAST = 1e-12f, LENGTH_MOST = 1e12f; /* cosine: else rescored always */
-constexpr int TYPICAL_BITS = 8;         /* the largest typical element is scaled below 2^8 */
-constexpr float NORM_RATIO = 64.0f;     /* rows that many times longer are out of range */
-constexpr float NORM_MOST = 1e37f;      /* of a squared length as it came */
+constexpr int TYPICAL_BITS = 8;     /* the largest typical element is scaled below 2^8 */
+constexpr float NORM_RATIO = 64.0f; /* rows that many times longer are out of range; of squared L2
+                                       those that have an element past the range of f16 */
+constexpr float NORM_MOST = 1e37f;  /* of a squared length as it came */
 constexpr float ROUNDED = 0x1.004p-24f; /* one rounding to f32 */
 
 __device__ float infinity() { return __int_as_float(0x7F800000); }
@@ -143,7 +144,8 @@ __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepa
     float scale = p.centred && !whole ? typical_scale(large) : 1.0f;
     float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
     p.stats->scale = scale;
-    p.stats->norm_most = most > 0 && most < NORM_MOST ? most : NORM_MOST;
+    const bool known = most > 0 && most < NORM_MOST && !peri_prepare_squared(p.metric);
+    p.stats->norm_most = known ? most : NORM_MOST;
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -362,19 +364,22 @@ __device__ void publish(float value, uint32_t *to) {
     if (threadIdx.x == 0 && most > 0) atomicMax(to, most);
 }
 
-/* Rows that have no bound: zeros in place of halves, and the term -inf; a cosine's zeros +inf. */
+/* Rows that have no bound: zeros in place of halves, and the term -inf; +inf for a cosine's zeros,
+ * and for squared L2, where such a row is far from all but queries as long (certificate.cuh). */
 template <typename T>
 __device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short, const room &out,
                              float *term) {
-    bool zeros = is_short && all_zeros(row, (uint32_t)p.rows.cols);
+    bool far = is_short && all_zeros(row, (uint32_t)p.rows.cols);
+    far = far || peri_prepare_squared(p.metric);
     out.clear(p.depth);
-    if (threadIdx.x % PERI_WARP == 0) *term = zeros ? infinity() : -infinity();
+    if (threadIdx.x % PERI_WARP == 0) *term = far ? infinity() : -infinity();
 }
 
 template <typename T, bool LIES>
 __global__ void __launch_bounds__(THREADS, LIES || sizeof(T) == 4 ? 3 : 2)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
+    if (p.needed != nullptr && *p.needed == 0) return;
     const float norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
     const making m = { p.stats->scale, p.centred && !whole ? ROUNDED : 0.0f, whole };

@@ -34,14 +34,15 @@ struct peri_prepared_query {
 struct peri_prepare {
     peri_metric metric;
     peri_view rows;
-    size_t total;          /* rows that count: all, or those named; not 0 */
-    const uint32_t *names; /* [total] or NULL: 0, 1, 2 .. */
-    const float *lengths;  /* of all rows; cosine */
-    bool centred;          /* less a centre and scaled; else both are left out, as they are where
+    size_t total;           /* rows that count: all, or those named; not 0 */
+    const uint32_t *names;  /* [total] or NULL: 0, 1, 2 .. */
+    const float *lengths;   /* of all rows; cosine */
+    bool centred;           /* less a centre and scaled; else both are left out, as they are where
                               the sample is of whole numbers: sums of these can be exact */
-    bool bytes;            /* rows of i8 and u8 stay what they are; else all become f16 */
-    uint32_t depth;        /* elements, a multiple of 128 bytes, >= columns */
-    float *centre;         /* [depth] */
+    bool bytes;             /* rows of i8 and u8 stay what they are; else all become f16 */
+    uint32_t depth;         /* elements, a multiple of 128 bytes, >= columns */
+    const uint32_t *needed; /* NULL, or rows are prepared only where it is not 0 */
+    float *centre;          /* [depth] */
     peri_prepared_stats *stats;
     size_t sample_step; /* set by peri_prepare_begin */
 };

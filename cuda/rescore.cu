@@ -8,6 +8,7 @@
 #include "rescore.cuh"
 
 #include "distance.cuh"
+#include "proof.cuh"
 #include "select.cuh"
 
 namespace {
@@ -71,26 +72,6 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
     values[at + lane] = value;
 }
 
-/* Whether the value at rank k - 1 is below all that the coarse pass left out, whose values are at
- * least `last`. */
-__device__ bool proved(const task &t, const peri_prepared_query &about, float last, float value) {
-    if (about.proves == 0 || !(last > -__int_as_float(0x7F800000))) return false;
-    const peri_prepared_stats s = *t.stats;
-    peri_doubt_rows rows;
-    /* of f32 sums: more than their roundings */
-    const double above = 1.0 + 4 * peri_doubt_sum(t.dim);
-    rows.norm = sqrt((double)__uint_as_float(s.norm_max)) * above;
-    rows.residual = sqrt((double)__uint_as_float(s.residual_max)) * above;
-    rows.length = sqrt((double)__uint_as_float(s.length_max)) * above;
-    rows.scale = s.scale;
-    const bool whole = about.whole != 0 && s.fractions == 0 && s.row_fractions == 0;
-    if (whole && peri_doubt_none(&rows, &about.doubt)) return true;
-    if (!whole) rows.residual += 1e-30; /* what underflow took */
-    if (t.metric == PERI_COSINE)        /* 1 / |x| and the product with it */
-        rows.residual += rows.scale * (peri_doubt_sum(t.dim) + 4 * PERI_DOUBT_U);
-    return (double)value < peri_certificate(t.metric, t.dim, &rows, &about.doubt, last);
-}
-
 template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) rescore_kernel(task t) {
     using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared[];
@@ -119,7 +100,8 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
         distances[rank] = values[c];
         /* all rows that pass are candidates, or the last one bounds the others */
         if (rank + 1 == t.k && count == t.wanted &&
-            !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
+            !peri_proved(t.metric, t.dim, *t.stats, t.about[i], peri_key_value(coarse[count - 1]),
+                         values[c])) {
             t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
             if (t.redone != nullptr) atomicAdd(t.redone, 1u);
         }

@@ -7,8 +7,10 @@
 
 namespace {
 
-constexpr long POLL_NANOSECONDS = 1000000; /* between looks at a busy stream; 1 ms, taste */
-constexpr int LOOKS_PER_POLL = 20;         /* so the caller's poll is asked each 20 ms */
+/* Between looks at a busy stream: an eighth of what it took so far, so that a short wait is not
+ * made a long one. */
+constexpr long PAUSE_NANOSECONDS_LEAST = 5000, PAUSE_NANOSECONDS_MOST = 1000000;
+constexpr long POLL_NANOSECONDS = 20000000; /* between the caller's polls; 20 ms, taste */
 
 } /* namespace */
 
@@ -46,12 +48,43 @@ peri_status peri_cuda_stream_open(peri_device *device, peri_stream **out) {
     return PERI_OK;
 }
 
+namespace {
+
+/* A stream of another device is told here, not by the first thing that is enqueued. A driver that
+ * can't say (before CUDA 12.8) is taken at the caller's word. */
+peri_status foreign_check(const peri_device *device, cudaStream_t foreign) {
+#if CUDART_VERSION >= 12080
+    unsigned number = device->place.number;
+    int found = (int)number;
+    cudaError_t error = cudaStreamGetDevice(foreign, &found);
+    if (error == cudaSuccess && found != (int)number)
+        return device->host->fail(PERI_E_ARGUMENT,
+                                  "stream: %p given, which is of cuda:%d, allowed: one of cuda:%u",
+                                  (void *)foreign, found, number);
+    if (error == cudaErrorInvalidResourceHandle) {
+        (void)cudaGetLastError();
+        return device->host->fail(PERI_E_ARGUMENT,
+                                  "stream: %p given, which is none, allowed: one of cuda:%u",
+                                  (void *)foreign, number);
+    }
+    (void)cudaGetLastError();
+#else
+    (void)device;
+    (void)foreign;
+#endif
+    return PERI_OK;
+}
+
+} /* namespace */
+
 peri_status peri_cuda_stream_wrap(peri_device *device, void *foreign, peri_stream **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
     peri_cuda_stream *self;
-    peri_status status = stream_create(device, &self);
+    peri_status status = foreign_check(device, (cudaStream_t)foreign);
+    if (status != PERI_OK) return status;
+    status = stream_create(device, &self);
     if (status != PERI_OK) return status;
     self->handle = (cudaStream_t)foreign;
     self->foreign = true;
@@ -74,6 +107,16 @@ void peri_cuda_stream_close(peri_stream *stream) {
     device->host->resize(device->context, self, sizeof *self, 0);
 }
 
+namespace {
+
+long now() {
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (long)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+} /* namespace */
+
 /* With a control the stream is looked at, so that it can be left; without, CUDA waits, which is
  * quicker. */
 peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *control) {
@@ -82,23 +125,22 @@ peri_status peri_cuda_stream_wait(peri_stream *stream, const peri_control *contr
     cudaStream_t handle = peri_cuda_handle(stream);
     peri_status ended = PERI_OK;
     if (control != nullptr && control->poll != nullptr) {
-        for (int looks = 1; ended == PERI_OK; looks++) {
-            cudaError_t error = cudaStreamQuery(handle);
-            if (error != cudaErrorNotReady) break;
+        long began = now(), asked = began;
+        while (ended == PERI_OK && cudaStreamQuery(handle) == cudaErrorNotReady) {
             (void)cudaGetLastError();
-            const struct timespec pause = { 0, POLL_NANOSECONDS };
-            nanosleep(&pause, nullptr);
-            if (looks % LOOKS_PER_POLL == 0) ended = control->poll(control->ud, "waiting", 0, 0);
+            long at = now(), pause = (at - began) / 8;
+            if (pause < PAUSE_NANOSECONDS_LEAST) pause = PAUSE_NANOSECONDS_LEAST;
+            if (pause > PAUSE_NANOSECONDS_MOST) pause = PAUSE_NANOSECONDS_MOST;
+            const struct timespec time = { 0, pause };
+            nanosleep(&time, nullptr);
+            if (at - asked < POLL_NANOSECONDS) continue;
+            asked = at;
+            ended = control->poll(control->ud, "waiting", 0, 0);
         }
     }
     cudaError_t error = cudaStreamSynchronize(handle);
-    if (ended != PERI_OK) {
-        if (error != cudaSuccess)
-            (void)peri_cuda_failed(stream->device, error, "cudaStreamSynchronize");
-        return ended;
-    }
-    CU_TRY(stream->device, error);
-    return PERI_OK;
+    if (error == cudaSuccess) return ended;
+    return peri_cuda_failed(stream->device, error, "what was enqueued");
 }
 
 namespace {

@@ -65,6 +65,9 @@ bool peri_cuda_scan_taken(peri_metric metric, const peri_view *queries, const pe
     if (rows->rows > PERI_SLOTS_MAX)
         return peri_cuda_refuse(why, "not on cuda: %zu rows given, at most %u are taken",
                                 rows->rows, PERI_SLOTS_MAX);
+    if (queries->rows > PERI_SLOTS_MAX)
+        return peri_cuda_refuse(why, "not on cuda: %zu queries given, at most %u are taken",
+                                queries->rows, PERI_SLOTS_MAX);
     if ((unsigned)metric >= PERI_METRIC_COUNT)
         return peri_cuda_refuse(why, "metric %d is not known", metric);
     if (metric == PERI_HAMMING && rows->dtype != PERI_U8)

@@ -30,7 +30,9 @@ local function read_command(command)
 end
 
 local function check_binding()
-  local header = read_file "engine/include/perigee.h" .. read_file "engine/include/perigee_dlpack.h"
+  local header = read_file "engine/include/perigee.h"
+    .. read_file "engine/include/perigee_clusters.h"
+    .. read_file "engine/include/perigee_dlpack.h"
   local binding = read_command "cat lua/binding/*.c"
   local called = {}
   for name in binding:gmatch "%f[%w_](peri_[%w_]+)%s*%(" do

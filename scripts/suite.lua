@@ -18,6 +18,7 @@ local TAIL_LINES = 40
 
 local total = { passed = 0, failed = 0, skipped = 0 }
 local failures, skips = {}, {}
+local sets = {} -- beside the checkout, that a spec read: a list, and a set
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -140,9 +141,19 @@ local function sanitizer_of(options)
 end
 
 -- Runs a shell command with its output in a file. Returns the exit status, or 128 + the signal.
+-- What it leaves among temporary files goes with it.
 local function run(command, output, timeout_s)
-  local line = ("timeout -k 10 %d %s >%s 2>&1 </dev/null"):format(timeout_s, command, quote(output))
+  local folder = quote(output .. ".files")
+  local line = ("mkdir %s && TMPDIR=%s PERIGEE_TEST_FOLDER=%s timeout -k 10 %d %s >%s 2>&1 "
+    .. "</dev/null"):format(folder, folder, folder, timeout_s, command, quote(output))
   local _, how, code = os.execute(line)
+  for name in (read_file(output .. ".files/sets") or ""):gmatch "[^\n]+" do
+    if not sets[name] then
+      sets[name] = true
+      table.insert(sets, name)
+    end
+  end
+  os.execute("rm -rf " .. folder)
   return how == "signal" and 128 + code or code
 end
 
@@ -334,7 +345,8 @@ local function main(argv)
   local options = parse_arguments(argv)
   options.busted = lines_of("command -v busted")[1]
     or error("busted is missing: scripts/setup test", 0)
-  local scratch = os.tmpname()
+  local folder = lines_of("mktemp -d")[1] or error("mktemp -d made no folder", 0)
+  local scratch = folder .. "/output"
 
   local c_tests = options.tags and {} or select_files("spec/c/*_test.c", options.files)
   local specs = select_files("spec/*_spec.lua", options.files)
@@ -349,7 +361,7 @@ local function main(argv)
       end
     end
   end
-  os.remove(scratch)
+  os.execute("rm -rf " .. quote(folder))
 
   if total.passed + total.failed + total.skipped == 0 then
     total.failed = 1
@@ -358,6 +370,10 @@ local function main(argv)
   print_list("Skipped:", skips)
   print_list("Failed:", failures)
   print()
+  if #specs > 0 then
+    table.sort(sets)
+    print("Sets beside the checkout: " .. (sets[1] and table.concat(sets, ", ") or "none was read"))
+  end
   io.stdout:flush()
   os.execute "scripts/cuda-verified"
   print(("%d passed, %d failed, %d skipped"):format(total.passed, total.failed, total.skipped))

@@ -175,6 +175,54 @@ describe("Searcher:search", function()
     assert.is_true(same(hits))
   end)
 
+  it("finishes behind a stream though what it works on is closed", function()
+    local function enqueue(count)
+      local there = assert(queries:to(place))
+      local filter = pg.filter.range(0, 500)
+      local own = assert(pg.flat.build(rows, { metric = "euclidean", place = place }))
+      local list = {}
+      for i = 1, count do
+        list[i] = assert(own:search(there, 5, { place = place, stream = 0,
+          filter = i % 2 == 0 and filter or nil }))
+      end
+      local gone = table.remove(list)
+      gone.neighbors:close()
+      gone.distances:close()
+      there:close()
+      own:close()
+      return list
+    end
+    for _ = 1, 3 do
+      local list = enqueue(13)
+      collectgarbage()
+      collectgarbage()
+      assert(queries:to(place, { stream = 0 }))
+      for i, hits in ipairs(list) do
+        assert.is_true(same(hits), i)
+      end
+    end
+  end)
+
+  it("refuses what is closed, and more neighbors than there may be", function()
+    local there = assert(queries:to(place))
+    local out = { neighbors = pg.matrix(20, 5, "i64", place),
+      distances = pg.matrix(20, 5, "f32", place) }
+    out.distances:close()
+    assert.error_matches(function() index:search(queries, 5, { out = out }) end, "closed")
+    there:close()
+    assert.error_matches(function() index:search(there, 5) end, "closed")
+    assert.error_matches(function() index:search(queries, 16385) end, "k: 16385 given")
+    assert.error_matches(function() index:search(queries, 0) end, "k: 0 given")
+    local hits, message, code = index:search(queries, 16384)
+    if hits then -- padded
+      assert.equal(20 * (16384 - 500), hits.info.missing)
+    else
+      assert.equal("unsupported", code)
+      assert.matches("k: 16384 given, 1..4096 are taken", message)
+    end
+    assert.error_matches(function() index:search(pg.matrix(3, 9), 5) end, "9")
+  end)
+
   it("says what does not fit", function()
     local i64, f32 = pg.matrix(20, 5, "i64"), pg.matrix(20, 5, "f32")
     local function out(value)
@@ -201,5 +249,39 @@ describe("Searcher:search", function()
     local none, _, code = host:search(queries, 5, { stream = 0 })
     assert.is_nil(none)
     assert.equal("unsupported", code)
+  end)
+end)
+
+-- A process of its own, with so much said in its environment.
+describe("a device that is not there", function()
+  local SOURCE <const> = [[
+    local pg = require "perigee"
+    local rows = pg.matrix { { 1, 2 }, { 3, 4 } }
+    local none, message, code = pg.flat.build(rows, { place = "cuda:0" })
+    assert(none == nil and code == "device", code)
+    assert(not message:find "\n" and message:find "no CUDA", message)
+    for _, call in ipairs {
+      function() return rows:to "cuda:0" end,
+      function() return pg.matrix(2, 2, "f32", "pinned:cuda:0") end,
+      function() return pg.matrix(2, 2, "f32", "cuda:3") end,
+      function() return pg.limit("cuda:0", 10) end,
+      function() return pg.trim "cuda:0" end,
+      function() return pg.open("none.perigee", { place = "cuda:0" }) end,
+    } do
+      local ok, result, text, word = pcall(call)
+      local said = ok and text or result
+      assert(not ok or (result == nil and (word == "device" or word == "io")), said)
+      assert(#said > 10 and not said:find "\n", said)
+    end
+    assert(tostring(pg.doctor()):find "cuda")
+    local index = assert(pg.flat.build(rows))
+    assert(assert(index:search(rows, 1)).neighbors:row(1)[1] == 1)
+    print(message)
+  ]]
+
+  it("is told in one line, and the CPU goes on", function()
+    local out, status = support.child(SOURCE, "export CUDA_VISIBLE_DEVICES= ; ")
+    assert.equal(0, status, out)
+    assert.matches("no CUDA [dp]", out)
   end)
 end)

@@ -2,6 +2,7 @@
 -- writes, we open. The library itself judges, through spec/hnswlib/check.cpp.
 
 local pg = require "perigee"
+local support = require "spec.support"
 
 local BUILD <const> = os.getenv "PERIGEE_BUILD_DIR" or "build"
 local CHECK <const> = BUILD .. "/spec/hnswlib/check"
@@ -12,14 +13,6 @@ local WITHIN <const> = 0.01 -- of our recall and hnswlib's on one file
 
 -- hnswlib's head is fixed: the top level is an int32 after six 64-bit numbers.
 local TOP_LEVEL_OFFSET <const> = 48
-
-local made = {}
-
-local function scratch_path()
-  local path = os.tmpname()
-  made[#made + 1] = path
-  return path
-end
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -130,11 +123,7 @@ local function prepare(case)
     intermediate_graph_degree = 64 }))
 end
 
-teardown(function()
-  for _, path in ipairs(made) do
-    os.remove(path)
-  end
-end)
+teardown(support.clean)
 
 -- Half of the rows inserted by a build, half by an extension.
 local function build_and_extend(case)
@@ -150,7 +139,7 @@ end
 -- A file that a case was written to, and the index it was written from.
 local function write_file(case, hierarchy)
   prepare(case)
-  local written = { case = case, path = scratch_path() }
+  local written = { case = case, path = support.path() }
   if hierarchy == "built" then
     written.index = build_and_extend(case)
   else
@@ -265,7 +254,7 @@ describe("a file of an index that rows left", function()
       left[id] = true
     end
     assert.equal(1000, assert(index:remove(gone)))
-    local path = scratch_path()
+    local path = support.path()
     assert(index:save(path, { format = "hnswlib", dtype = case.dtype }))
     local told = ask_hnswlib(path, case, EF)
     assert.equal(1000, told.deleted)

@@ -60,6 +60,28 @@ local function search(rows, queries, metric, where)
   return assert(index:search(queries, k))
 end
 
+-- Clusters whose rows differ in the last digits that halves have, and in the first ones: what a
+-- search that looks for candidates first has to do twice, and what it hasn't.
+describe("rows in tight clusters far from the origin", function()
+  for _, case in ipairs { { width = 4000, redone = true }, { width = 8, redone = false } } do
+    it("are searched by flat as on the CPU, of width " .. case.width, function()
+      local all = support.clustered(3040, 32, 20, 5, case.width)
+      local rows, queries = all:slice(0, 3000), all:slice(3000, 3040)
+      for _, metric in ipairs { "sqeuclidean", "inner_product", "cosine" } do
+        local wanted = search(rows, queries, metric, "cpu")
+        local found = search(rows, queries, metric, place)
+        assert_same(wanted.neighbors, found.neighbors, metric)
+        assert_same(wanted.distances, found.distances, metric)
+        assert.equal(0, wanted.info.redone)
+        local twice = found.info.redone
+        if metric == "sqeuclidean" and place:find "^cuda" then
+          assert.equal(case.redone, twice > 0, ("%d queries done twice"):format(twice))
+        end
+      end
+    end)
+  end
+end)
+
 for _, set in ipairs(SETS) do
   describe(set.name, function()
     it("is searched by flat as on the CPU", function()

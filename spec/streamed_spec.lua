@@ -3,38 +3,19 @@
 
 local pg = require "perigee"
 local support = require "spec.support"
+local quota = require "spec.support.quota"
 
-local place = support.place:find "^cuda" and support.place or "fake:0"
+local place, within, room = quota.place, quota.within, quota.room
 local METRICS <const> = { "sqeuclidean", "euclidean", "inner_product", "cosine" }
 
 local function same(a, b)
   return a.neighbors:equals(b.neighbors) and a.distances:equals(b.distances)
 end
 
-local function rest()
-  collectgarbage()
-  collectgarbage()
-  assert(pg.trim(place))
-end
-
--- Runs fn with so many bytes of the device, beside what is held.
-local function within(bytes, fn)
-  rest()
-  local before = 0
-  for _, device in ipairs(pg.devices()) do
-    for _, count in pairs(device.place == place and device.bytes_held or {}) do
-      before = before + count
-    end
-  end
-  assert(pg.limit(place, before + bytes))
-  local ok, message = pcall(fn)
-  assert(pg.limit(place, 0))
-  assert(ok, message)
-end
-
--- A search by matrix products wants room of its own, next to which these rows are small.
-local function room(bytes)
-  return place:find "^cuda" and bytes + (64 << 20) or bytes
+local function ranged(index, queries, radius, options)
+  local offsets, ids, distances = index:range_search(queries, radius, options)
+  assert(offsets, ids)
+  return { offsets = offsets, neighbors = ids, distances = distances }
 end
 
 describe("pg.flat.build, residence", function()
@@ -99,6 +80,39 @@ describe("pg.flat.build, residence", function()
     end)
   end)
 
+  it("finds all rows within a distance, with filters and of the nearest alone", function()
+    local filters = {}
+    for q = 1, #queries do
+      filters[q] = pg.filter.range(q * 9, 60 * q + 200)
+    end
+    for i, metric in ipairs(METRICS) do
+      local host = assert(pg.flat.build(rows, { metric = metric }))
+      local reach = assert(host:search(queries, 40)).distances:row(0)
+      for j, radius in ipairs { reach[40], reach[1] } do
+        local asked = { {}, { filter = filters }, { filter = filters[5], max_results = 7 } }
+        for _, options in ipairs(asked) do
+          local wanted = ranged(host, queries, radius, options)
+          within(room(60000 + 30000 * i * j), function()
+            local index <close> = assert(pg.flat.build(rows,
+              { metric = metric, place = place, residence = "host" }))
+            local found = ranged(index, queries, radius, options)
+            assert.is_true(found.offsets:equals(wanted.offsets))
+            assert.is_true(same(wanted, found))
+          end)
+        end
+      end
+    end
+  end)
+
+  it("finds more rows within a distance than the device has room to name", function()
+    local wanted = ranged(assert(pg.flat.build(rows)), queries, 1e9)
+    assert.equal(#rows * #queries, #wanted.neighbors)
+    within(room(80000), function() -- 12 bytes each of 64 rows and 33 queries are 25344
+      local index <close> = assert(pg.flat.build(rows, { place = place, residence = "host" }))
+      assert.is_true(same(wanted, ranged(index, queries, 1e9)))
+    end)
+  end)
+
   it("scores, extends, removes, saves and opens", function()
     local path = support.path ".perigee"
     local options = { metric = "cosine", place = place, residence = "host" }
@@ -159,9 +173,6 @@ describe("pg.flat.build, residence", function()
       assert.is_nil(none)
       assert.equal("memory", code)
     end)
-    local none, _, code = index:range_search(queries, 1)
-    assert.is_nil(none)
-    assert.equal("unsupported", code)
     assert.error_matches(function() pg.flat.build(rows, { residence = "moon" }) end, "residence")
   end)
 end)

@@ -146,6 +146,25 @@ void peri_context_stat(const peri_context *context, peri_context_stats *out) {
 
 /* ---- drivers and devices ------------------------------------------------------------------ */
 
+/* A driver that does not say what it is asked for is none; nothing but its head is read. */
+static const peri_driver *check_plugin(const peri_driver *driver, char *reason, size_t size) {
+    if (driver == NULL) {
+        const char *why = peri_error_detail();
+        snprintf(reason, size, "the CUDA plug-in declined: %.400s",
+                 why[0] == '\0' ? "it gave no reason" : why);
+        return NULL;
+    }
+    if (driver->abi != PERI_BACKEND_ABI) {
+        snprintf(reason, size,
+                 "the CUDA plug-in is of interface %u, this library of %u: build both together",
+                 driver->abi, PERI_BACKEND_ABI);
+        return NULL;
+    }
+    if (driver->kind == PERI_PLACE_CUDA) return driver;
+    snprintf(reason, size, "the CUDA plug-in is for another kind of place, %d", (int)driver->kind);
+    return NULL;
+}
+
 /* The CUDA plug-in, opened once a process; under driver_lock. */
 static peri_status load_plugin(const char *folder, const peri_driver **out) {
     static const peri_driver *loaded;
@@ -156,12 +175,12 @@ static peri_status load_plugin(const char *folder, const peri_driver **out) {
         void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         peri_plugin_fn open = NULL;
         if (object != NULL) *(void **)&open = dlsym(object, PERI_PLUGIN_SYMBOL);
-        if (open != NULL) loaded = open(PERI_BACKEND_ABI, &peri_engine_host);
-        if (object == NULL || open == NULL)
+        if (open == NULL) {
             snprintf(reason, sizeof reason, "no CUDA plug-in: %.400s", dlerror());
-        else if (loaded == NULL)
-            snprintf(reason, sizeof reason, "the CUDA plug-in declined: %.400s",
-                     peri_error_detail());
+        } else {
+            (void)peri_fail(PERI_E_DEVICE, "%s", ""); /* what it says is its own */
+            loaded = check_plugin(open(PERI_BACKEND_ABI, &peri_engine_host), reason, sizeof reason);
+        }
     }
     *out = loaded;
     return loaded == NULL ? peri_fail(PERI_E_DEVICE, "%s", reason) : PERI_OK;
@@ -247,7 +266,8 @@ peri_status peri_device_count(peri_context *context, peri_place_kind kind, uint3
     const peri_driver *driver;
     *out = 0;
     if (peri_driver_find(context, kind, &driver) != PERI_OK) return PERI_OK;
-    return driver->device_count(&peri_engine_host, out);
+    peri_status status = driver->device_count(&peri_engine_host, out);
+    return status == PERI_E_FORK ? PERI_OK : status; /* none, and the detail says why */
 }
 
 peri_status peri_device_stat(peri_context *context, peri_place place, peri_device_info *out) {

@@ -26,6 +26,7 @@ struct peri_context {
     pthread_mutex_t lock;
     peri_device *devices[PERI_DEVICES_MAX]; /* opened so far, kept until the context goes */
     size_t device_count;
+    void *tensors; /* of others that matrices hold (core/dlpack.c), under the lock */
     char plugin_path[1024];
     peri_context *following; /* in the process's list of contexts */
 };

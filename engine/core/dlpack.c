@@ -73,6 +73,8 @@ static peri_status read_shape(const peri_dl_tensor *tensor, peri_view *view) {
     if (tensor->ndim != 1 && tensor->ndim != 2)
         return peri_fail(PERI_E_ARGUMENT, "tensor: %d axes given, allowed: 1 or 2",
                          (int)tensor->ndim);
+    if (tensor->shape == NULL)
+        return peri_fail(PERI_E_ARGUMENT, "tensor: no shape given for %d axes", (int)tensor->ndim);
     rows = tensor->shape[0];
     if (tensor->ndim == 2) cols = tensor->shape[1];
     if (rows < 0 || cols < 1 || (uint64_t)rows > SIZE_MAX / 2 || (uint64_t)cols > SIZE_MAX / 2)
@@ -93,7 +95,27 @@ static peri_status read_shape(const peri_dl_tensor *tensor, peri_view *view) {
     size_t all;
     if (!peri_mul_fits((size_t)row_step, bytes, &view->stride_bytes) ||
         !peri_mul_fits(view->rows, view->stride_bytes, &all))
-        return peri_fail(PERI_E_ARGUMENT, "tensor: more bytes than an address space");
+        return peri_fail(
+            PERI_E_ARGUMENT,
+            "tensor: %zu rows of %lld elements of %zu bytes given, which are more than "
+            "an address space",
+            view->rows, (long long)row_step, bytes);
+    return PERI_OK;
+}
+
+/* Where the first row begins; the last byte lies in the address space too. */
+static peri_status read_data(const peri_dl_tensor *tensor, peri_view *view) {
+    size_t begin = (size_t)(uintptr_t)tensor->data, end;
+    if (tensor->data == NULL) return PERI_OK;
+    if (tensor->byte_offset > SIZE_MAX ||
+        !peri_add_fits(begin, (size_t)tensor->byte_offset, &begin) ||
+        !peri_add_fits(begin, view->rows * view->stride_bytes, &end))
+        return peri_fail(PERI_E_ARGUMENT,
+                         "tensor: byte_offset %llu and %zu rows every %zu bytes given, which at %p "
+                         "wrap around",
+                         (unsigned long long)tensor->byte_offset, view->rows, view->stride_bytes,
+                         tensor->data);
+    view->data = (char *)tensor->data + tensor->byte_offset;
     return PERI_OK;
 }
 
@@ -122,26 +144,72 @@ static peri_status read_tensor(peri_context *context, const peri_dl_tensor *tens
     PERI_TRY(read_dtype(tensor->dtype, &view->dtype));
     PERI_TRY(read_place(tensor->device, &view->place, pinned));
     PERI_TRY(read_shape(tensor, view));
-    if (tensor->data != NULL) view->data = (char *)tensor->data + tensor->byte_offset;
+    PERI_TRY(read_data(tensor, view));
     return check_memory(context, view);
 }
 
+/* A tensor that a matrix holds. It is in the context's list meanwhile: its owner gave it once, and
+ * a second matrix would give it back twice. */
+typedef struct taken {
+    peri_context *context;
+    void *tensor;
+    bool versioned;
+    struct taken *following;
+} taken;
+
+/* Enters `t` into the list, unless its tensor is there. */
+static peri_status list_tensor(taken *t) {
+    bool held = false;
+    pthread_mutex_lock(&t->context->lock);
+    for (const taken *other = t->context->tensors; other != NULL && !held; other = other->following)
+        held = other->tensor == t->tensor;
+    if (!held) {
+        t->following = t->context->tensors;
+        t->context->tensors = t;
+    }
+    pthread_mutex_unlock(&t->context->lock);
+    if (!held) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT,
+                     "tensor: %p given, which a matrix holds already: it is taken "
+                     "once",
+                     t->tensor);
+}
+
+static void unlist_tensor(const taken *t) {
+    pthread_mutex_lock(&t->context->lock);
+    taken **link = (taken **)&t->context->tensors;
+    while (*link != t) link = &(*link)->following;
+    *link = t->following;
+    pthread_mutex_unlock(&t->context->lock);
+}
+
+/* The deleter is called last: the tensor's address may be another's from then on. */
 static void release_tensor(void *anchor) {
-    struct DLManagedTensor *tensor = anchor;
-    if (tensor->deleter != NULL) tensor->deleter(tensor);
+    taken *t = anchor, was = *t;
+    unlist_tensor(t);
+    peri_memory_release(was.context, t, 1, sizeof *t);
+    struct DLManagedTensor *plain = was.versioned ? NULL : was.tensor;
+    struct DLManagedTensorVersioned *versioned = was.versioned ? was.tensor : NULL;
+    if (plain != NULL && plain->deleter != NULL) plain->deleter(plain);
+    if (versioned != NULL && versioned->deleter != NULL) versioned->deleter(versioned);
 }
 
-static void release_versioned(void *anchor) {
-    struct DLManagedTensorVersioned *tensor = anchor;
-    if (tensor->deleter != NULL) tensor->deleter(tensor);
-}
-
-/* A matrix over the view; the tensor stays the caller's when there is no memory for it. */
+/* A matrix over the view; the tensor stays the caller's when this fails. */
 static peri_status keep(peri_context *context, const peri_view *view, bool pinned, bool read_only,
-                        peri_anchor_fn release, void *tensor, peri_matrix **out) {
-    PERI_TRY(peri_matrix_anchor(context, *view, NULL, NULL, out));
-    peri_matrix_adopt(*out, release, tensor, pinned, read_only);
-    return PERI_OK;
+                        bool versioned, void *tensor, peri_matrix **out) {
+    taken *t;
+    PERI_TRY(peri_memory_acquire_zeroed(context, 1, sizeof *t, &t));
+    *t = (taken){ .context = context, .tensor = tensor, .versioned = versioned };
+    peri_status status = peri_matrix_anchor(context, *view, NULL, NULL, out);
+    if (status == PERI_OK) status = list_tensor(t);
+    if (status == PERI_OK) {
+        peri_matrix_adopt(*out, release_tensor, t, pinned, read_only);
+        return PERI_OK;
+    }
+    peri_matrix_release(*out);
+    *out = NULL;
+    peri_memory_release(context, t, 1, sizeof *t);
+    return status;
 }
 
 peri_status peri_matrix_from_dlpack(peri_context *context, struct DLManagedTensor *tensor,
@@ -151,7 +219,7 @@ peri_status peri_matrix_from_dlpack(peri_context *context, struct DLManagedTenso
     *out = NULL;
     if (tensor == NULL) return peri_fail(PERI_E_ARGUMENT, "tensor: none given");
     PERI_TRY(read_tensor(context, &tensor->dl_tensor, &view, &pinned));
-    return keep(context, &view, pinned, false, release_tensor, tensor, out);
+    return keep(context, &view, pinned, false, false, tensor, out);
 }
 
 peri_status peri_matrix_from_dlpack_versioned(peri_context *context,
@@ -165,8 +233,8 @@ peri_status peri_matrix_from_dlpack_versioned(peri_context *context,
         return peri_fail(PERI_E_ARGUMENT, "tensor: of DLPack %u.%u, allowed: %u.x",
                          tensor->version.major, tensor->version.minor, PERI_DL_MAJOR);
     PERI_TRY(read_tensor(context, &tensor->dl_tensor, &view, &pinned));
-    return keep(context, &view, pinned, (tensor->flags & PERI_DL_READ_ONLY) != 0, release_versioned,
-                tensor, out);
+    bool read_only = (tensor->flags & PERI_DL_READ_ONLY) != 0;
+    return keep(context, &view, pinned, read_only, true, tensor, out);
 }
 
 /* ---- out ---------------------------------------------------------------------------------- */

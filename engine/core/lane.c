@@ -397,6 +397,18 @@ peri_status peri_lane_send(peri_lane *lane, void *place, const void *host, size_
     return enqueue_copy(lane, place, bytes, lane->device, host, bytes, NULL, 1, bytes);
 }
 
+peri_status peri_lane_copy_in(peri_lane *lane, void *place, size_t place_stride, const void *host,
+                              size_t host_stride, size_t rows, size_t row_bytes) {
+    return enqueue_copy(lane, place, place_stride, lane->device, host, host_stride, NULL, rows,
+                        row_bytes);
+}
+
+peri_status peri_lane_copy_out(peri_lane *lane, void *host, size_t host_stride, const void *place,
+                               size_t place_stride, size_t rows, size_t row_bytes) {
+    return enqueue_copy(lane, host, host_stride, NULL, place, place_stride, lane->device, rows,
+                        row_bytes);
+}
+
 peri_status peri_lane_run(peri_lane *lane, const peri_op *op) {
     const peri_driver *driver = lane->device->driver;
     char reason[256] = "";

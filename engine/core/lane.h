@@ -47,6 +47,13 @@ peri_status peri_lane_fetch(peri_lane *lane, void *host, const void *place, size
 peri_status peri_lane_send(peri_lane *lane, void *place, const void *host, size_t count,
                            size_t size);
 
+/* Enqueues a copy of rows between strides, from memory of the host (pageable too) to the lane's
+ * place, or the other way round. */
+peri_status peri_lane_copy_in(peri_lane *lane, void *place, size_t place_stride, const void *host,
+                              size_t host_stride, size_t rows, size_t row_bytes);
+peri_status peri_lane_copy_out(peri_lane *lane, void *host, size_t host_stride, const void *place,
+                               size_t place_stride, size_t rows, size_t row_bytes);
+
 /* Asks the device whether it can, takes scratch, enqueues. PERI_E_UNSUPPORTED with the reason. */
 peri_status peri_lane_run(peri_lane *lane, const peri_op *op);
 

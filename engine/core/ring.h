@@ -6,12 +6,12 @@
 #ifndef PERI_CORE_RING_H
 #define PERI_CORE_RING_H
 
-#include "core/context.h"
+#include "core/lane.h"
 
 /* Copies of fewer bytes are the driver's: a first ring takes milliseconds to make. */
 #define PERI_RING_BYTES_MIN ((size_t)1 << 20)
 
-#define PERI_RING_ROW_BYTES_MAX ((size_t)2 << 20) /* a row fits a block */
+#define PERI_RING_ROW_BYTES_MAX ((size_t)4 << 20) /* a row fits a block */
 
 typedef struct peri_ring peri_ring;
 
@@ -33,6 +33,9 @@ peri_status peri_ring_upload(peri_ring *ring, void *to, size_t to_stride, const 
                              size_t from_stride, size_t rows, size_t row_bytes,
                              const peri_ring_way *way);
 peri_status peri_ring_wait(peri_ring *ring);
+/* What is enqueued on the lane from now on comes after all that was uploaded: a wait that is the
+ * device's, so that the next upload can begin at once. */
+peri_status peri_ring_before(peri_ring *ring, peri_lane *lane);
 
 /* The other way round; done when it returns. */
 peri_status peri_ring_download(peri_ring *ring, void *to, size_t to_stride, const void *from,

@@ -3,10 +3,14 @@
  * Exact lists come with their distances. The others are found by slot, wider than asked for, and
  * then ranked by canonical distances, which also gives those (knn_graph.h). By clusters the rows
  * are sorted first; the ranking is on the rows as they are, after slots were turned back into rows.
- * Equal rows are rows like others here: each is a neighbour of its twins. */
+ * Equal rows are rows like others here: each is a neighbour of its twins.
+ *
+ * Where a device has no room, exact lists are made in blocks, and are on the host then; the other
+ * ways need all rows at hand. */
 #include "graph/neighbors.h"
 
 #include "core/checked.h"
+#include "core/chunks.h"
 #include "core/distance.h"
 #include "core/memory.h"
 #include "core/params.h"
@@ -39,6 +43,7 @@ typedef struct making {
     knn_graph_params params;
     peri_context *context;
     peri_device *device;
+    peri_matrix *source; /* the rows where they lie meanwhile */
     peri_view rows;
     peri_matrix *lengths;
     peri_cluster_lists lists;
@@ -54,7 +59,7 @@ typedef struct making {
 
 static peri_graph_build describe(const making *m) {
     return (peri_graph_build){
-        .rows = m->asked->rows,
+        .rows = m->source,
         .lengths = m->lengths,
         .metric = (peri_metric)m->params.metric,
         .algo = peri_graph_algo_for((peri_graph_algo)m->params.build_algo,
@@ -199,22 +204,79 @@ static peri_status read(making *m) {
     m->context = peri_matrix_context(asked->rows);
     PERI_TRY(peri_matrix_check(asked->rows, m->params.metric == PERI_COSINE, "rows", asked->threads,
                                asked->control));
-    return peri_context_device(m->context, m->rows.place, &m->device);
+    return peri_context_device(m->context, asked->place != NULL ? *asked->place : m->rows.place,
+                               &m->device);
 }
 
-static peri_status make(making *m) {
+/* Rows and lists where the operations run. */
+static peri_status make_there(making *m) {
     peri_metric metric = (peri_metric)m->params.metric;
+    peri_place place = m->device->place;
     size_t n = m->rows.rows;
-    PERI_TRY(peri_pairs_lengths(m->asked->rows, metric, m->asked->threads, m->asked->control,
-                                &m->lengths));
-    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_I64, m->rows.place, &m->found.neighbors));
-    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_F32, m->rows.place, &m->found.distances));
+    PERI_TRY(peri_matrix_move(m->asked->rows, place, &m->source));
+    m->rows = peri_matrix_view(m->source);
+    PERI_TRY(
+        peri_pairs_lengths(m->source, metric, m->asked->threads, m->asked->control, &m->lengths));
+    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_I64, place, &m->found.neighbors));
+    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_F32, place, &m->found.distances));
     PERI_TRY(list(m));
     if (!m->exact) {
         PERI_TRY(m->width > 0 ? turn(m) : list_nothing(m));
         PERI_TRY(rank(m));
     }
     return peri_pairs_report(m->found.distances, metric);
+}
+
+/* Lists on the host, and rows where they are. */
+static peri_status make_in_blocks(making *m) {
+    size_t n = m->rows.rows;
+    peri_matrix_retain(m->asked->rows);
+    m->source = m->asked->rows;
+    m->rows = peri_matrix_view(m->source);
+    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_I64, PERI_CPU, &m->found.neighbors));
+    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_F32, PERI_CPU, &m->found.distances));
+    peri_graph_build build = describe(m);
+    PERI_TRY(
+        peri_knn_graph_streamed(&build, m->device, m->k, m->found.neighbors, m->found.distances));
+    return peri_pairs_report(m->found.distances, (peri_metric)m->params.metric);
+}
+
+static void clear(making *m) {
+    peri_matrix **held[] = { &m->listed, &m->slots, &m->lengths, &m->source };
+    peri_cluster_lists_reset(&m->lists);
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        peri_matrix_release(*held[i]);
+        *held[i] = NULL;
+    }
+}
+
+/* Whether exact lists are asked for, or what is asked for leaves it open. */
+static peri_status may_stream(const making *m, bool *out) {
+    peri_place place = m->rows.place;
+    peri_graph_algo asked = (peri_graph_algo)m->params.build_algo;
+    peri_graph_algo algo = peri_graph_algo_for(asked, (peri_metric)m->params.metric, m->rows.rows);
+    bool host = m->asked->residence == PERI_RESIDENCE_HOST;
+    bool there = peri_place_equal(place, m->device->place);
+    *out = !m->device->shares_host && (there || place.kind == PERI_PLACE_CPU) &&
+           (algo == PERI_GRAPH_EXACT || (host && asked == PERI_GRAPH_AUTO));
+    if (!host || *out || m->device->shares_host || asked == PERI_GRAPH_EXACT) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "residence: host given, allowed with build_algo exact only");
+}
+
+static peri_status make(making *m) {
+    peri_residence residence = m->asked->residence;
+    size_t lists = m->rows.rows * m->k, more; /* of PERI_SLOTS_MAX and K_MAX: no wrap */
+    bool may, streams = false;
+    PERI_TRY(may_stream(m, &may));
+    if (!peri_mul_fits(lists, sizeof(int64_t) + sizeof(float), &more)) more = SIZE_MAX;
+    if (may) PERI_TRY(peri_chunks_choose(m->device, &m->rows, residence, more, &streams));
+    if (!streams) {
+        peri_status status = make_there(m);
+        if (status != PERI_E_MEMORY || !may || residence != PERI_RESIDENCE_AUTO) return status;
+        clear(m);
+        peri_knn_lists_reset(&m->found);
+    }
+    return make_in_blocks(m);
 }
 
 peri_status peri_knn_graph_build(const peri_knn_graph *asked, peri_knn_lists *out) {
@@ -226,10 +288,7 @@ peri_status peri_knn_graph_build(const peri_knn_graph *asked, peri_knn_lists *ou
         *out = m.found;
     else
         peri_knn_lists_reset(&m.found);
-    peri_matrix_release(m.listed);
-    peri_matrix_release(m.slots);
-    peri_cluster_lists_reset(&m.lists);
-    peri_matrix_release(m.lengths);
+    clear(&m);
     return status;
 }
 

@@ -1,19 +1,26 @@
 /* pairwise.c: the distance of every row of one matrix to every row of another.
  *
  * An operation of the seam does it, with the values that any search reports, bit for bit. Rows of
- * `a` are taken in chunks, so that progress is told and what must be converted stays small. */
+ * `a` are taken in chunks, so that progress is told and what must be converted stays small.
+ *
+ * What a device has no room for is made in tiles: some rows of `a` stay on the device while all of
+ * `b` pass it (core/chunks.h), and a tile comes to the host while the next one is made. The link
+ * that it takes home is the bound, at 4 bytes a pair; so many rows of `a` make what passes the
+ * other way small beside it. */
 #include "core/checked.h"
+#include "core/chunks.h"
 #include "core/distance.h"
 #include "core/threads.h"
 #include "graph/pairs.h"
-#include "core/progress.h"
 
 #define CHUNK_PAIRS (1u << 24) /* of one operation, about */
+#define TILE_ROWS ((size_t)4096)
 
 typedef struct pairing {
     const peri_pairwise_options *asked;
     peri_context *context;
     peri_device *device;
+    peri_matrix *a_rows, *b_rows; /* where they lie meanwhile */
     peri_view a, b;
     size_t chunk;         /* rows of a */
     peri_matrix *lengths; /* of b */
@@ -94,26 +101,166 @@ done:
     return status;
 }
 
+/* ---- tiles -------------------------------------------------------------------------------- */
+
+typedef struct tiling {
+    pairing *p;
+    peri_chunks chunks;
+    peri_view queries; /* of `a` at the place */
+    size_t first;      /* of them in `a` */
+} tiling;
+
+static peri_status run_tile(void *ud, peri_lane *lane, const peri_chunk *chunk) {
+    const tiling *t = ud;
+    size_t count = chunk->rows.rows;
+    peri_op_pairwise op = { .kind = PERI_OP_PAIRWISE,
+                            .metric = t->p->asked->metric,
+                            .queries = t->queries,
+                            .rows = chunk->rows,
+                            .out = { chunk->out, t->queries.rows, count, count * sizeof(float),
+                                     PERI_F32, chunk->rows.place } };
+    if (op.metric == PERI_COSINE) {
+        peri_op_lengths lengths = { PERI_OP_LENGTHS, chunk->rows, NULL };
+        PERI_TRY(peri_lane_take(lane, count, sizeof(float), &lengths.out));
+        PERI_TRY(peri_lane_run(lane, (const peri_op *)&lengths));
+        op.lengths = lengths.out;
+    }
+    return peri_lane_run(lane, (const peri_op *)&op);
+}
+
+static peri_status take_tile(void *ud, peri_lane *lane, const peri_chunk *chunk) {
+    tiling *t = ud;
+    size_t row_bytes = chunk->rows.rows * sizeof(float);
+    peri_view out = peri_matrix_view(t->p->out);
+    char *to = (char *)peri_view_row(&out, t->first) + chunk->first * sizeof(float);
+    return peri_chunks_fetch(&t->chunks, lane, to, out.stride_bytes, chunk->out, row_bytes,
+                             t->queries.rows, row_bytes);
+}
+
+static peri_status as_queries(const pairing *p, peri_matrix *rows, peri_matrix **out) {
+    peri_dtype dtype = peri_query_dtype(p->b.dtype);
+    if (peri_matrix_view(rows).dtype != dtype) return peri_matrix_convert(rows, dtype, out);
+    peri_matrix_retain(rows);
+    *out = rows;
+    return PERI_OK;
+}
+
+/* Rows of `a` from `first` on, at the place, against all of `b`. */
+static peri_status run_block(pairing *p, size_t first, size_t count) {
+    tiling t = { .p = p, .first = first };
+    peri_matrix *part = NULL, *there = NULL, *queries = NULL;
+    peri_status status;
+    t.chunks = (peri_chunks){ .device = p->device,
+                              .rows = p->b,
+                              .out_bytes = count * sizeof(float),
+                              .threads = p->asked->threads,
+                              .progress = &p->progress,
+                              .base = first * p->b.rows,
+                              .each = count,
+                              .ud = &t,
+                              .run = run_tile,
+                              .take = take_tile };
+    PERI_GO(peri_matrix_slice(p->a_rows, first, first + count, &part));
+    PERI_GO(peri_matrix_move(part, p->device->place, &there));
+    PERI_GO(as_queries(p, there, &queries));
+    t.queries = peri_matrix_view(queries);
+    PERI_GO(peri_chunks_pass(&t.chunks));
+done:
+    peri_matrix_release(queries);
+    peri_matrix_release(there);
+    peri_matrix_release(part);
+    return status;
+}
+
+/* Fewer rows of `a` where there is no room. */
+static peri_status run_blocks(pairing *p) {
+    size_t rows = peri_min_size(p->a.rows, TILE_ROWS), first = 0;
+    peri_progress_init(&p->progress, p->asked->control, "pairwise", p->a.rows * p->b.rows);
+    while (first < p->a.rows) {
+        size_t count = peri_min_size(rows, p->a.rows - first);
+        peri_status status = run_block(p, first, count);
+        if (status == PERI_E_MEMORY && rows > 1) {
+            rows = peri_max_size(rows / 4, 1);
+            continue;
+        }
+        PERI_TRY(status);
+        first += count;
+    }
+    return PERI_OK;
+}
+
+/* ---- the call ----------------------------------------------------------------------------- */
+
+/* Rows and result where the operation runs. */
+static peri_status make_there(pairing *p) {
+    PERI_TRY(peri_matrix_move(p->asked->a, p->device->place, &p->a_rows));
+    PERI_TRY(peri_matrix_move(p->asked->b, p->device->place, &p->b_rows));
+    p->a = peri_matrix_view(p->a_rows);
+    p->b = peri_matrix_view(p->b_rows);
+    PERI_TRY(
+        peri_matrix_create(p->context, p->a.rows, p->b.rows, PERI_F32, p->device->place, &p->out));
+    PERI_TRY(peri_pairs_lengths(p->b_rows, p->asked->metric, p->asked->threads, p->asked->control,
+                                &p->lengths));
+    PERI_TRY(run_chunks(p));
+    return peri_pairs_report(p->out, p->asked->metric);
+}
+
+/* The result on the host, and rows where they are. */
+static peri_status make_in_tiles(pairing *p) {
+    peri_matrix_retain(p->asked->a);
+    peri_matrix_retain(p->asked->b);
+    p->a_rows = p->asked->a;
+    p->b_rows = p->asked->b;
+    p->a = peri_matrix_view(p->a_rows);
+    p->b = peri_matrix_view(p->b_rows);
+    PERI_TRY(peri_matrix_create(p->context, p->a.rows, p->b.rows, PERI_F32, PERI_CPU, &p->out));
+    PERI_TRY(run_blocks(p));
+    return peri_pairs_report(p->out, p->asked->metric);
+}
+
+static void clear(pairing *p) {
+    peri_matrix **held[] = { &p->a_rows, &p->b_rows, &p->lengths, &p->out };
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        peri_matrix_release(*held[i]);
+        *held[i] = NULL;
+    }
+}
+
+static peri_status make(pairing *p) {
+    peri_residence residence = p->asked->residence;
+    peri_view a = peri_matrix_view(p->asked->a), b = peri_matrix_view(p->asked->b);
+    size_t more, a_bytes = a.rows * a.cols * peri_dtype_bytes(a.dtype);
+    bool streams = false, there = peri_place_equal(a.place, p->device->place);
+    bool may = there || a.place.kind == PERI_PLACE_CPU;
+    if (!peri_mul_fits(a.rows, b.rows, &more) || !peri_mul_fits(more, sizeof(float), &more) ||
+        !peri_add_fits(more, there ? 0 : a_bytes, &more))
+        return peri_fail(PERI_E_MEMORY, "%zu x %zu distances are more than memory can hold", a.rows,
+                         b.rows);
+    if (may) PERI_TRY(peri_chunks_choose(p->device, &b, residence, more, &streams));
+    if (!streams) {
+        peri_status status = make_there(p);
+        bool again = may && residence == PERI_RESIDENCE_AUTO && !p->device->shares_host;
+        if (status != PERI_E_MEMORY || !again) return status;
+        clear(p);
+    }
+    return make_in_tiles(p);
+}
+
 peri_status peri_pairwise(const peri_pairwise_options *asked, peri_matrix **out) {
     pairing p = { .asked = asked };
-    peri_status status;
     *out = NULL;
     PERI_TRY(check(&p));
     p.context = peri_matrix_context(asked->a);
-    p.a = peri_matrix_view(asked->a);
-    p.b = peri_matrix_view(asked->b);
-    p.chunk = peri_max_size(CHUNK_PAIRS / p.b.rows, peri_threads(p.context, asked->threads));
-    p.chunk = peri_min_size(p.chunk, p.a.rows);
-    PERI_TRY(peri_context_device(p.context, p.b.place, &p.device));
-    PERI_GO(peri_matrix_create(p.context, p.a.rows, p.b.rows, PERI_F32, p.b.place, &p.out));
-    PERI_GO(
-        peri_pairs_lengths(asked->b, asked->metric, asked->threads, asked->control, &p.lengths));
-    PERI_GO(run_chunks(&p));
-    PERI_GO(peri_pairs_report(p.out, asked->metric));
-    *out = p.out;
-    p.out = NULL;
-done:
-    peri_matrix_release(p.lengths);
-    peri_matrix_release(p.out);
+    peri_view a = peri_matrix_view(asked->a), b = peri_matrix_view(asked->b);
+    p.chunk = peri_max_size(CHUNK_PAIRS / b.rows, peri_threads(p.context, asked->threads));
+    p.chunk = peri_min_size(p.chunk, a.rows);
+    PERI_TRY(
+        peri_context_device(p.context, asked->place != NULL ? *asked->place : b.place, &p.device));
+    peri_status status = make(&p);
+    if (status == PERI_OK) {
+        *out = p.out;
+        p.out = NULL;
+    }
+    clear(&p);
     return status;
 }

@@ -179,6 +179,14 @@ PERI_API peri_status peri_device_stat(peri_context *context, peri_place place,
  * context limits. */
 PERI_API peri_status peri_device_limit(peri_context *context, peri_place place, size_t bytes);
 
+/* Where rows and what is made of them lie when a device works at them. On the host, rows pass the
+ * device in chunks of a few hundred MiB, one transfer of them a pass. */
+typedef enum peri_residence {
+    PERI_RESIDENCE_AUTO = 0,   /* there, when they fit; else on the host */
+    PERI_RESIDENCE_DEVICE = 1, /* there, or PERI_E_MEMORY */
+    PERI_RESIDENCE_HOST = 2
+} peri_residence;
+
 /* Gives back the scratch and the page-locked blocks that idle searches and copies keep. The engine
  * does so by itself when memory runs short, before it says PERI_E_MEMORY. */
 PERI_API peri_status peri_device_trim(peri_context *context, peri_place place);
@@ -698,92 +706,9 @@ PERI_API void peri_quantizer_retain(peri_quantizer *quantizer);
 /* One reference less; the last frees it. NULL is allowed. */
 PERI_API void peri_quantizer_release(peri_quantizer *quantizer);
 
-/* ---- clustering --------------------------------------------------------------------------- */
+/* ---- clustering, rows against rows --------------------------------------------------------- */
 
-/* k-means (kmeans++ or random starts; balanced, hierarchical, mini-batch: see the table "train" of
- * "kmeans"), at the place of the rows; or the nearest of centroids that are there already. */
-typedef struct peri_clustering {
-    uint32_t size;
-    peri_matrix *rows;      /* [n, dim] f32 f16 i8 u8 */
-    peri_matrix *centroids; /* [n_clusters, dim] f32: given, nothing is trained; NULL = trained */
-    bool labels;            /* also assign all rows to the centroids */
-    peri_options options;   /* table "kmeans.train"; with centroids, metric alone */
-    size_t threads;         /* 0 = the context's */
-    const peri_control *control;
-} peri_clustering;
-
-#define PERI_CLUSTERING_INIT                                                                       \
-    { (uint32_t)sizeof(peri_clustering), NULL, NULL, true, { NULL, 0 }, 0, NULL }
-
-/* Labels, distances and sizes are NULL without `labels`; sizes and inertia are then those of the
- * rows trained on. */
-typedef struct peri_clusters {
-    peri_matrix *centroids; /* [n_clusters, dim] f32 at the rows' place */
-    peri_matrix *labels;    /* [n, 1] u32 at the rows' place */
-    peri_matrix *distances; /* [n, 1] f32 at the rows' place: to the centroid of the label */
-    peri_matrix *sizes;     /* [n_clusters, 1] u32 on the host */
-    double inertia;         /* sum of squared L2 distances; of 1 - cosine */
-    size_t smallest, largest;
-    size_t trained_rows; /* 0 when nothing was trained */
-    size_t iterations;   /* made; hierarchical: over all rows trained on */
-    size_t repaired;     /* clusters that were empty or starving and moved */
-    peri_metric metric;
-} peri_clusters;
-
-/* Trains and assigns. The same rows, options and seed give the same bits on any number of threads.
- * Rows of length 1 suit inner_product. PERI_E_ARGUMENT (options, shapes, n_clusters),
- * PERI_E_INVALID (NaN, Inf, a zero vector under cosine, with row and column), PERI_E_MEMORY,
- * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED; `out` is empty then. */
-PERI_API peri_status peri_clusters_train(const peri_clustering *clustering, peri_clusters *out);
-/* Releases what `clusters` holds and clears it. */
-PERI_API void peri_clusters_reset(peri_clusters *clusters);
-
-/* ---- rows against rows ---------------------------------------------------------------------- */
-
-typedef struct peri_pairwise_options {
-    uint32_t size;
-    peri_matrix *a; /* [n, dim] f32 f16 i8 u8 */
-    peri_matrix *b; /* [m, dim] at the same place; i8 and u8: the dtype of a too */
-    peri_metric metric;
-    size_t threads; /* 0 = the context's */
-    const peri_control *control;
-} peri_pairwise_options;
-
-#define PERI_PAIRWISE_OPTIONS_INIT                                                                 \
-    { (uint32_t)sizeof(peri_pairwise_options), NULL, NULL, PERI_SQEUCLIDEAN, 0, NULL }
-
-/* out[i, j] = the distance of row i of `a` to row j of `b`, f32 [n, m] at their place, in the units
- * of the metric: to the bit what a search reports. O(n m dim), and 8 bytes a pair of one chunk (a
- * million pairs, or as many rows of `a` as threads) beside the result. PERI_E_ARGUMENT (shapes,
- * dtypes, places), PERI_E_INVALID (NaN, Inf, a zero vector under cosine), PERI_E_MEMORY,
- * PERI_E_UNSUPPORTED (place), PERI_E_CANCELLED, PERI_E_INTERRUPTED. */
-PERI_API peri_status peri_pairwise(const peri_pairwise_options *options, peri_matrix **out);
-
-typedef struct peri_knn_graph {
-    uint32_t size;
-    peri_matrix *rows;    /* [n, dim] f32 f16 i8 u8 */
-    size_t k;             /* 1..1024 */
-    peri_options options; /* table "knn_graph.build" */
-    size_t threads;       /* 0 = the context's */
-    const peri_control *control;
-} peri_knn_graph;
-
-#define PERI_KNN_GRAPH_INIT                                                                        \
-    { (uint32_t)sizeof(peri_knn_graph), NULL, 0, { NULL, 0 }, 0, NULL }
-
-/* Both at the rows' place; a row of fewer neighbours (n <= k, or an approximate way that found no
- * more) ends with PERI_ID_NONE at the worst value. */
-typedef struct peri_knn_lists {
-    peri_matrix *neighbors; /* [n, k] i64: row numbers, nearest first, never the row itself */
-    peri_matrix *distances; /* [n, k] f32 in the units of the metric, canonical */
-} peri_knn_lists;
-
-/* The k nearest other rows of every row: exactly (O(n^2 dim)), by NN-descent (Dong, Charikar, Li:
- * Efficient k-nearest neighbor graph construction, WWW 2011), or among the rows of near clusters.
- * The same on any number of threads. Errors as peri_pairwise; `out` is empty then. */
-PERI_API peri_status peri_knn_graph_build(const peri_knn_graph *graph, peri_knn_lists *out);
-/* Releases what `lists` holds and clears it. */
-PERI_API void peri_knn_lists_reset(peri_knn_lists *lists);
+#include "perigee_clusters.h"
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 

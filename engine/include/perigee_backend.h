@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define PERI_BACKEND_ABI 2u
+#define PERI_BACKEND_ABI 3u
 
 typedef struct peri_driver peri_driver;
 typedef struct peri_device peri_device;
@@ -208,8 +208,9 @@ typedef struct peri_op_pairwise {
 /* The k nearest rows of each query, exact: canonical distances, ties to the lower slot.
  * Queries are f32 for rows of f32 and f16, else of the rows' dtype.
  * A backend may look for candidates with less precision first. `redone` is the number of queries
- * for which that proved nothing, so that they cost a scan of all rows: 0 where every row is looked
- * at, or rows are told from candidates one by one. */
+ * for which that proved nothing, so that they cost a second look, and `scanned` of those whose
+ * second look was a scan of all rows: 0 where every row is looked at, or rows are told from
+ * candidates one by one. */
 typedef struct peri_op_knn {
     peri_op_kind kind;
     peri_metric metric;
@@ -218,9 +219,10 @@ typedef struct peri_op_knn {
     const float *lengths; /* [n] of rows; cosine only, else may be NULL */
     peri_filter_view filter;
     size_t k;
-    int64_t *ids;     /* [q, k] slots */
-    float *distances; /* [q, k] */
-    uint32_t *redone; /* [1] out; may be NULL */
+    int64_t *ids;      /* [q, k] slots */
+    float *distances;  /* [q, k] */
+    uint32_t *redone;  /* [1] out; may be NULL */
+    uint32_t *scanned; /* [1] out; may be NULL */
 } peri_op_knn;
 
 /* Lists of neighbours from the answers to rows that were searched among themselves: list i is
@@ -694,7 +696,8 @@ struct peri_driver {
     const char *name; /* "cpu", "ref", "fake", "cuda" */
     peri_place_kind kind;
 
-    /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none. */
+    /* Counts devices. 0 with PERI_OK and the reason in the detail when there are none; PERI_E_FORK
+     * where there may be some that a child of a fork can't have. */
     peri_status (*device_count)(const peri_host *host, uint32_t *out);
     /* May be asked before a device is open; must not create a CUDA context when `device` is
      * NULL. */

@@ -50,10 +50,6 @@ static peri_status flat_streams(const peri_index *index, const peri_matrix *rows
 /* All rows are one list, whose slots are their positions. */
 static peri_status flat_range(const peri_index *index, peri_lane *lane,
                               const peri_range_scan *scan) {
-    if (index->streamed)
-        return peri_fail(PERI_E_UNSUPPORTED,
-                         "rows that stay on the host are not searched by distance "
-                         "on a device: build the index on the cpu");
     peri_op_range_scan op = { .kind = PERI_OP_RANGE_SCAN,
                               .metric = index->metric,
                               .queries = scan->queries,

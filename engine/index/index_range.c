@@ -11,6 +11,7 @@
 #include "core/topk.h"
 #include "index/asked.h"
 #include "index/handle.h"
+#include "index/streamed.h"
 
 /* A search under way. */
 typedef struct ranging {
@@ -148,12 +149,28 @@ static peri_status answer(ranging *r, peri_range_hits *hits) {
     return status;
 }
 
+/* Rows that stay on the host pass once, and what they hold is kept as it is found. */
+static peri_status stream(ranging *r) {
+    size_t queries = r->search->queries.rows;
+    const peri_streaming streaming = { .asked = &r->asked, .queries = r->scan.queries };
+    memset(r->found, 0, (queries + 1) * sizeof *r->found);
+    if (queries == 0) return find(r);
+    PERI_TRY(peri_streamed_range(r->search, &streaming, r->scan.radius, r->found, &r->ids,
+                                 &r->distances));
+    for (size_t i = 0; i < queries; i++) r->counts[i] = r->found[i + 1] - r->found[i];
+    return PERI_OK;
+}
+
 static peri_status run(ranging *r, peri_index *index, peri_range_hits *hits) {
     PERI_TRY(peri_asked_open(&r->asked, index, r->search));
     if (index->kind->range == NULL)
         return peri_fail(PERI_E_UNSUPPORTED, "%s is not searched by distance",
                          index->kind->ops.kind);
     PERI_TRY(open_scan(r));
+    if (index->streamed) {
+        PERI_TRY(stream(r));
+        return answer(r, hits);
+    }
     if (r->search->queries.rows > 0) PERI_TRY(run_scan(r));
     PERI_TRY(add_up(r->counts, r->search->queries.rows, r->found));
     PERI_TRY(find(r));

@@ -253,12 +253,23 @@ static peri_matrix *section_of(const peri_index *index, const char *name) {
     return index == NULL ? NULL : peri_index_section(index, name);
 }
 
+/* Slots as the arena's, which knows how many there are. They are being written: where this fails
+ * they go once that is over. */
+static peri_status keep_slots(making *m, peri_lane *lane, peri_matrix *slots) {
+    peri_matrix *kept;
+    peri_matrix_retain(slots);
+    peri_status status = arena_create(slots, m->staying + m->coming, &kept);
+    if (status == PERI_OK) status = peri_index_replace(m->next, SLOTS, kept);
+    if (status != PERI_OK) (void)peri_lane_wait(lane, NULL);
+    peri_matrix_release(slots);
+    return status;
+}
+
 static peri_status make_parts(making *m, const move *stay, const move *come) {
-    peri_matrix *part, *slots;
+    peri_matrix *part;
     part_rows rows = { section_of(m->old, SLOTS), m->coming_slots, false };
     PERI_TRY(make_part(m, stay, come, rows, &part));
-    PERI_TRY(arena_create(part, m->staying + m->coming, &slots));
-    PERI_TRY(peri_index_replace(m->next, SLOTS, slots));
+    PERI_TRY(keep_slots(m, stay->lane, part));
     for (size_t i = 0; m->layout->parts[i] != NULL; i++) {
         rows.before = section_of(m->old, m->layout->parts[i]);
         rows.coming = m->entries == NULL ? NULL : m->entries->parts[i];

@@ -1,10 +1,7 @@
-/* streamed.c: rows larger than the device.
+/* streamed.c: searches over rows that stay on the host, in one pass of chunks each (core/chunks.h).
  *
- * Two buffers on the device take chunks of rows in turn. A chunk is searched on a lane of its own
- * while the host copies the next one into page-locked blocks and sends it; then the lane is waited
- * for. The best so far and the best of a chunk lie behind each other on the device, as operation
- * MERGE takes them, and only the end comes to the host. Distances are canonical and rows come in
- * order, so the answer is that of one scan to the bit.
+ * The nearest rows: lists are merged as chunks pass (graph/knn_chunks.h). All rows within a
+ * distance: what a chunk holds is counted, then named, and comes home while the next one passes.
  *
  * Chunks begin at multiples of 64 rows: the part of a bitset that is theirs begins with a word. */
 #include "index/streamed.h"
@@ -13,41 +10,20 @@
 
 #include "core/bitset.h"
 #include "core/checked.h"
-#include "core/progress.h"
-#include "core/ring.h"
-
-#define CHUNK_ROWS_UNIT ((size_t)64)
-#define CHUNK_BYTES_MAX                                                                            \
-    ((size_t)256 << 20) /* 5 ms of a link of 55 GB/s: waits are small beside it */
+#include "core/memory.h"
+#include "graph/knn_chunks.h"
 
 peri_status peri_streamed_choose(const peri_index *index, const peri_matrix *rows,
                                  int64_t residence, bool *out) {
-    enum { AUTO, DEVICE, HOST };
     peri_view view = peri_matrix_view(rows);
-    peri_device *device = index->device;
-    peri_device_info info;
+    bool there = peri_place_equal(view.place, index->device->place);
     *out = false;
-    bool there = peri_place_equal(view.place, device->place);
-    if (device->shares_host || residence == DEVICE || (there && residence == AUTO)) return PERI_OK;
-    *out = true;
-    if (residence == HOST) return PERI_OK;
-    PERI_TRY(peri_device_trim(index->context, device->place));
-    PERI_TRY(peri_device_stat(index->context, device->place, &info));
-    size_t bytes = view.rows * view.cols * peri_dtype_bytes(view.dtype); /* those of a matrix fit */
-    *out = bytes > info.bytes_free - info.bytes_free / 8;
-    return PERI_OK;
+    if (there && residence == PERI_RESIDENCE_AUTO) return PERI_OK;
+    return peri_chunks_choose(index->device, &view, (peri_residence)residence, 0, out);
 }
 
 peri_status peri_streamed_check_place(const peri_index *index) {
-    const peri_op_merge merge = {
-        .kind = PERI_OP_MERGE, .queries = 1, .parts = 2, .part_k = 1, .k = 1
-    };
-    char reason[256] = "", place[32];
-    if (index->device->driver->supports(index->device, (const peri_op *)&merge, reason,
-                                        sizeof reason))
-        return PERI_OK;
-    return peri_fail(PERI_E_UNSUPPORTED, "%s: the rows do not fit and can't be streamed: %s",
-                     peri_place_format(index->device->place, place, sizeof place), reason);
+    return peri_knn_chunks_check(index->device);
 }
 
 peri_status peri_streamed_pick(const peri_index *index, peri_lane *lane, const int64_t *rows,
@@ -73,218 +49,283 @@ peri_status peri_streamed_pick(const peri_index *index, peri_lane *lane, const i
     return peri_lane_run(lane, (const peri_op *)&lengths);
 }
 
-/* ---- one pass over the rows --------------------------------------------------------------- */
+/* ---- filters ------------------------------------------------------------------------------ */
 
-typedef struct pass {
-    peri_search *search;
-    const peri_streaming *streaming;
-    const peri_index *index;
-    peri_view rows; /* host */
-    size_t row_bytes, chunk_rows;
-    peri_device *device;
-    peri_ring *ring; /* NULL: the driver copies */
-    peri_lane *work;
-    peri_mem *buffers[2];
-    /* Best so far and best of a chunk, [2, q, k]: a merge reads pair `turn`, begins the other. */
-    int64_t *ids[2];
-    float *distances[2];
-    size_t turn;
-    size_t done;           /* rows that the best so far is of */
-    uint64_t *const *bits; /* [filters] host: whole bitsets on the device */
+/* Of a pass: whole bitsets are on the device. */
+typedef struct filtering {
+    const peri_asked *asked;
     const uint32_t *which; /* [q] on the device, or NULL */
-    peri_progress progress;
-    peri_control quiet;
-} pass;
+} filtering;
 
-/* The scan of a chunk asks too, but what counts is the rows sent behind it. */
-static peri_status poll_quietly(void *ud, const char *stage, size_t done, size_t total) {
-    pass *p = ud;
-    (void)stage;
-    (void)done;
-    (void)total;
-    return p->progress.control.poll(p->progress.control.ud, NULL, 0, 0);
-}
-
-static size_t items(const pass *p) { return p->streaming->queries.rows * p->search->k; }
-
-/* Rows to a buffer; returns once they were read and are there. */
-static peri_status send_chunk(pass *p, const peri_mem *buffer, size_t first, size_t count) {
-    const char *from = (const char *)p->rows.data + first * p->rows.stride_bytes;
-    const peri_control *control = &p->progress.control;
-    if (p->ring == NULL) {
-        peri_stream *stream = peri_lane_stream(p->search->lane);
-        PERI_TRY(p->device->driver->copy(stream, buffer->data, p->row_bytes, p->device, from,
-                                         p->rows.stride_bytes, NULL, count, p->row_bytes));
-        return p->device->driver->stream_wait(stream, control);
-    }
-    const peri_ring_way way = { p->search->threads, control, "search" };
-    PERI_TRY(peri_ring_upload(p->ring, buffer->data, p->row_bytes, from, p->rows.stride_bytes,
-                              count, p->row_bytes, &way));
-    return peri_ring_wait(p->ring);
+static peri_status place_which(const peri_streaming *streaming, peri_lane *lane, filtering *out) {
+    size_t count = streaming->queries.rows;
+    uint32_t *which;
+    *out = (filtering){ .asked = streaming->asked };
+    if (streaming->asked->filter_count == 0 || !streaming->asked->per_query) return PERI_OK;
+    PERI_TRY(peri_lane_take_host(lane, count, sizeof *which, &which));
+    for (size_t i = 0; i < count; i++)
+        which[i] = streaming->members == NULL ? (uint32_t)i : streaming->members[i];
+    return peri_lane_upload(lane, which, count, sizeof *which, &out->which);
 }
 
 /* What of the filters is the chunk's. */
-static peri_status chunk_filter(pass *p, size_t first, size_t count, peri_filter_view *out) {
-    const peri_asked *asked = p->streaming->asked;
-    uint32_t filters = asked->filter_count;
+static peri_status chunk_filter(void *ud, peri_lane *lane, size_t first, size_t count,
+                                peri_filter_view *out) {
+    const filtering *filters = ud;
+    const peri_asked *asked = filters->asked;
     const uint64_t **bits;
     size_t *passing;
-    *out = (peri_filter_view){ .count = filters };
-    if (filters == 0) return PERI_OK;
-    PERI_TRY(peri_lane_take_host(p->work, filters, sizeof *bits, &bits));
-    PERI_TRY(peri_lane_take_host(p->work, filters, sizeof *passing, &passing));
-    for (uint32_t i = 0; i < filters; i++) {
-        bits[i] = p->bits[i] + first / 64;
+    *out = (peri_filter_view){ .count = asked->filter_count };
+    if (asked->filter_count == 0) return PERI_OK;
+    PERI_TRY(peri_lane_take_host(lane, asked->filter_count, sizeof *bits, &bits));
+    PERI_TRY(peri_lane_take_host(lane, asked->filter_count, sizeof *passing, &passing));
+    for (uint32_t i = 0; i < asked->filter_count; i++) {
+        bits[i] = asked->placed_bits[i] + first / 64;
         passing[i] = peri_bitset_count(asked->bits[i] + first / 64, count);
     }
     out->words = peri_bitset_words(count);
     out->passing = passing;
-    out->which = p->which;
-    return peri_lane_upload(p->work, bits, filters, sizeof *bits, &out->bits);
+    out->which = filters->which;
+    return peri_lane_upload(lane, bits, asked->filter_count, sizeof *bits, &out->bits);
 }
 
-/* Enqueues the merge of the best so far with that of rows from `first` on. */
-static peri_status merge_chunk(pass *p, size_t first) {
-    int64_t *bases;
-    peri_op_merge op = { .kind = PERI_OP_MERGE,
-                         .queries = p->streaming->queries.rows,
-                         .parts = 2,
-                         .part_k = p->search->k,
-                         .ids = p->ids[p->turn],
-                         .distances = p->distances[p->turn],
-                         .k = p->search->k,
-                         .best_ids = p->ids[1 - p->turn],
-                         .best_distances = p->distances[1 - p->turn] };
-    PERI_TRY(peri_lane_take_host(p->work, 2, sizeof *bases, &bases));
-    bases[0] = 0;
-    bases[1] = (int64_t)first;
-    PERI_TRY(peri_lane_upload(p->work, bases, 2, sizeof *bases, &op.bases));
-    return peri_lane_run(p->work, (const peri_op *)&op);
-}
+/* ---- the nearest -------------------------------------------------------------------------- */
 
-/* Enqueues the scan of rows [first, first + count), which are in a buffer. */
-static peri_status search_chunk(pass *p, const peri_mem *buffer, size_t first, size_t count) {
-    const float *lengths = peri_index_lengths(p->index);
-    size_t skip = first == 0 ? 0 : items(p);
-    peri_op_knn op = { .kind = PERI_OP_KNN,
-                       .metric = p->index->metric,
-                       .queries = p->streaming->queries,
-                       .rows = { buffer->data, count, p->rows.cols, p->row_bytes, p->rows.dtype,
-                                 p->device->place },
-                       .lengths = lengths == NULL ? NULL : lengths + first,
-                       .k = p->search->k,
-                       .ids = p->ids[p->turn] + skip,
-                       .distances = p->distances[p->turn] + skip };
-    PERI_TRY(chunk_filter(p, first, count, &op.filter));
-    PERI_TRY(peri_lane_run(p->work, (const peri_op *)&op));
-    return first == 0 ? PERI_OK : merge_chunk(p, first);
-}
-
-/* All rows that are not done yet. After a failure the best so far is still that of `done` rows. */
-static peri_status run_chunks(pass *p) {
-    size_t all = p->rows.rows, step = p->chunk_rows, b = 0;
-    peri_progress_step(&p->progress, p->done, 0);
-    PERI_TRY(send_chunk(p, p->buffers[b], p->done, peri_min_size(step, all - p->done)));
-    while (p->done < all) {
-        size_t first = p->done, count = peri_min_size(step, all - first), next = first + count;
-        peri_status status = search_chunk(p, p->buffers[b], first, count);
-        b = 1 - b;
-        peri_progress_step(&p->progress, first, count);
-        if (status == PERI_OK && next < all)
-            status = send_chunk(p, p->buffers[b], next, peri_min_size(step, all - next));
-        peri_status waited = peri_lane_wait(p->work, &p->quiet);
-        if (status == PERI_OK) status = waited;
-        peri_lane_rewind(p->work);
-        if (status != PERI_OK) return status;
-        if (first > 0) p->turn = 1 - p->turn;
-        p->done = next;
-    }
-    return PERI_OK;
-}
-
-/* ---- one search --------------------------------------------------------------------------- */
-
-static peri_status open_buffers(pass *p) {
-    for (size_t i = 0; i < 2; i++)
-        if (p->buffers[i] == NULL)
-            PERI_TRY(peri_device_acquire(p->device, p->chunk_rows * p->row_bytes,
-                                         PERI_MEMORY_DEVICE, PERI_USE_STAGING, &p->buffers[i]));
-    return PERI_OK;
-}
-
-static void close_buffers(pass *p) {
-    for (size_t i = 0; i < 2; i++) {
-        p->device->driver->mem_release(p->buffers[i]);
-        p->buffers[i] = NULL;
-    }
-}
-
-/* Everything but the buffers, which depend on the size of the chunks. */
-static peri_status open_pass(pass *p) {
-    const peri_asked *asked = p->streaming->asked;
-    peri_lane *lane = p->search->lane;
-    uint32_t *which;
-    size_t count = p->streaming->queries.rows;
-    for (size_t i = 0; i < 2; i++) {
-        PERI_TRY(peri_lane_take(lane, 2 * items(p), sizeof(int64_t), &p->ids[i]));
-        PERI_TRY(peri_lane_take(lane, 2 * items(p), sizeof(float), &p->distances[i]));
-    }
-    if (asked->filter_count > 0) {
-        p->bits = asked->placed_bits;
-        if (asked->per_query) {
-            PERI_TRY(peri_lane_take_host(lane, count, sizeof *which, &which));
-            for (size_t i = 0; i < count; i++)
-                which[i] = p->streaming->members == NULL ? (uint32_t)i : p->streaming->members[i];
-            PERI_TRY(peri_lane_upload(lane, which, count, sizeof *which, &p->which));
-        }
-    }
-    PERI_TRY(peri_lane_wait(lane, p->search->control)); /* queries and filters are there */
-    PERI_TRY(peri_ring_acquire(p->device, &p->ring));
-    PERI_TRY(peri_lane_acquire(p->device, &p->work));
-    peri_lane_follow(p->work, &p->quiet, p->search->threads);
-    return PERI_OK;
-}
-
-/* A quarter of what is free each, so that the scan has a half. */
-static peri_status first_chunk_rows(pass *p) {
-    peri_device_info info;
-    PERI_TRY(peri_device_stat(p->index->context, p->device->place, &info));
-    size_t bytes = peri_min_size(info.bytes_free / 4, CHUNK_BYTES_MAX);
-    size_t units = bytes / (p->row_bytes * CHUNK_ROWS_UNIT);
-    p->chunk_rows = peri_max_size(units, 1) * CHUNK_ROWS_UNIT;
-    return PERI_OK;
-}
-
-/* Smaller chunks where a scan finds no memory; at the end the caller asks for fewer queries. */
-static peri_status run_pass(pass *p) {
-    PERI_TRY(first_chunk_rows(p));
-    for (;;) {
-        peri_status status = open_buffers(p);
-        if (status == PERI_OK) status = run_chunks(p);
-        if (p->ring != NULL) (void)peri_ring_wait(p->ring);
-        close_buffers(p);
-        if (status != PERI_E_MEMORY || p->chunk_rows == CHUNK_ROWS_UNIT) return status;
-        p->chunk_rows = peri_max_size(p->chunk_rows / 4 / CHUNK_ROWS_UNIT, 1) * CHUNK_ROWS_UNIT;
-    }
+static peri_chunks chunks_of(const peri_search *search, const peri_index *index,
+                             peri_progress *progress) {
+    peri_view rows = peri_matrix_view(peri_index_section(index, "rows"));
+    peri_progress_init(progress, search->control, "search", rows.rows);
+    return (peri_chunks){
+        .device = index->device,
+        .rows = rows,
+        .keeps = true,
+        .threads = search->threads,
+        .progress = progress,
+    };
 }
 
 peri_status peri_streamed_search(peri_search *search, const peri_streaming *streaming) {
-    pass p = { .search = search, .streaming = streaming, .index = streaming->asked->index };
+    const peri_index *index = streaming->asked->index;
+    peri_lane *lane = search->lane;
+    size_t items = streaming->queries.rows * search->k;
+    peri_progress progress;
+    peri_chunks chunks = chunks_of(search, index, &progress);
+    filtering filters;
+    peri_knn_chunks knn = { .metric = index->metric,
+                            .queries = streaming->queries,
+                            .lengths = peri_index_lengths(index),
+                            .k = search->k,
+                            .ud = &filters,
+                            .filter = chunk_filter };
+    PERI_TRY(peri_knn_chunks_open(&knn, lane));
+    PERI_TRY(place_which(streaming, lane, &filters));
+    PERI_TRY(peri_lane_wait(lane, search->control)); /* queries and filters are there */
+    PERI_TRY(peri_knn_chunks_pass(&knn, &chunks));
+    PERI_TRY(peri_lane_fetch(lane, streaming->ids, knn.best_ids, items, sizeof(int64_t)));
+    PERI_TRY(peri_lane_fetch(lane, streaming->distances, knn.best_distances, items, sizeof(float)));
+    return peri_lane_wait(lane, search->control);
+}
+
+/* ---- within a distance -------------------------------------------------------------------- */
+
+/* What a chunk held: of query i, found[offsets[i]] .. found[offsets[i + 1] - 1]. */
+typedef struct found {
+    struct found *following;
+    size_t total, queries;
+    int64_t *offsets; /* [queries + 1] */
+    int64_t *ids;     /* [total] slots */
+    float *distances;
+} found;
+
+typedef struct ranging {
+    const peri_index *index;
+    peri_op_range_scan op; /* of a chunk: template */
+    filtering filters;
+    peri_op_range_scan asked[2]; /* of the chunks under way: where `counts` are */
+    int64_t *counts[2];          /* [q] host */
+    found *first, **last;
+} ranging;
+
+static void free_found(peri_context *context, found *f) {
+    peri_memory_release(context, f->offsets, f->queries + 1, sizeof *f->offsets);
+    peri_memory_release(context, f->ids, f->total, sizeof *f->ids);
+    peri_memory_release(context, f->distances, f->total, sizeof *f->distances);
+    peri_memory_release(context, f, 1, sizeof *f);
+}
+
+/* Room for what was counted, behind that of the chunks before. */
+static peri_status add_found(ranging *r, const int64_t *counts, found **out) {
+    peri_context *context = r->index->context;
+    size_t queries = r->op.queries.rows;
+    found *f;
+    PERI_TRY(peri_memory_acquire_zeroed(context, 1, sizeof *f, &f));
+    *r->last = *out = f;
+    r->last = &f->following;
+    f->queries = queries;
+    PERI_TRY(peri_memory_acquire_zeroed(context, queries + 1, sizeof *f->offsets, &f->offsets));
+    for (size_t i = 0; i < queries; i++) f->offsets[i + 1] = f->offsets[i] + counts[i];
+    f->total = (size_t)f->offsets[queries]; /* at most q * rows of a chunk, which were looked at */
+    PERI_TRY(peri_memory_acquire(context, f->total, sizeof *f->ids, &f->ids));
+    return peri_memory_acquire(context, f->total, sizeof *f->distances, &f->distances);
+}
+
+/* A chunk is one list, whose slots are its positions. */
+static peri_status place_list(peri_lane *lane, size_t count, peri_lists_view *out) {
+    int64_t *offsets;
+    uint32_t *sizes;
+    PERI_TRY(peri_lane_take_host(lane, 2, sizeof *offsets, &offsets));
+    PERI_TRY(peri_lane_take_host(lane, 1, sizeof *sizes, &sizes));
+    offsets[0] = 0;
+    offsets[1] = (int64_t)count;
+    sizes[0] = (uint32_t)count;
+    *out = (peri_lists_view){ .n_lists = 1, .capacity = count };
+    PERI_TRY(peri_lane_upload(lane, offsets, 2, sizeof *offsets, &out->offsets));
+    return peri_lane_upload(lane, sizes, 1, sizeof *sizes, &out->sizes);
+}
+
+static peri_status count_chunk(void *ud, peri_lane *lane, const peri_chunk *chunk) {
+    ranging *r = ud;
+    size_t queries = r->op.queries.rows;
+    peri_op_range_scan *op = &r->asked[chunk->turn];
+    *op = r->op;
+    op->rows = chunk->rows;
+    if (op->lengths != NULL) op->lengths += chunk->first;
+    PERI_TRY(place_list(lane, chunk->rows.rows, &op->lists));
+    PERI_TRY(chunk_filter(&r->filters, lane, chunk->first, chunk->rows.rows, &op->filter));
+    PERI_TRY(peri_lane_take(lane, queries, sizeof *op->counts, &op->counts));
+    PERI_TRY(peri_lane_take_host(lane, queries, sizeof(int64_t), &r->counts[chunk->turn]));
+    PERI_TRY(peri_lane_run(lane, (const peri_op *)op));
+    return peri_lane_fetch(lane, r->counts[chunk->turn], op->counts, queries, sizeof(int64_t));
+}
+
+/* The same operation for some queries only; `room` is for what they find. */
+static peri_op_range_scan scan_of(const peri_op_range_scan *all, size_t first, size_t count,
+                                  const peri_mem *room, size_t total) {
+    peri_op_range_scan op = *all;
+    op.queries.data = peri_view_row(&all->queries, first);
+    op.queries.rows = count;
+    op.counts += first;
+    if (op.filter.which != NULL) op.filter.which += first;
+    op.room = total;
+    op.ids = room->data;
+    op.distances = (float *)(op.ids + total);
+    return op;
+}
+
+static peri_status find_in(peri_lane *lane, peri_op_range_scan *op, const found *f, size_t first) {
+    size_t count = op->queries.rows, at = (size_t)f->offsets[first];
+    int64_t *offsets;
+    PERI_TRY(peri_lane_take_host(lane, count, sizeof *offsets, &offsets));
+    for (size_t i = 0; i < count; i++) offsets[i] = f->offsets[first + i] - f->offsets[first];
+    PERI_TRY(peri_lane_upload(lane, offsets, count, sizeof *offsets, &op->offsets));
+    PERI_TRY(peri_lane_run(lane, (const peri_op *)op));
+    PERI_TRY(peri_lane_fetch(lane, f->ids + at, op->ids, op->room, sizeof *f->ids));
+    PERI_TRY(
+        peri_lane_fetch(lane, f->distances + at, op->distances, op->room, sizeof *f->distances));
+    return peri_lane_wait(lane, NULL);
+}
+
+/* On a lane of its own, whose scratch is given back when it is run for other queries. */
+static peri_status find_with(const ranging *r, const peri_op_range_scan *all, const found *f,
+                             size_t first, size_t count) {
+    peri_device *device = r->index->device;
+    size_t total = (size_t)(f->offsets[first + count] - f->offsets[first]), bytes;
+    peri_mem *room = NULL;
+    peri_lane *lane = NULL;
     peri_status status;
-    p.device = p.index->device;
-    p.rows = peri_matrix_view(peri_index_section(p.index, "rows"));
-    p.row_bytes = p.rows.cols * peri_dtype_bytes(p.rows.dtype);
-    peri_progress_init(&p.progress, search->control, "search", p.rows.rows);
-    p.quiet = (peri_control){ p.progress.control.poll == NULL ? NULL : poll_quietly, &p };
-    PERI_GO(open_pass(&p));
-    PERI_GO(run_pass(&p));
-    PERI_GO(
-        peri_lane_fetch(search->lane, streaming->ids, p.ids[p.turn], items(&p), sizeof(int64_t)));
-    PERI_GO(peri_lane_fetch(search->lane, streaming->distances, p.distances[p.turn], items(&p),
-                            sizeof(float)));
-    PERI_GO(peri_lane_wait(search->lane, search->control));
+    if (!peri_mul_fits(total, sizeof *f->ids + sizeof *f->distances, &bytes)) bytes = SIZE_MAX;
+    PERI_TRY(peri_lane_acquire(device, &lane));
+    PERI_GO(peri_device_acquire(device, bytes, PERI_MEMORY_DEVICE, PERI_USE_SCRATCH, &room));
+    peri_op_range_scan op = scan_of(all, first, count, room, total);
+    PERI_GO(find_in(lane, &op, f, first));
 done:
-    peri_lane_release(p.work);
-    peri_ring_release(p.ring);
+    peri_lane_release(lane);
+    device->driver->mem_release(room);
+    return status;
+}
+
+/* What was counted of some queries, by name: half of them at a time where there is no room. */
+static peri_status find_some(const ranging *r, const peri_op_range_scan *all, const found *f,
+                             size_t first, size_t count) {
+    size_t half = count / 2;
+    if (f->offsets[first + count] == f->offsets[first]) return PERI_OK;
+    peri_status status = find_with(r, all, f, first, count);
+    if (status != PERI_E_MEMORY || half == 0) return status;
+    PERI_TRY(find_some(r, all, f, first, half));
+    return find_some(r, all, f, first + half, count - half);
+}
+
+static peri_status find_chunk(void *ud, peri_lane *lane, const peri_chunk *chunk) {
+    ranging *r = ud;
+    found *f;
+    PERI_TRY(add_found(r, r->counts[chunk->turn], &f));
+    (void)lane;
+    PERI_TRY(find_some(r, &r->asked[chunk->turn], f, 0, f->queries));
+    for (size_t i = 0; i < f->total; i++) f->ids[i] += (int64_t)chunk->first;
+    return PERI_OK;
+}
+
+static peri_status add_up(const ranging *r, int64_t *offsets) {
+    size_t queries = r->op.queries.rows, total = 0;
+    offsets[0] = 0;
+    for (size_t i = 0; i < queries; i++) {
+        for (const found *f = r->first; f != NULL; f = f->following)
+            if (!peri_add_fits(total, (size_t)(f->offsets[i + 1] - f->offsets[i]), &total))
+                return peri_fail(PERI_E_MEMORY, "more rows are found than memory can hold");
+        offsets[i + 1] = (int64_t)total;
+    }
+    return PERI_OK;
+}
+
+/* Query after query, of each chunk after chunk. */
+static void put_together(const ranging *r, int64_t *ids, float *distances) {
+    for (size_t i = 0, to = 0; i < r->op.queries.rows; i++) {
+        for (const found *f = r->first; f != NULL; f = f->following) {
+            size_t from = (size_t)f->offsets[i], count = (size_t)f->offsets[i + 1] - from;
+            if (count == 0) continue;
+            memcpy(ids + to, f->ids + from, count * sizeof *ids);
+            memcpy(distances + to, f->distances + from, count * sizeof *distances);
+            to += count;
+        }
+    }
+}
+
+static peri_status gather_found(const ranging *r, int64_t *offsets, peri_matrix **ids,
+                                peri_matrix **distances) {
+    peri_context *context = r->index->context;
+    PERI_TRY(add_up(r, offsets));
+    size_t total = (size_t)offsets[r->op.queries.rows];
+    PERI_TRY(peri_matrix_create(context, total, 1, PERI_I64, PERI_CPU, ids));
+    PERI_TRY(peri_matrix_create(context, total, 1, PERI_F32, PERI_CPU, distances));
+    put_together(r, peri_matrix_view(*ids).data, peri_matrix_view(*distances).data);
+    return PERI_OK;
+}
+
+peri_status peri_streamed_range(peri_search *search, const peri_streaming *streaming, float radius,
+                                int64_t *offsets, peri_matrix **ids, peri_matrix **distances) {
+    const peri_index *index = streaming->asked->index;
+    peri_progress progress;
+    peri_chunks chunks = chunks_of(search, index, &progress);
+    ranging r = { .index = index,
+                  .op = { .kind = PERI_OP_RANGE_SCAN,
+                          .metric = index->metric,
+                          .queries = streaming->queries,
+                          .lengths = peri_index_lengths(index),
+                          .radius = radius } };
+    peri_status status;
+    r.last = &r.first;
+    chunks.ud = &r;
+    chunks.run = count_chunk;
+    chunks.take = find_chunk;
+    PERI_GO(place_which(streaming, search->lane, &r.filters));
+    PERI_GO(peri_lane_wait(search->lane, search->control));
+    PERI_GO(peri_chunks_pass(&chunks));
+    PERI_GO(gather_found(&r, offsets, ids, distances));
+done:
+    while (r.first != NULL) {
+        found *following = r.first->following;
+        free_found(index->context, r.first);
+        r.first = following;
+    }
     return status;
 }

@@ -1,4 +1,4 @@
-/* streamed.h: exact search over rows that stay on the host and pass the device in chunks. */
+/* streamed.h: exact searches over rows that stay on the host and pass the device in chunks. */
 #ifndef PERI_INDEX_STREAMED_H
 #define PERI_INDEX_STREAMED_H
 
@@ -31,5 +31,11 @@ typedef struct peri_streaming {
  * answer of a scan of all rows, and done when it returns. Cost: one transfer of the rows; two
  * chunks of the device's memory, and what the scan of one needs. */
 peri_status peri_streamed_search(peri_search *search, const peri_streaming *streaming);
+
+/* All rows within `radius` (inside), in one pass too: offsets [q + 1] out, ids i64 (slots) and
+ * distances f32 [offsets[q]] on the host, in any order within a query, which the caller owns, also
+ * after a failure. `ids` and `distances` of `streaming` are not used. */
+peri_status peri_streamed_range(peri_search *search, const peri_streaming *streaming, float radius,
+                                int64_t *offsets, peri_matrix **ids, peri_matrix **distances);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/checked.h"
+#include "core/chunks.h"
 #include "core/distance.h"
 #include "core/memory.h"
 #include "core/params.h"
@@ -33,6 +34,16 @@ PERI_PARAMS_STRUCT(kmeans_params, KMEANS_PARAMS)
 static const peri_param kmeans_rows[] = { PERI_PARAMS_ROWS(kmeans_params, KMEANS_PARAMS) };
 const peri_param_table peri_kmeans_table = { "kmeans.train", kmeans_rows,
                                              sizeof kmeans_rows / sizeof *kmeans_rows };
+
+#define LABELLED_BYTES 12u /* a row: label, distance and length */
+
+/* One way to run it. */
+typedef struct way {
+    const peri_clustering *asked;
+    const kmeans_params *params;
+    peri_matrix *rows;    /* where they lie meanwhile */
+    peri_device *through; /* rows are on the host and pass it; or NULL */
+} way;
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
@@ -74,9 +85,10 @@ static size_t clusters_of(const kmeans_params *params, size_t rows) {
     return peri_max_size(1, (size_t)sqrt((double)rows));
 }
 
-static peri_status train(const peri_clustering *asked, const kmeans_params *params,
-                         peri_clusters *out) {
-    peri_kmeans kmeans = { .rows = asked->rows,
+static peri_status train(const way *w, peri_clusters *out) {
+    const peri_clustering *asked = w->asked;
+    const kmeans_params *params = w->params;
+    peri_kmeans kmeans = { .rows = w->rows,
                            .metric = (peri_metric)params->metric,
                            .n_clusters = clusters_of(params, peri_matrix_view(asked->rows).rows),
                            .n_iters = (uint32_t)params->n_iters,
@@ -88,7 +100,8 @@ static peri_status train(const peri_clustering *asked, const kmeans_params *para
                            .batch_rows = (size_t)params->batch_rows,
                            .seed = (uint64_t)params->seed,
                            .threads = asked->threads,
-                           .control = asked->control };
+                           .control = asked->control,
+                           .through = w->through };
     peri_kmeans_report report;
     PERI_TRY(peri_kmeans_train(&kmeans, &out->centroids, &report));
     out->iterations = report.iterations;
@@ -140,31 +153,69 @@ static peri_status report_distances(peri_metric metric, peri_clusters *out) {
     return status;
 }
 
-static peri_status label(const peri_clustering *asked, peri_metric metric, peri_clusters *out) {
-    PERI_TRY(peri_kmeans_assign(asked->rows, out->centroids, metric, asked->threads, asked->control,
-                                &out->labels, &out->distances));
+static peri_status label(const way *w, peri_clusters *out) {
+    PERI_TRY(peri_kmeans_assign_through(w->through, w->rows, out->centroids, out->metric,
+                                        w->asked->threads, w->asked->control, &out->labels,
+                                        &out->distances));
     PERI_TRY(count_sizes(out));
-    return report_distances(metric, out);
+    return report_distances(out->metric, out);
+}
+
+/* ---- where it runs ------------------------------------------------------------------------ */
+
+static peri_status run(const way *w, peri_clusters *out) {
+    const peri_clustering *asked = w->asked;
+    peri_place place = w->through == NULL ? peri_matrix_view(w->rows).place : w->through->place;
+    if (asked->centroids == NULL)
+        PERI_TRY(train(w, out));
+    else
+        PERI_TRY(peri_matrix_move(asked->centroids, place, &out->centroids));
+    return asked->labels || asked->centroids != NULL ? label(w, out) : PERI_OK;
+}
+
+static void clear(peri_clusters *out) {
+    peri_metric metric = out->metric;
+    peri_clusters_reset(out);
+    out->metric = metric;
+}
+
+/* There, or when that takes too much, with the rows on the host. */
+static peri_status run_at(way *w, peri_device *device, peri_clusters *out) {
+    const peri_clustering *asked = w->asked;
+    peri_view view = peri_matrix_view(asked->rows);
+    bool streams = false, from_host = view.place.kind == PERI_PLACE_CPU && !device->shares_host;
+    if (from_host)
+        PERI_TRY(peri_chunks_choose(device, &view, asked->residence, view.rows * LABELLED_BYTES,
+                                    &streams));
+    if (!streams) {
+        peri_status status = peri_matrix_move(asked->rows, device->place, &w->rows);
+        if (status == PERI_OK) status = run(w, out);
+        peri_matrix_release(w->rows);
+        bool again = from_host && asked->residence == PERI_RESIDENCE_AUTO;
+        if (status != PERI_E_MEMORY || !again) return status;
+        clear(out);
+    }
+    w->rows = asked->rows;
+    w->through = device;
+    return run(w, out);
 }
 
 /* ---- the calls ---------------------------------------------------------------------------- */
 
 static peri_status make(const peri_clustering *asked, peri_clusters *out) {
     kmeans_params params;
+    peri_device *device;
     PERI_TRY(read_options(asked, &params));
     out->metric = (peri_metric)params.metric;
     /* batches are checked as they are read, so that the others stay where they are */
     if (params.batch_rows == 0 || asked->labels)
         PERI_TRY(peri_matrix_check(asked->rows, out->metric == PERI_COSINE, "rows", asked->threads,
                                    asked->control));
-    if (asked->centroids == NULL) {
-        PERI_TRY(train(asked, &params, out));
-    } else {
-        PERI_TRY(check_centroids(asked));
-        PERI_TRY(peri_matrix_move(asked->centroids, peri_matrix_view(asked->rows).place,
-                                  &out->centroids));
-    }
-    return asked->labels || asked->centroids != NULL ? label(asked, out->metric, out) : PERI_OK;
+    if (asked->centroids != NULL) PERI_TRY(check_centroids(asked));
+    peri_place place = asked->place != NULL ? *asked->place : peri_matrix_view(asked->rows).place;
+    PERI_TRY(peri_context_device(peri_matrix_context(asked->rows), place, &device));
+    way w = { .asked = asked, .params = &params };
+    return run_at(&w, device, out);
 }
 
 peri_status peri_clusters_train(const peri_clustering *asked, peri_clusters *out) {

@@ -4,12 +4,15 @@
 #include "quant/kmeans.h"
 
 #include "core/checked.h"
+#include "core/chunks.h"
 #include "core/memory.h"
 #include "core/random.h"
+#include "quant/kmeans_chunks.h"
 #include "quant/kmeans_rounds.h"
 
 #define STARVING 0.25 /* of the average size: below, a cluster of a balanced training moves */
 #define PULL_BACK 2u
+#define WORK_BYTES ((size_t)1 << 20) /* that small scratch takes in all */
 #define HIERARCHY_CLUSTERS_LEAST 16u
 
 enum { SEED_SAMPLE = 1, SEED_START, SEED_ROUNDS };
@@ -65,7 +68,36 @@ static peri_status take_rows(const peri_kmeans *asked, peri_matrix **out) {
     peri_kmeans_sample(n, peri_random_mix(asked->seed, SEED_SAMPLE), count, ids);
     peri_status status = peri_kmeans_gather(asked, asked->rows, ids, count, asked->control, out);
     peri_memory_release(context, ids, count, sizeof *ids);
+    if (status == PERI_OK) status = peri_kmeans_bring(asked, out);
+    if (status == PERI_OK) return PERI_OK;
+    peri_matrix_release(*out);
+    *out = NULL;
     return status;
+}
+
+bool peri_kmeans_streams(const peri_kmeans *asked, const peri_matrix *rows) {
+    return asked->through != NULL && peri_matrix_view(rows).place.kind == PERI_PLACE_CPU;
+}
+
+peri_status peri_kmeans_settle(peri_matrix **matrix, peri_place place) {
+    peri_matrix *moved;
+    PERI_TRY(peri_matrix_move(*matrix, place, &moved));
+    peri_matrix_release(*matrix);
+    *matrix = moved;
+    return PERI_OK;
+}
+
+/* With as much again for scratch, and some times the centroids. */
+peri_status peri_kmeans_bring(const peri_kmeans *asked, peri_matrix **rows) {
+    peri_view view = peri_matrix_view(*rows);
+    size_t row_bytes = view.cols * sizeof(float), work;
+    bool stays;
+    if (!peri_kmeans_streams(asked, *rows)) return PERI_OK;
+    if (!peri_add_fits(view.rows, 4 * asked->n_clusters, &work) ||
+        !peri_mul_fits(work, row_bytes, &work) || !peri_add_fits(work, WORK_BYTES, &work))
+        return PERI_OK;
+    PERI_TRY(peri_chunks_choose(asked->through, &view, PERI_RESIDENCE_AUTO, work, &stays));
+    return stays ? PERI_OK : peri_kmeans_settle(rows, asked->through->place);
 }
 
 peri_status peri_kmeans_report_of(const peri_kmeans_rounds *r, peri_kmeans_report *report) {
@@ -91,11 +123,12 @@ static peri_status train_flat(const peri_kmeans *asked, peri_matrix *rows, peri_
                               peri_kmeans_report *report) {
     peri_kmeans_plan plan = { "k-means", asked->n_iters, asked->balanced ? STARVING : 0,
                               PULL_BACK };
-    peri_kmeans_rounds r;
+    peri_kmeans_rounds r = { .asked = NULL };
     peri_status status;
     PERI_TRY(peri_kmeans_start(asked, rows, asked->n_clusters,
                                peri_random_mix(asked->seed, SEED_START), asked->control,
                                centroids));
+    PERI_GO(peri_kmeans_settle(centroids, peri_matrix_view(rows).place));
     PERI_GO(peri_kmeans_rounds_open(&r, asked, rows, *centroids,
                                     peri_random_mix(asked->seed, SEED_ROUNDS), asked->control));
     PERI_GO(peri_kmeans_rounds_run(&r, &plan));
@@ -122,6 +155,8 @@ peri_status peri_kmeans_train(const peri_kmeans *asked, peri_matrix **centroids,
                               peri_kmeans_report *report) {
     *centroids = NULL;
     peri_status status = train(asked, centroids, report);
+    if (status == PERI_OK && asked->through != NULL)
+        status = peri_kmeans_settle(centroids, asked->through->place);
     if (status == PERI_OK) return PERI_OK;
     peri_matrix_release(*centroids);
     *centroids = NULL;
@@ -166,24 +201,55 @@ static peri_status check_shapes(const peri_view *rows, const peri_view *centroid
 peri_status peri_kmeans_assign(peri_matrix *rows, peri_matrix *centroids, peri_metric metric,
                                size_t threads, const peri_control *control, peri_matrix **labels,
                                peri_matrix **distances) {
-    peri_view view = peri_matrix_view(rows), centroid_view = peri_matrix_view(centroids);
-    assigning a = { .rows = rows, .threads = threads, .control = control };
-    peri_context *context = peri_matrix_context(rows);
+    return peri_kmeans_assign_through(NULL, rows, centroids, metric, threads, control, labels,
+                                      distances);
+}
+
+/* Rows that are where the operation runs. */
+static peri_status assign_there(assigning *a) {
     peri_device *device;
     peri_lane *lane = NULL;
-    peri_status status;
+    peri_view view = peri_matrix_view(a->rows);
+    PERI_TRY(peri_context_device(peri_matrix_context(a->rows), view.place, &device));
+    PERI_TRY(peri_kmeans_settle(&a->centroids, view.place));
+    PERI_TRY(peri_lane_acquire(device, &lane));
+    peri_status status = run_assign(a, lane);
+    peri_lane_release(lane);
+    return status;
+}
+
+static peri_status assign_chunks(const assigning *a, peri_device *through) {
+    const peri_assign_chunks chunks = { through,
+                                        peri_matrix_view(a->rows),
+                                        a->centroids,
+                                        a->metric,
+                                        peri_matrix_view(a->labels).data,
+                                        peri_matrix_view(a->distances).data,
+                                        a->threads,
+                                        a->control };
+    return peri_assign_chunks_pass(&chunks);
+}
+
+static peri_status assign(assigning *a, peri_device *through) {
+    peri_context *context = peri_matrix_context(a->rows);
+    peri_view view = peri_matrix_view(a->rows), centroids = peri_matrix_view(a->centroids);
+    PERI_TRY(check_shapes(&view, &centroids));
+    PERI_TRY(peri_matrix_create(context, view.rows, 1, PERI_U32, view.place, &a->labels));
+    PERI_TRY(peri_matrix_create(context, view.rows, 1, PERI_F32, view.place, &a->distances));
+    bool streams = through != NULL && view.place.kind == PERI_PLACE_CPU;
+    return streams ? assign_chunks(a, through) : assign_there(a);
+}
+
+peri_status peri_kmeans_assign_through(peri_device *through, peri_matrix *rows,
+                                       peri_matrix *centroids, peri_metric metric, size_t threads,
+                                       const peri_control *control, peri_matrix **labels,
+                                       peri_matrix **distances) {
+    assigning a = { .rows = rows, .centroids = centroids, .threads = threads, .control = control };
     a.metric = metric == PERI_COSINE ? PERI_COSINE : PERI_SQEUCLIDEAN;
     *labels = NULL;
     if (distances != NULL) *distances = NULL;
-    PERI_TRY(check_shapes(&view, &centroid_view));
-    PERI_GO(peri_context_device(context, view.place, &device));
-    PERI_GO(peri_matrix_move(centroids, view.place, &a.centroids));
-    PERI_GO(peri_matrix_create(context, view.rows, 1, PERI_U32, view.place, &a.labels));
-    PERI_GO(peri_matrix_create(context, view.rows, 1, PERI_F32, view.place, &a.distances));
-    PERI_GO(peri_lane_acquire(device, &lane));
-    PERI_GO(run_assign(&a, lane));
-done:
-    peri_lane_release(lane);
+    peri_matrix_retain(centroids);
+    peri_status status = assign(&a, through);
     peri_matrix_release(a.centroids);
     if (status == PERI_OK) {
         *labels = a.labels;

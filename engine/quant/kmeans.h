@@ -13,6 +13,7 @@
 #define PERI_QUANT_KMEANS_H
 
 #include "core/matrix.h"
+#include "perigee_backend.h"
 
 typedef enum peri_kmeans_init { PERI_KMEANS_PLUSPLUS = 0, PERI_KMEANS_RANDOM = 1 } peri_kmeans_init;
 
@@ -31,10 +32,15 @@ typedef struct peri_kmeans {
     uint64_t seed;
     size_t threads; /* 0 = the context's */
     const peri_control *control;
+    peri_device *through; /* NULL, or where it trains while the rows are on the host: a sample or a
+                             batch goes there when it fits; else rows pass it in chunks */
 } peri_kmeans;
 
 #define PERI_KMEANS_INIT                                                                           \
-    { NULL, PERI_SQEUCLIDEAN, 0, 20, 1.0, 0, PERI_KMEANS_PLUSPLUS, false, false, 0, 137, 0, NULL }
+    {                                                                                              \
+        NULL, PERI_SQEUCLIDEAN, 0, 20, 1.0, 0, PERI_KMEANS_PLUSPLUS, false, false, 0, 137, 0,      \
+            NULL, NULL                                                                             \
+    }
 
 typedef struct peri_kmeans_report {
     double inertia;           /* sum of distances of the rows trained on, inside: squared L2 or
@@ -45,10 +51,11 @@ typedef struct peri_kmeans_report {
     size_t repaired;          /* clusters that were empty or starving and moved */
 } peri_kmeans_report;
 
-/* Makes centroids, f32 [n_clusters, d] at the rows' place. Cost: rows trained on x n_clusters x d
- * multiply-adds an iteration; hierarchical: about the square root of n_clusters in place of it,
- * but for the tuning. PERI_E_ARGUMENT (n_clusters, train_fraction, batch_rows, named with what to
- * set), PERI_E_MEMORY, PERI_E_UNSUPPORTED (place), what `control` says. */
+/* Makes centroids, f32 [n_clusters, d] at the rows' place, or at that of `through`. Cost: rows
+ * trained on x n_clusters x d multiply-adds an iteration; hierarchical: about the square root of
+ * n_clusters in place of it, but for the tuning. PERI_E_ARGUMENT (n_clusters,
+ * train_fraction, batch_rows, named with what to set), PERI_E_MEMORY, PERI_E_UNSUPPORTED (place),
+ * what `control` says. */
 peri_status peri_kmeans_train(const peri_kmeans *kmeans, peri_matrix **centroids,
                               peri_kmeans_report *report);
 
@@ -58,5 +65,11 @@ peri_status peri_kmeans_train(const peri_kmeans *kmeans, peri_matrix **centroids
 peri_status peri_kmeans_assign(peri_matrix *rows, peri_matrix *centroids, peri_metric metric,
                                size_t threads, const peri_control *control, peri_matrix **labels,
                                peri_matrix **distances);
+/* The same for rows on the host that pass `through` in chunks (NULL: as above); labels and
+ * distances are on the host then. */
+peri_status peri_kmeans_assign_through(peri_device *through, peri_matrix *rows,
+                                       peri_matrix *centroids, peri_metric metric, size_t threads,
+                                       const peri_control *control, peri_matrix **labels,
+                                       peri_matrix **distances);
 
 #endif

@@ -34,6 +34,7 @@ static peri_status take_batch(batches *b, uint32_t number, peri_matrix **out) {
     peri_status status = peri_matrix_check(*out, b->asked->metric == PERI_COSINE,
                                            "rows drawn for a batch", b->asked->threads,
                                            b->part.control);
+    if (status == PERI_OK) status = peri_kmeans_bring(b->asked, out);
     if (status != PERI_OK) peri_matrix_release(*out);
     return status;
 }
@@ -90,6 +91,7 @@ static peri_status run_batches(batches *b, peri_matrix **centroids, peri_kmeans_
             status = peri_kmeans_start(&b->part, rows, b->clusters,
                                        peri_random_mix(b->asked->seed, SEED_BATCH_START),
                                        b->part.control, centroids);
+        if (status == PERI_OK) status = peri_kmeans_settle(centroids, peri_matrix_view(rows).place);
         if (status == PERI_OK) status = run_batch(b, i, rows, *centroids, report);
         peri_matrix_release(rows);
         PERI_TRY(status);

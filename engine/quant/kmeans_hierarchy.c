@@ -3,7 +3,8 @@
  * Some sqrt(c) balanced mesoclusters are found; each gets a number of clusters in proportion to its
  * rows and trains them on these; a few rounds over all rows smooth the borders between them. (The
  * scheme of the coarse quantizers of GPU libraries.) The rows are put in the order of their
- * mesoclusters once, so that each is a slice.
+ * mesoclusters once, so that each is a slice; where rows pass a device in chunks, that copy is on
+ * the host.
  *
  * The rounds over all cost rows x clusters x columns each, nearly all of the time. Comparing a row
  * with the clusters of near mesoclusters only was tried in their place: with 64 mesoclusters of
@@ -87,8 +88,8 @@ static peri_status sort_rows(hierarchy *h) {
     peri_matrix *labels = NULL, *host = NULL;
     int64_t *order = NULL;
     peri_status status;
-    PERI_GO(peri_kmeans_assign(h->rows, h->meso, h->asked->metric, h->asked->threads,
-                               &h->progress.control, &labels, NULL));
+    PERI_GO(peri_kmeans_assign_through(h->asked->through, h->rows, h->meso, h->asked->metric,
+                                       h->asked->threads, &h->progress.control, &labels, NULL));
     PERI_GO(peri_matrix_move(labels, PERI_CPU, &host));
     PERI_GO(peri_memory_acquire(h->context, h->n, sizeof *order, &order));
     PERI_GO(order_rows(h, peri_matrix_view(host).data, order));
@@ -143,6 +144,7 @@ static peri_status train_group(hierarchy *h, size_t g, float *out) {
     fine.hierarchical = false;
     fine.seed = peri_random_mix(peri_random_mix(h->asked->seed, SEED_FINE), g);
     PERI_GO(peri_matrix_slice(h->sorted, h->starts[g], h->starts[g + 1], &fine.rows));
+    PERI_GO(peri_kmeans_bring(&fine, &fine.rows));
     PERI_GO(peri_kmeans_train(&fine, &centroids, &report));
     PERI_GO(peri_matrix_read(centroids, 0, h->quotas[g], out));
     h->repaired += report.repaired;

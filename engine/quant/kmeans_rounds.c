@@ -1,14 +1,17 @@
 /* kmeans_rounds.c: the rounds of Lloyd's algorithm: assign, move, repair.
  *
  * What is as large as the rows stays at their place; the host sees distances (for the inertia)
- * and, where clusters starve, labels. One lane serves all operations; it is rewound after each, so
- * its scratch is that of the largest. */
+ * and, where clusters starve, labels. Rows that are too many for a device stay on the host with all
+ * the rest, and only the assignment, which is nearly all of the work, is the device's: the sums
+ * are those of the host, the same bits. One lane serves all operations; it is rewound after each,
+ * so its scratch is that of the largest. */
 #include "quant/kmeans_rounds.h"
 
 #include <string.h>
 
 #include "core/checked.h"
 #include "core/memory.h"
+#include "quant/kmeans_chunks.h"
 #include "quant/kmeans_draw.h"
 
 /* Rounds end when the inertia falls by a smaller share: what is left is far below the difference
@@ -45,6 +48,7 @@ peri_status peri_kmeans_rounds_open(peri_kmeans_rounds *r, const peri_kmeans *as
     size_t n = peri_matrix_view(rows).rows, clusters = peri_matrix_view(centroids).rows;
     r->metric = asked->metric == PERI_COSINE ? PERI_COSINE : PERI_SQEUCLIDEAN;
     r->context = peri_matrix_context(rows);
+    if (peri_kmeans_streams(asked, rows)) r->through = asked->through;
     peri_matrix_retain(rows);
     peri_matrix_retain(centroids);
     PERI_TRY(peri_context_device(r->context, peri_matrix_view(rows).place, &r->device));
@@ -88,12 +92,20 @@ peri_status peri_kmeans_rounds_assign(peri_kmeans_rounds *r) {
     op.centroids = peri_matrix_view(r->centroids);
     op.labels = peri_matrix_view(r->labels).data;
     op.distances = peri_matrix_view(r->distances).data;
+    r->assignments++;
+    if (r->through != NULL) {
+        const peri_assign_chunks chunks = {
+            r->through, op.rows,      r->centroids,      r->metric,
+            op.labels,  op.distances, r->asked->threads, r->control
+        };
+        PERI_TRY(peri_assign_chunks_pass(&chunks));
+        return sum_distances(r);
+    }
     if (r->metric == PERI_COSINE) {
         PERI_TRY(find_lengths(r, r->centroids, r->centroid_lengths));
         op.lengths = peri_matrix_view(r->centroid_lengths).data;
     }
     PERI_TRY(run_op(r, (const peri_op *)&op));
-    r->assignments++;
     return sum_distances(r);
 }
 

@@ -16,6 +16,7 @@ typedef struct peri_kmeans_rounds {
     uint64_t seed;
     peri_metric metric; /* sqeuclidean or cosine */
 
+    peri_device *through;          /* rows are on the host and pass it in chunks; or NULL */
     peri_matrix *rows;             /* [n, d] */
     peri_matrix *lengths;          /* [n, 1]; cosine */
     peri_matrix *centroids;        /* [c, d] f32 */
@@ -61,6 +62,13 @@ peri_status peri_kmeans_rounds_sizes(const peri_kmeans_rounds *rounds, uint32_t 
 /* Moves empty or starving clusters; `sizes` [c] are rows of each before. Sets how many moved. */
 peri_status peri_kmeans_repair(peri_kmeans_rounds *rounds, double threshold, const uint32_t *sizes,
                                size_t *out_moved);
+
+/* Rows on the host that were drawn go where it trains, when they fit: the matrix is replaced. */
+peri_status peri_kmeans_bring(const peri_kmeans *asked, peri_matrix **rows);
+/* Whether these rows pass a device in chunks: labels and centroids are on the host then too. */
+bool peri_kmeans_streams(const peri_kmeans *asked, const peri_matrix *rows);
+/* The matrix at `place`, in place of itself. */
+peri_status peri_kmeans_settle(peri_matrix **matrix, peri_place place);
 
 /* The rows `ids` (in range), copied at their place: as peri_matrix_gather, but followed. */
 peri_status peri_kmeans_gather(const peri_kmeans *asked, peri_matrix *rows, const int64_t *ids,

@@ -250,13 +250,13 @@ static peri_status take_sample(seeding *s, peri_matrix *rows) {
     if (s->rows == n) {
         peri_matrix_retain(rows);
         s->sample = rows;
-        return PERI_OK;
+        return peri_kmeans_bring(s->asked, &s->sample);
     }
     PERI_TRY(peri_memory_acquire(s->context, s->rows, sizeof *ids, &ids));
     peri_kmeans_sample(n, s->seed, s->rows, ids);
     peri_status status = peri_matrix_gather(rows, ids, s->rows, &s->sample);
     peri_memory_release(s->context, ids, s->rows, sizeof *ids);
-    return status;
+    return status == PERI_OK ? peri_kmeans_bring(s->asked, &s->sample) : status;
 }
 
 /* What lies at the place and does not change its size. */

@@ -83,6 +83,10 @@ bool lperi_optionflag(lua_State *L, int options, const char *key, bool fallback)
 size_t lperi_optioncount(lua_State *L, int options, const char *key, size_t fallback, size_t max);
 /* The place named, or the CPU. */
 peri_place lperi_optionplace(lua_State *L, int options, const char *key);
+/* Option "place" in `room`, or NULL without it. */
+const peri_place *lperi_optionwhere(lua_State *L, int options, peri_place *room);
+/* Option "residence". */
+peri_residence lperi_optionresidence(lua_State *L, int options);
 /* A caller's queue: an address, as a light userdata or an integer. */
 peri_queue lperi_optionqueue(lua_State *L, int options, const char *key);
 

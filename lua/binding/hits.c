@@ -51,7 +51,9 @@ lperi_hits *lperi_checkhits(lua_State *L, int arg) {
 static peri_matrix *out_matrix(lua_State *L, int table, const char *field, peri_dtype dtype) {
     lua_getfield(L, table, field);
     const lperi_matrix *box = luaL_testudata(L, -1, LPERI_MATRIX);
-    if (box == NULL || box->handle == NULL) {
+    if (box != NULL && box->handle == NULL)
+        luaL_error(L, "option 'out': the matrix of field '%s' is closed", field);
+    if (box == NULL) {
         luaL_error(L, "option 'out': field '%s' is a %s, not a matrix", field,
                    luaL_typename(L, -1));
         return NULL;

@@ -60,9 +60,11 @@ static peri_status run(lua_State *L, int options, peri_clustering *asked, peri_c
     return status;
 }
 
-/* kmeans(rows[, { centroids, labels, threads, progress, and parameters }]) -> Clusters */
+/* kmeans(rows[, { place, residence, centroids, labels, threads, progress, and parameters }])
+ * -> Clusters */
 int lperi_kmeans(lua_State *L) {
-    static const char *const own[] = { "centroids", "labels", "threads", "progress", NULL };
+    static const char *const own[] = { "centroids", "labels",   "place", "residence",
+                                       "threads",   "progress", NULL };
     field fields[] = {
         { "centroids", NULL }, { "labels", NULL }, { "distances", NULL }, { "sizes", NULL }
     };
@@ -75,6 +77,9 @@ int lperi_kmeans(lua_State *L) {
     asked.centroids = read_centroids(L, options);
     asked.labels = lperi_optionflag(L, options, "labels", true);
     asked.threads = lperi_optioncount(L, options, "threads", 0, 1024);
+    peri_place place;
+    asked.place = lperi_optionwhere(L, options, &place);
+    asked.residence = lperi_optionresidence(L, options);
     lperi_options params;
     lperi_readoptions(L, options, own, &params);
     asked.options = (peri_options){ params.list, params.count };

@@ -184,6 +184,26 @@ peri_place lperi_optionplace(lua_State *L, int options, const char *key) {
     return place;
 }
 
+const peri_place *lperi_optionwhere(lua_State *L, int options, peri_place *room) {
+    int type = lperi_pushoption(L, options, "place");
+    lua_pop(L, 1);
+    if (type == LUA_TNIL) return NULL;
+    *room = lperi_optionplace(L, options, "place");
+    return room;
+}
+
+peri_residence lperi_optionresidence(lua_State *L, int options) {
+    static const char *const words[] = { "auto", "device", "host" };
+    const char *text = lperi_optiontext(L, options, "residence");
+    int found = text == NULL ? PERI_RESIDENCE_AUTO : -1;
+    for (int i = 0; found < 0 && i < 3; i++)
+        if (strcmp(text, words[i]) == 0) found = i;
+    if (found < 0)
+        luaL_error(L, "option 'residence': '%s' given, allowed: auto, device, host", text);
+    lua_pop(L, 1);
+    return (peri_residence)found;
+}
+
 peri_queue lperi_optionqueue(lua_State *L, int options, const char *key) {
     peri_queue queue = { true, NULL };
     int whole = 0, type = lperi_pushoption(L, options, key);

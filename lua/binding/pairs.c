@@ -25,13 +25,18 @@ static peri_status run_pairwise(lua_State *L, int options, peri_pairwise_options
     return status;
 }
 
-/* pairwise(a, b[, { metric, threads, progress }]) -> distances */
+/* pairwise(a, b[, { metric, place, residence, threads, progress }]) -> distances */
 int lperi_pairwise(lua_State *L) {
-    static const char *const own[] = { "metric", "threads", "progress", NULL };
+    static const char *const own[] = {
+        "metric", "place", "residence", "threads", "progress", NULL
+    };
     lua_settop(L, 3);
     int options = lperi_checkoptions(L, 3, own, NULL);
     peri_pairwise_options asked = PERI_PAIRWISE_OPTIONS_INIT;
+    peri_place place;
     asked.metric = read_metric(L, options);
+    asked.place = lperi_optionwhere(L, options, &place);
+    asked.residence = lperi_optionresidence(L, options);
     asked.threads = lperi_optioncount(L, options, "threads", 0, 1024);
     peri_status status = lperi_readrows(L, 1, &asked.a);
     if (status == PERI_OK) status = lperi_readrows(L, 2, &asked.b);
@@ -59,29 +64,20 @@ static peri_status run_graph(lua_State *L, int options, peri_knn_graph *asked,
     return status;
 }
 
-/* The rows at option "place", in a box of their own; where they are without it. */
-static peri_status move_rows(lua_State *L, int options, peri_matrix **rows) {
-    int type = lperi_pushoption(L, options, "place");
-    lua_pop(L, 1);
-    if (type == LUA_TNIL) return PERI_OK;
-    peri_place place = lperi_optionplace(L, options, "place");
-    lperi_matrix *moved = lperi_newmatrix(L);
-    peri_status status = peri_matrix_move(*rows, place, &moved->handle);
-    *rows = moved->handle;
-    return status;
-}
-
-/* knn_graph(rows, k[, { place, threads, progress, and parameters }]) -> neighbors, distances */
+/* knn_graph(rows, k[, { place, residence, threads, progress, and parameters }])
+ * -> neighbors, distances */
 int lperi_knn_graph(lua_State *L) {
-    static const char *const own[] = { "place", "threads", "progress", NULL };
+    static const char *const own[] = { "place", "residence", "threads", "progress", NULL };
     lua_settop(L, 3);
     int options = lperi_checkoptions(L, 3, own, "build");
     peri_knn_graph asked = PERI_KNN_GRAPH_INIT;
     peri_knn_lists lists = { NULL, NULL };
     asked.k = (size_t)lperi_checkrange(L, 2, "k", 1, 1024);
     asked.threads = lperi_optioncount(L, options, "threads", 0, 1024);
+    peri_place place;
+    asked.place = lperi_optionwhere(L, options, &place);
+    asked.residence = lperi_optionresidence(L, options);
     peri_status status = lperi_readrows(L, 1, &asked.rows);
-    if (status == PERI_OK) status = move_rows(L, options, &asked.rows);
     if (status != PERI_OK) return lperi_result(L, status, 0);
     lperi_options params;
     lperi_readoptions(L, options, own, &params);

@@ -170,20 +170,28 @@ M.entries = {
     text = "Packed bits, the lowest of the first byte is row 0; a set bit lets its row pass." },
   -- clustering
   { name = "pg.kmeans", call = "pg.kmeans(rows[, options]) -> Clusters",
-    text = "Centroids by k-means and the nearest of them of every row, at the place of the rows; "
-      .. "or only the latter, for centroids given.",
-    options = { { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
+    text = "Centroids by k-means and the nearest of them of every row, at the place of the rows or "
+      .. "another; or only the latter, for centroids given.",
+    options = { { "place", "where it runs; where the rows are when left out" },
+      { "residence", "with place: auto (the rows go there when they fit), device, or host: they "
+        .. "pass in chunks, an iteration at a time; labels and distances stay on the host too" },
+      { "centroids", "a matrix: nothing is trained; metric is the only parameter then" },
       { "labels", "false: train only; labels, distances and sizes are nil" }, THREADS, PROGRESS },
     params = { "kmeans", "train" } },
   -- rows against rows
   { name = "pg.pairwise", call = "pg.pairwise(a, b[, options]) -> Matrix",
-    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows], there.",
-    options = { { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
+    text = "The distance of every row of a to every row of b: f32 [a.rows, b.rows].",
+    options = { { "place", "where it runs; where the rows are when left out" },
+      { "residence", "auto (the result is there when it fits), device, or host: made in tiles, "
+        .. "which come to the host, as large as it can hold" },
+      { "metric", "sqeuclidean (default) euclidean inner_product cosine l1 hamming" },
       THREADS, PROGRESS } },
   { name = "pg.knn_graph", call = "pg.knn_graph(rows, k[, options]) -> neighbors, distances",
     text = "The k nearest other rows of every row: i64 and f32 [rows, k]; -1 where there are no "
       .. "more.",
     options = { { "place", "where it is made and stays; where the rows are when left out" },
+      { "residence", "auto (rows and lists are there when they fit), device, or host: rows pass "
+        .. "in chunks and lists come to the host; with build_algo exact" },
       THREADS, PROGRESS }, params = { "knn_graph", "build" } },
   -- measuring
   { name = "pg.recall", call = "pg.recall(found, truth[, k]) -> number",
@@ -293,9 +301,9 @@ M.entries = {
   { name = "Hits:close", call = "hits:close()",
     text = "Gives up the handle; it closes once only." },
   -- Clusters
-  { name = "Clusters:assign", call = "c:assign(rows[, { threads =, progress = }]) -> "
-      .. "labels, distances",
-    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]." },
+  { name = "Clusters:assign", call = "c:assign(rows[, options]) -> labels, distances",
+    text = "The nearest centroid of other rows: u32 and f32 [rows, 1]. Options: place, residence, "
+      .. "threads and progress of pg.kmeans." },
   { name = "Clusters:info", call = "c:info() -> table",
     text = "n_clusters, dim, metric, place, inertia, iterations, trained_rows, smallest, largest, "
       .. "repaired." },

@@ -18,6 +18,8 @@ local pg = {}
 ---@field seed integer?
 ---@field centroids perigee.Matrix?  nothing is trained
 ---@field labels boolean?  false: train only
+---@field place string?  where it runs
+---@field residence "auto"|"device"|"host"|nil  of rows from the host, labels and distances
 ---@field threads integer?
 ---@field progress perigee.Progress?
 
@@ -27,8 +29,14 @@ local pg = {}
 ---@nodiscard
 function pg.kmeans(rows, options) end
 
+---@class perigee.Assigning
+---@field place string?
+---@field residence "auto"|"device"|"host"|nil
+---@field threads integer?
+---@field progress perigee.Progress?
+
 ---@class perigee.Clusters
----@field centroids perigee.Matrix  [n_clusters, dim] f32 at the place of the rows
+---@field centroids perigee.Matrix  [n_clusters, dim] f32 where it ran
 ---@field labels perigee.Matrix?  [rows, 1] u32
 ---@field distances perigee.Matrix?  [rows, 1] f32, to the centroid of the label
 ---@field sizes perigee.Matrix?  [n_clusters, 1] u32
@@ -42,7 +50,7 @@ function pg.kmeans(rows, options) end
 local Clusters = {}
 
 ---@param rows perigee.Matrix|number[][]
----@param options { threads: integer?, progress: perigee.Progress? }?
+---@param options perigee.Assigning?
 ---@return perigee.Matrix? labels, perigee.Matrix|string? distances, perigee.Code?
 ---@nodiscard
 function Clusters:assign(rows, options) end

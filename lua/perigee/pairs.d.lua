@@ -5,9 +5,16 @@
 ---@class perigee
 local pg = {}
 
+---@class perigee.Pairwise
+---@field metric perigee.Metric?
+---@field place string?  where it runs
+---@field residence "auto"|"device"|"host"|nil  of the result, and of rows that come from the host
+---@field threads integer?
+---@field progress perigee.Progress?
+
 ---@param a perigee.Matrix|number[][]
 ---@param b perigee.Matrix|number[][]
----@param options { metric: perigee.Metric?, threads: integer?, progress: perigee.Progress? }?
+---@param options perigee.Pairwise?
 ---@return perigee.Matrix?, string?, perigee.Code?
 ---@nodiscard
 function pg.pairwise(a, b, options) end
@@ -19,6 +26,7 @@ function pg.pairwise(a, b, options) end
 ---@field termination_threshold number?
 ---@field seed integer?
 ---@field place string?
+---@field residence "auto"|"device"|"host"|nil  of the lists, and of rows that come from the host
 ---@field threads integer?
 ---@field progress perigee.Progress?
 

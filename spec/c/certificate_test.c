@@ -1,7 +1,7 @@
 /* certificate_test: what cuda/certificate.cuh claims of the coarse pass on tensor cores, with these
  * simulated: sums of blocks of products, cut as the coarsest of them do. For every row, taken as
- * the last candidate, the bound must not be above its canonical value; and for plain rows it must
- * be close to it. */
+ * the last candidate, the bound must not be above its canonical value, also when no more is known
+ * of rows than that they are as near as that; and for plain rows it must be close to it. */
 #include <float.h>
 
 #include "core/half.h"
@@ -65,8 +65,11 @@ static void prepare(const float *x, float factor, const float *centre, float sca
     out->length = sqrt(length);
 }
 
+enum { KINDS = 4 };
+
 static float make(int kind, size_t i, size_t j, uint64_t seed, uint32_t dim) {
     float value = test_uniform(seed, i * dim + j);
+    if (kind == 3) return value * powf(10, 4 * test_uniform(6, i)); /* long and short */
     if (kind == 1) return 900 * test_uniform(5, i % 4 * dim + j) + 0.5f * value; /* clusters */
     if (kind == 2) return 50 + value;                                            /* far */
     return value;
@@ -108,9 +111,9 @@ static peri_doubt_rows prepare_all(const setting *s, bool squared, float scale) 
 
 static void check(setting s) {
     bool squared = s.metric == PERI_SQEUCLIDEAN;
-    size_t above = 0;
+    size_t above = 0, far = 0;
     double loose = 0, spread = 0;
-    peri_doubt_rows most = prepare_all(&s, squared, s.kind == 1 ? 0.125f : 4.0f);
+    peri_doubt_rows most = prepare_all(&s, squared, s.kind % 2 == 1 ? 0.125f : 4.0f);
     for (size_t i = 0; i < QUERIES; i++) {
         peri_doubt_query about = { qs[i].norm, qs[i].residual, qs[i].length, 0,
                                    squared ? 1.0 : 2.0 };
@@ -125,12 +128,20 @@ static void check(setting s) {
                                                   query_length,
                                                   peri_canonical_length(PERI_F32, x[r], s.dim));
             above += bound > value;
+            if (squared) {
+                peri_doubt_rows near = most;
+                far += !peri_doubt_near(s.dim, &near, &about, value);
+                far += near.norm < xs[r].norm || near.residual < xs[r].residual;
+                above += peri_certificate(s.metric, s.dim, &near, &about, last) > value;
+            }
             loose = fmax(loose, value - bound);
             spread = fmax(spread, fabs((double)value));
         }
     }
     CHECK(above == 0, "%s, %u columns, kind %d, blocks of %u: %zu of %u bounds are not bounds",
           peri_metric_name(s.metric), (unsigned)s.dim, s.kind, s.u.block, above, ROWS * QUERIES);
+    CHECK(far == 0, "%u columns, kind %d: %zu rows are longer than is possible", (unsigned)s.dim,
+          s.kind, far);
     CHECK(s.kind != 0 || loose < 0.004 * spread, "%s, %u columns: up to %g of %g below",
           peri_metric_name(s.metric), (unsigned)s.dim, loose, spread);
 }
@@ -142,7 +153,7 @@ int main(void) {
     for (size_t u = 0; u < 3; u++)
         for (size_t m = 0; m < 3; m++)
             for (size_t d = 0; d < 5; d++)
-                for (int kind = 0; kind < 3; kind++)
+                for (int kind = 0; kind < KINDS; kind++)
                     check((setting){ metrics[m], dims[d], kind, units[u] });
     /* whole numbers that f32 holds are exact; longer rows are not */
     peri_doubt_rows rows = { 2000, 0, 2000, 1 };
@@ -150,5 +161,6 @@ int main(void) {
     CHECK(peri_doubt_none(&rows, &query), "4000 squared is below 2^24");
     query.norm = 3000;
     CHECK(!peri_doubt_none(&rows, &query), "5000 squared is not");
+    CHECK(!peri_doubt_near(7, &rows, &query, 1e10), "rows 1e5 away may be out of range");
     return check_done();
 }

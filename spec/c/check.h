@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define CHECK_PRINTED_MAX 20
 
@@ -30,6 +31,12 @@ check_that(bool condition, const char *file, int line, const char *format, ...) 
     fputc('\n', stderr);
     __builtin_va_end(arguments);
     return false;
+}
+
+/* Where files of a moment go. */
+static inline const char *check_folder(void) {
+    const char *folder = getenv("TMPDIR");
+    return folder == NULL || folder[0] == '\0' ? "/tmp" : folder;
 }
 
 /* True when the condition holds, so that a test can stop where going on makes no sense. */

@@ -325,6 +325,59 @@ static void check_plan(void) {
     free(second.data);
 }
 
+/* An operation that a place declines is no part of a plan: the compilation fails with words, the
+ * queue goes on, and so do plans. One that is of no operations does nothing. A plan outlives the
+ * queue that it was compiled on. */
+static void check_plan_faults(void) {
+    enum { N = 40, COLS = 8 };
+    place p, other;
+    void *plan = NULL, *empty = NULL;
+    float found[N], wanted[N], again[N];
+    place_open(&p, device);
+    place_open(&other, device);
+    peri_view first = test_matrix(PERI_F32, N, COLS, 0, 1);
+    peri_view rows = place_put_view(&other, &first);
+    peri_op_lengths good = { PERI_OP_LENGTHS, rows, place_room(&other, sizeof found) };
+    peri_op_lengths bad = good;
+    if (fake)
+        bad.rows.data = found; /* the host's */
+    else
+        bad.kind = PERI_OP_COUNT;
+    place_wait(&other);
+    const peri_op *pair[] = { (const peri_op *)&good, (const peri_op *)&bad };
+    void *scratch[] = { place_room(&p, driver->scratch_bytes(device, pair[0]) + 1), NULL };
+    if (!fake)
+        for (int round = 0; round < 3; round++) {
+            peri_status status = driver->plan_compile(p.stream, pair, scratch, 2, &plan);
+            CHECK(status == PERI_E_UNSUPPORTED && plan == NULL, "a part that there is not: %s: %s",
+                  peri_status_code(status), peri_error_detail());
+        }
+    place_must(driver->plan_compile(p.stream, NULL, NULL, 0, &empty), "a plan of nothing");
+    place_must(driver->plan_run(p.stream, empty), "a run of nothing");
+    place_must(driver->run(p.stream, pair[0], scratch[0], driver->scratch_bytes(device, pair[0])),
+               "run");
+    place_fetch(&p, wanted, good.out, sizeof wanted);
+    place_must(driver->plan_compile(p.stream, pair, scratch, 1, &plan), "plan_compile");
+    place_must(driver->fill(p.stream, good.out, 0, sizeof found), "fill");
+    place_must(driver->plan_run(p.stream, plan), "plan_run");
+    place_fetch(&p, found, good.out, sizeof found);
+    CHECK(memcmp(found, wanted, sizeof found) == 0, "the plan after a failed one");
+    void *kept = p.blocks[0];
+    p.count = 0; /* the scratch outlives the queue */
+    place_close(&p);
+    place_must(driver->fill(other.stream, good.out, 0, sizeof found), "fill");
+    for (int round = 0; round < 3; round++)
+        place_must(driver->plan_run(other.stream, plan), "plan_run on another queue");
+    place_fetch(&other, again, good.out, sizeof again);
+    CHECK(memcmp(again, wanted, sizeof again) == 0, "the plan on another queue");
+    driver->plan_close(plan);
+    driver->plan_close(empty);
+    driver->plan_close(NULL);
+    driver->mem_release(kept);
+    place_close(&other);
+    free(first.data);
+}
+
 /* ---- a caller's queue --------------------------------------------------------------------- */
 
 /* What is enqueued on the wrapped queue comes after what its owner enqueued; events order others
@@ -375,6 +428,7 @@ int main(void) {
     check_ring(7000000, 4, 4);
     check_ring(3, 9000001, 9000001);
     check_plan();
+    check_plan_faults();
     check_foreign_queue();
     check_parts();
     check_faults(true);

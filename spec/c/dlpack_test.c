@@ -132,6 +132,16 @@ static void check_refused(void) {
     refused(&s, PERI_E_ARGUMENT, "address space");
     sample_make(&s)->tensor.dl_tensor.byte_offset = 6;
     refused(&s, PERI_E_ARGUMENT, "not aligned");
+    sample_make(&s)->tensor.dl_tensor.byte_offset = UINT64_MAX - 7;
+    refused(&s, PERI_E_ARGUMENT, "byte_offset 18446744073709551608");
+    sample_make(&s)->tensor.dl_tensor.shape = NULL;
+    refused(&s, PERI_E_ARGUMENT, "no shape given for 2 axes");
+    sample_make(&s)->tensor.dl_tensor.ndim = 0;
+    refused(&s, PERI_E_ARGUMENT, "0 axes");
+    sample_make(&s)->shape[0] = INT64_MAX;
+    refused(&s, PERI_E_ARGUMENT, "address space");
+    sample_make(&s)->shape[0] = INT64_MAX / 10;
+    refused(&s, PERI_E_ARGUMENT, "wrap around");
     sample_make(&s)->tensor.dl_tensor.data = NULL;
     refused(&s, PERI_E_ARGUMENT, "no data");
     sample_make(&s)->tensor.dl_tensor.device.type = 4;
@@ -142,6 +152,44 @@ static void check_refused(void) {
     refused(&s, PERI_E_DEVICE, "fake:9");
     sample_make(&s)->tensor.dl_tensor.device = (peri_dl_device){ PERI_DL_EXT, 0 };
     refused(&s, PERI_E_ARGUMENT, "not memory of this device");
+}
+
+/* A tensor is given once: while a matrix holds it nobody else gets it, afterwards it may come
+ * again. */
+static void check_twice(void) {
+    sample s, other;
+    peri_matrix *m = NULL, *second = NULL;
+    sample_make(&s);
+    sample_make(&other);
+    for (int round = 0; round < 3; round++) {
+        place_must(peri_matrix_from_dlpack(context, &other.tensor, &second), "another tensor");
+        place_must(peri_matrix_from_dlpack(context, &s.tensor, &m), "a tensor");
+        refused(&s, PERI_E_ARGUMENT, "which a matrix holds already");
+        refused(&other, PERI_E_ARGUMENT, "which a matrix holds already");
+        peri_matrix_release(round == 1 ? m : second);
+        CHECK(deleted == 1, "deleted %zu times", deleted);
+        peri_matrix_release(round == 1 ? second : m);
+        CHECK(deleted == 2, "deleted %zu times", deleted);
+    }
+}
+
+/* What claims to be of a device and is not, or is less than it claims. */
+static void check_claims(peri_place at, int32_t type) {
+    sample s;
+    peri_matrix *real = NULL;
+    struct DLManagedTensor *tensor = NULL;
+    sample_make(&s)->tensor.dl_tensor.device = (peri_dl_device){ type, at.number };
+    refused(&s, PERI_E_ARGUMENT, "the memory at");
+    place_must(peri_matrix_create(context, 6, 4, PERI_F32, at, &real), "matrix there");
+    place_must(peri_matrix_to_dlpack(real, &tensor), "to_dlpack");
+    sample_make(&s)->tensor.dl_tensor.device = (peri_dl_device){ type, at.number };
+    s.tensor.dl_tensor.data = tensor->dl_tensor.data;
+    s.shape[0] = INT64_C(1) << 40;
+    refused(&s, PERI_E_ARGUMENT, "the last byte");
+    s.tensor.dl_tensor.device.id = 77;
+    refused(&s, PERI_E_DEVICE, "77");
+    tensor->deleter(tensor);
+    peri_matrix_release(real);
 }
 
 static void check_versioned(void) {
@@ -209,15 +257,19 @@ int main(void) {
     check_taken();
     check_shapes();
     check_refused();
+    check_twice();
     check_versioned();
     check_round_trip(PERI_CPU);
     check_round_trip((peri_place){ PERI_PLACE_FAKE, 1 });
     uint32_t gpus = 0;
     place_must(peri_device_count(context, PERI_PLACE_CUDA, &gpus), "count");
-    if (gpus > 0)
+    if (gpus > 0) {
         check_round_trip((peri_place){ PERI_PLACE_CUDA, 0 });
-    else
+        check_claims((peri_place){ PERI_PLACE_CUDA, 0 }, PERI_DL_CUDA);
+        check_claims((peri_place){ PERI_PLACE_CUDA, 0 }, PERI_DL_CUDA_MANAGED);
+    } else {
         check_skip("cuda", peri_error_detail());
+    }
     place_must(peri_device_trim(context, (peri_place){ PERI_PLACE_FAKE, 1 }), "trim");
     peri_context_stat(context, &after);
     CHECK(after.blocks <= before.blocks + (gpus > 0 ? 20 : 2), "%zu blocks stay",

@@ -20,10 +20,10 @@
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-static char sample_folder[64];
+static char sample_folder[128];
 
 static inline void samples_begin(void) {
-    snprintf(sample_folder, sizeof sample_folder, "/tmp/perigee-io-XXXXXX");
+    snprintf(sample_folder, sizeof sample_folder, "%.100s/perigee-io-XXXXXX", check_folder());
     if (mkdtemp(sample_folder) == NULL) abort();
 }
 
@@ -32,7 +32,7 @@ static inline const char *sample_path(const char *name) {
     static char paths[4][256];
     static unsigned turn;
     char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%.60s/%.160s", sample_folder, name);
+    snprintf(path, sizeof paths[0], "%.120s/%.120s", sample_folder, name);
     return path;
 }
 

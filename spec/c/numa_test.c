@@ -10,7 +10,7 @@
 
 #define WORDS (PERI_NUMA_CPUS_MAX / 64)
 
-static char folder[] = "/tmp/perigee_numa_XXXXXX";
+static char folder[200];
 
 static void check_list(const char *text, bool good, uint64_t low, uint64_t next) {
     uint64_t bits[WORDS] = { 0 };
@@ -165,6 +165,7 @@ static void check_pool(void) {
 }
 
 int main(void) {
+    snprintf(folder, sizeof folder, "%.150s/perigee-numa-XXXXXX", check_folder());
     if (mkdtemp(folder) == NULL) return 2;
     check_lists();
     check_two_nodes();

@@ -1,7 +1,8 @@
 /* place.h: operations at any place, for tests that compare places: memory there, copies there and
  * back.
  *
- * Blocks live until place_clear(). New blocks are filled with a pattern, so that what an
+ * Operations are enqueued one by one, or each as a plan: PERIGEE_TEST_PLAN=1. Blocks live until
+ * place_clear(). New blocks are filled with a pattern, so that what an
  * operation did not write shows; there is a guard behind the scratch. A failed slot fails a check
  * and ends the program, since nothing that follows would mean anything. */
 #ifndef PERIGEE_SPEC_PLACE_H
@@ -29,8 +30,8 @@ static inline void place_must(peri_status status, const char *what) {
 }
 
 /* A context with the plug-in of the build that this program is of: its own folder is
- * build/spec/c. */
-static inline peri_context *place_context(void) {
+ * build/spec/c. With an allocator, or with none: then the library's. */
+static inline peri_context *place_context_of(peri_allocator allocator) {
     static char folder[1100];
     ssize_t length = readlink("/proc/self/exe", folder, 1000);
     if (length < 0) length = 0;
@@ -41,8 +42,13 @@ static inline peri_context *place_context(void) {
     peri_context *context = NULL;
     options.threads = 2;
     options.plugin_path = folder;
+    options.allocator = allocator;
     place_must(peri_context_create(&options, &context), "context");
     return context;
+}
+
+static inline peri_context *place_context(void) {
+    return place_context_of((peri_allocator){ NULL, NULL });
 }
 
 static inline void place_open(place *p, peri_device *device) {
@@ -111,6 +117,20 @@ static inline void place_fetch(place *p, void *host, const void *data, size_t by
     place_wait(p);
 }
 
+/* As a plan of its own when PERIGEE_TEST_PLAN is set, where the place has any. */
+static inline peri_status place_enqueue(place *p, const peri_op *op, void *scratch, size_t bytes) {
+    const peri_driver *driver = p->device->driver;
+    void *plan = NULL;
+    if (getenv("PERIGEE_TEST_PLAN") == NULL || driver->plan_compile == NULL)
+        return driver->run(p->stream, op, scratch, bytes);
+    peri_status status = driver->plan_compile(p->stream, &op, &scratch, 1, &plan);
+    if (status != PERI_OK) return status;
+    status = driver->plan_run(p->stream, plan);
+    peri_status waited = driver->stream_wait(p->stream, NULL); /* the plan must be idle */
+    driver->plan_close(plan);
+    return status == PERI_OK ? waited : status;
+}
+
 /* Runs an operation and waits. PERI_E_UNSUPPORTED with the reason when the place declines. */
 static inline peri_status place_run(place *p, const void *operation) {
     const peri_driver *driver = p->device->driver;
@@ -120,7 +140,7 @@ static inline peri_status place_run(place *p, const void *operation) {
         return peri_fail(PERI_E_UNSUPPORTED, "%s", reason);
     size_t bytes = driver->scratch_bytes(p->device, op);
     unsigned char *scratch = place_room(p, bytes + PLACE_GUARD), guard[PLACE_GUARD];
-    peri_status status = driver->run(p->stream, op, scratch, bytes);
+    peri_status status = place_enqueue(p, op, scratch, bytes);
     peri_status waited = driver->stream_wait(p->stream, NULL);
     place_fetch(p, guard, scratch + bytes, sizeof guard);
     size_t touched = 0;

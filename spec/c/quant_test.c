@@ -402,8 +402,8 @@ static void check_procrustes(peri_context *context) {
 /* Writes a container of our own making, with valid checksums, and opens it as a quantizer. */
 static peri_status open_made(peri_context *context, const char *kind, peri_option *list,
                              size_t params, peri_section *sections, size_t count) {
-    char path[64];
-    snprintf(path, sizeof path, "/tmp/quant_test.%ld", (long)getpid());
+    char path[256];
+    snprintf(path, sizeof path, "%.200s/quant_test.%ld", check_folder(), (long)getpid());
     peri_options options = { list, params };
     peri_quantizer *made = NULL;
     peri_status status = peri_container_save(context, path, kind, &options, sections, count, NULL);

@@ -27,12 +27,26 @@ function M.data(name)
   return "spec/data/" .. name
 end
 
+local told = {}
+
+-- Tells the suite that a set was read: its closing lines name those.
+local function tell_set(name)
+  local folder = os.getenv "PERIGEE_TEST_FOLDER"
+  if folder and not told[name] then
+    told[name] = true
+    local file = assert(io.open(folder .. "/sets", "a"))
+    file:write(name, "\n")
+    file:close()
+  end
+end
+
 ---A file beside the checkout; the test is skipped by its name where it is not there.
 function M.shared(name)
   local path = shared .. "/" .. name
   if not exists(path) then
     pending(("%s is not there (PERIGEE_DATA says where)"):format(path))
   end
+  tell_set(name:match "^[^/]+")
   return path
 end
 
@@ -155,18 +169,32 @@ end
 
 -- ---- files and memory ---------------------------------------------------------------------------
 
-local temporary = {}
+local temporary, made, folder = {}, 0, nil
 
----A path for a file that goes away with `M.clean`.
+-- Where this process keeps its files: a folder of the suite's, which removes it; or, of a spec that
+-- is run by hand, one of its own, which goes when Lua closes, whatever became of the tests.
+local function own_folder()
+  if not folder then
+    folder = os.getenv "PERIGEE_TEST_FOLDER"
+  end
+  if not folder then
+    local pipe = assert(io.popen "mktemp -d")
+    folder = assert(pipe:read "l", "mktemp -d made no folder")
+    pipe:close()
+    M.guard = setmetatable({}, { __gc = function() os.execute("rm -rf '" .. folder .. "'") end })
+  end
+  return folder
+end
+
+---A path for a file, in a folder that goes away with the process, or earlier with `M.clean`.
 function M.path(ending)
-  local path = os.tmpname()
-  os.remove(path)
-  path = path .. (ending or "")
+  made = made + 1
+  local path = ("%s/%d%s"):format(own_folder(), made, ending or "")
   temporary[#temporary + 1] = path
   return path
 end
 
----Removes the files made at paths of `M.path`. Call it after each test.
+---Removes the files made at paths of `M.path`: call it after each test of large ones.
 function M.clean()
   for _, path in ipairs(temporary) do
     os.remove(path)

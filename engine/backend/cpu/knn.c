@@ -231,6 +231,7 @@ peri_status peri_cpu_knn(peri_stream *stream, const peri_op_knn *op, void *scrat
     peri_knn_job job = { 0 };
     layout l = { scratch, 0 };
     if (op->redone != NULL) *op->redone = 0;
+    if (op->scanned != NULL) *op->scanned = 0;
     if (op->queries.rows == 0) return PERI_OK;
     plan_sizes(&job, stream->device, op);
     plan_memory(&job, &l);

@@ -176,6 +176,7 @@ static void of_knn(pointers *p, const peri_op_knn *op) {
     add(p, "ids", op->ids, op->queries.rows, op->k, sizeof *op->ids);
     add(p, "distances", op->distances, op->queries.rows, op->k, sizeof *op->distances);
     add(p, "redone", op->redone, 1, 1, sizeof *op->redone);
+    add(p, "scanned", op->scanned, 1, 1, sizeof *op->scanned);
 }
 
 static void of_others(pointers *p, const peri_op_others *op) {

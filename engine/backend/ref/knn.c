@@ -41,5 +41,6 @@ peri_status peri_ref_knn(peri_stream *stream, const peri_op_knn *op, void *scrat
     (void)scratch_bytes;
     for (size_t i = 0; i < op->queries.rows; i++) search_one(op, i);
     if (op->redone != NULL) *op->redone = 0;
+    if (op->scanned != NULL) *op->scanned = 0;
     return PERI_OK;
 }
