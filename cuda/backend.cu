@@ -56,6 +56,7 @@ peri_driver make_driver() {
     d.mem_acquire = peri_cuda_mem_acquire;
     d.mem_release = peri_cuda_mem_release;
     d.mem_wrap = peri_cuda_mem_wrap;
+    d.mem_check = peri_cuda_mem_check;
     d.mem_limit = peri_cuda_mem_limit;
     d.stream_open = peri_cuda_stream_open;
     d.stream_close = peri_cuda_stream_close;

@@ -24,6 +24,10 @@
  * Inner product: <q, x> = <q, c> + (<P, Y> + <dQ, Y> + <Q, dX>) / (s t), so that
  *     <q, x> <= <q, c> + (-v + (g + u) |P||Y| + |dQ||Y| + |Q||dX|) / (s t).
  * Cosine: the same of x / |x|, over |q|.
+ * Rows that the tensor cores take as f32 and read as TF32, without a centre, s = 1: X = x, and Y is
+ * what the hardware makes of it, |dX| <= 2^-10 |X|. The term is |X|^2, not |Y|^2, so that
+ *     |P - X|^2 >= |P|^2 + v - E - 2 |P||dX|    and    |q - x| >= |P - X| - |dQ|,
+ *     a doubt beside the squared lengths; for the inner product only |P||dX| is left of |Q||dX|.
  * |Y|, |dX| and |x| are those of the longest row. What is out of range has no such bound: a row has
  * the term -inf and so is a candidate of every query, but for squared L2; a query proves nothing.
  * Squared L2 has a closer one where rows differ much in length: a row whose canonical value is V or
@@ -62,6 +66,8 @@ typedef struct peri_doubt_rows {
     double residual; /* |dX| */
     double length;   /* |x| as it came */
     double scale;    /* s */
+    double apart;    /* |dX| where the term is that of X, not of Y; then residual is 0 */
+    double term;     /* relative error of the terms, when more than w */
 } peri_doubt_rows;
 
 typedef struct peri_doubt_query {
@@ -108,8 +114,9 @@ PERI_BOTH static inline bool peri_doubt_none(const peri_doubt_rows *x, const per
 PERI_BOTH static inline double peri_bound_squared(uint32_t dim, const peri_doubt_rows *x,
                                                   const peri_doubt_query *q, double last) {
     double both = q->norm + x->norm;
-    double doubt = 2 * peri_doubt_dot(dim) * q->norm * x->norm +
-                   (peri_doubt_sum(dim) + 1.01 * PERI_DOUBT_U) * both * both;
+    double term = x->term > peri_doubt_sum(dim) ? x->term : peri_doubt_sum(dim);
+    double doubt = 2 * (peri_doubt_dot(dim) * x->norm + x->apart) * q->norm +
+                   (term + 1.01 * PERI_DOUBT_U) * both * both;
     double square = q->norm * q->norm * (1 - 1e-12) + last - doubt;
     if (!(square > 0)) return 0;
     double root = sqrt(square) - q->residual - x->residual;
@@ -120,7 +127,8 @@ PERI_BOTH static inline double peri_bound_squared(uint32_t dim, const peri_doubt
 PERI_BOTH static inline double peri_bound_dot(uint32_t dim, const peri_doubt_rows *x,
                                               const peri_doubt_query *q, double last) {
     double doubt = (peri_doubt_dot(dim) + PERI_DOUBT_U) * q->norm * x->norm +
-                   q->residual * x->norm + (q->norm + q->residual) * x->residual;
+                   q->residual * x->norm + (q->norm + q->residual) * x->residual +
+                   q->norm * x->apart;
     double most = (doubt - last) / (x->scale * q->scale);
     return q->centre_dot + most + 1e-12 * (fabs(q->centre_dot) + fabs(most));
 }

@@ -3,7 +3,10 @@
  *
  *     value(i, j) = terms[j] + scale * dot(i, j)      one fused multiply-add in f32
  *     dot(i, j)   = products of the elements, exact, summed in f32 by the tensor cores, in their
- *                   order; S8 and U8 are summed in s32, which is then rounded to f32 once
+ *                   order; S8 and U8 are summed in s32, which is then rounded to f32 once. TF32 are
+ *                   floats of which the hardware uses 11 bits or more: whether it cuts or rounds is
+ *                   its own affair, so that an element x stands for one within 2^-10 |x|; one whose
+ *                   last 13 bits are 0 stands for itself
  *
  * Squared L2 up to the query's own length is terms = |row|^2, scale = -2; the inner product,
  * negated as the seam wants it, is terms = NULL, scale = -1. Two engines give it: coarse_wgmma.cu
@@ -25,6 +28,7 @@ constexpr uint32_t PERI_COARSE_DEPTH_BYTES = 128;
 typedef enum peri_coarse_type {
     PERI_COARSE_F16,
     PERI_COARSE_BF16,
+    PERI_COARSE_TF32,
     PERI_COARSE_S8,
     PERI_COARSE_U8
 } peri_coarse_type;
@@ -35,6 +39,19 @@ typedef enum peri_coarse_engine {
     PERI_COARSE_MMA,
     PERI_COARSE_WGMMA
 } peri_coarse_engine;
+
+/* Terms made of the rows while they pass, so that these are read once. On the device. */
+struct peri_coarse_norms {
+    float most;   /* in: for the inner product, a row of a larger |row|^2 has the term -infinity and
+                     comes first for all; at most PERI_COARSE_NORM_MOST */
+    uint32_t max; /* in and out: bits of the largest |row|^2. Those above PERI_COARSE_NORM_MOST, and
+                     NaN, have the term +infinity when terms are squares, and don't count; else
+                     nothing is known of their values, and this is +infinity's bits */
+    uint32_t parts; /* in and out: not 0: some element has more than 11 bits */
+};
+constexpr float PERI_COARSE_NORM_MOST = 1e37f;
+constexpr double PERI_COARSE_LENGTH_MOST = 3.1e18; /* rows that are shorter are below that */
+constexpr uint32_t PERI_COARSE_PARTS = 0x1FFF;     /* bits of a float beyond its first 11 */
 
 /* All rows near enough in place of the least ones: query i collects the name of each row whose
  * value, as the upper half of a key, is at or under that of bounds[i]. */
@@ -63,6 +80,8 @@ struct peri_coarse {
     uint32_t depth;               /* elements; depth * element bytes is a multiple of 128 */
     uint32_t columns;             /* elements that a row really has, <= depth; 0 = depth */
     const float *terms;           /* [row_count], or NULL: 0 */
+    peri_coarse_norms *norms;     /* NULL, or of TF32 in place of terms: made of the rows */
+    bool squared;                 /* norms: terms are |row|^2, f32 sums of f32 squares; else 0 */
     float scale;
     uint32_t first;          /* the name of row j is first + j when names is NULL, */
     const uint32_t *names;   /* [row_count] else names[j] */
@@ -92,6 +111,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
                                 size_t scratch_bytes);
 
 static inline size_t peri_coarse_type_bytes(peri_coarse_type type) {
+    if (type == PERI_COARSE_TF32) return 4;
     return type == PERI_COARSE_F16 || type == PERI_COARSE_BF16 ? 2 : 1;
 }
 

@@ -2,8 +2,9 @@
  * writes.
  *
  * A list holds `kept` keys, then new entries: the value's bits in order, and the row instead of its
- * name. New ones are appended by whoever finds a value at or under the query's bound; names,
- * filters and rows beyond the last are seen to here, when a list is cut down to what is wanted.
+ * name. New ones are appended by whoever finds a value at or under the query's bound; names, rows
+ * beyond the last, and filters that were not tested on values (coarse_masks.cuh) are seen to here,
+ * when a list is cut down to what is wanted.
  * What is cut away is above a bound that at least `wanted` keys reach, so nothing that counts is
  * lost, and which rows count depends on no order. The cut is found by bisection over the bits of
  * keys, first of the value, then, where values tie, of the name: some ten passes over keys in

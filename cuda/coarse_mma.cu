@@ -1,6 +1,6 @@
 /* coarse_mma: the coarse pass by mma.sync, for every architecture from sm_80 on.
  *
- * queries [q, depth] | rows [n, columns] f16 bf16 i8 u8 | keys [q, wanted]
+ * queries [q, depth] | rows [n, columns] f16 bf16 tf32 i8 u8 | keys [q, wanted]
  * A block of 4 warps takes 128 queries and sweeps a range of the rows, 128 at a time: a warp holds
  * 64 x 64 sums in 128 registers, fed by ldmatrix from slices of 128 bytes of depth that cp.async
  * brings three stages ahead (chunks of 16 bytes XORed by the row, so that no bank is hit twice).
@@ -105,6 +105,7 @@ __device__ inline uint32_t live_queries(const sweep &s) {
 template <peri_coarse_type TYPE> struct sum_type { using type = int; };
 template <> struct sum_type<PERI_COARSE_F16> { using type = float; };
 template <> struct sum_type<PERI_COARSE_BF16> { using type = float; };
+template <> struct sum_type<PERI_COARSE_TF32> { using type = float; };
 
 #define MMA_FLOAT(shape)                                                                           \
     asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "       \
@@ -121,6 +122,8 @@ template <peri_coarse_type TYPE>
 __device__ inline void multiply(float *d, const uint32_t *a, const uint32_t *b) {
     if (TYPE == PERI_COARSE_F16)
         MMA_FLOAT("m16n8k16.row.col.f32.f16.f16.f32");
+    else if (TYPE == PERI_COARSE_TF32) /* four bytes are an element where they were two */
+        MMA_FLOAT("m16n8k8.row.col.f32.tf32.tf32.f32");
     else
         MMA_FLOAT("m16n8k16.row.col.f32.bf16.bf16.f32");
 }
@@ -211,6 +214,7 @@ struct selections {
     uint64_t *bounds; /* [TILE] shared */
     unsigned *counts; /* [TILE] shared: keys in the buffer */
     uint64_t *buffer; /* [TILE, capacity] */
+    size_t room;      /* names that a query may collect */
 };
 
 __device__ inline bool passes(const sweep &s, uint32_t query, uint32_t name) {
@@ -226,8 +230,7 @@ __device__ inline void append(const sweep &s, const selections &to, uint32_t til
     uint64_t key = peri_key(value != value ? __int_as_float(0x7F800000) : value, name);
     if (key >= to.bounds[local] || !passes(s, tile + local, name)) return;
     if (s.reach.names != nullptr) {
-        const size_t room = s.reach.entries / live_queries(s);
-        if (!peri_reach_add(s.reach, room, tile + local, name)) to.bounds[local] = NO_BOUND;
+        if (!peri_reach_add(s.reach, to.room, tile + local, name)) to.bounds[local] = NO_BOUND;
         return;
     }
     to.buffer[(size_t)local * s.capacity + atomicAdd(&to.counts[local], 1u)] = key;
@@ -473,6 +476,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_A_UNIT) sweep_kernel(const swe
     to.bounds = (uint64_t *)(shared + RING_BYTES + TERMS_BYTES);
     to.counts = (unsigned *)(to.bounds + TILE);
     to.buffer = s.buffers + (size_t)blockIdx.x * TILE * s.capacity;
+    to.room = live == 0 ? 0 : s.reach.entries / live;
     for (uint32_t i = blockIdx.x; i < c.tiles * c.splits; i += gridDim.x) {
         const uint32_t split = i / c.tiles;
         const uint32_t row_tiles = ceil_div(s.row_count, TILE), first = split * c.split_tiles;
@@ -621,6 +625,7 @@ peri_status peri_coarse_mma_run(peri_stream *stream, const peri_coarse *coarse, 
     switch (coarse->type) {
     case PERI_COARSE_F16: error = launch<PERI_COARSE_F16>(stream, s, p); break;
     case PERI_COARSE_BF16: error = launch<PERI_COARSE_BF16>(stream, s, p); break;
+    case PERI_COARSE_TF32: error = launch<PERI_COARSE_TF32>(stream, s, p); break;
     case PERI_COARSE_S8: error = launch<PERI_COARSE_S8>(stream, s, p); break;
     case PERI_COARSE_U8: error = launch<PERI_COARSE_U8>(stream, s, p); break;
     }

@@ -13,21 +13,16 @@
 #include "coarse_keep.cuh"
 #include "core/status.h"
 
-/* Most numbers are below 2^32, where a division takes a fifth of the time. */
-__device__ inline uint64_t peri_coarse_divide(uint64_t a, uint32_t b) {
-    return a >> 32 == 0 ? (uint32_t)a / b : a / b;
-}
+constexpr uint32_t PERI_COARSE_GROUPS_MAX = 1024; /* whose minima a query has */
 
 struct peri_coarse_cut {
     uint32_t tiles, segments, row_tiles, blocks;
 
-    __device__ uint64_t units() const { return (uint64_t)tiles * segments; }
+    __host__ __device__ uint64_t units() const { return (uint64_t)tiles * segments; }
     /* First unit of a block; one past its last is that of the next block. */
-    __device__ uint64_t begin(uint32_t block) const {
-        return peri_coarse_divide(units() * block, blocks);
-    }
-    __device__ uint32_t row_tile(uint32_t segment) const {
-        return (uint32_t)peri_coarse_divide((uint64_t)row_tiles * segment, segments);
+    __host__ __device__ uint64_t begin(uint32_t block) const { return units() * block / blocks; }
+    __host__ __device__ uint32_t row_tile(uint32_t segment) const {
+        return (uint32_t)((uint64_t)row_tiles * segment / segments);
     }
 };
 
@@ -71,6 +66,22 @@ struct peri_coarse_lists {
         return filter.bits[filter.which == nullptr ? 0 : filter.which[first_query + query]];
     }
 };
+
+/* The term of a row of this squared length; raises `longest`, of those that have a bound. */
+__device__ inline float peri_coarse_term(bool squared, float squares, float most, float &longest) {
+    const float infinity = __int_as_float(0x7F800000);
+    const bool known = squares <= PERI_COARSE_NORM_MOST;
+    if (known && (squared || squares <= most)) {
+        longest = fmaxf(longest, squares);
+        return squared ? squares : 0.0f;
+    }
+    if (squared) return infinity;
+    if (!known) longest = infinity;
+    return -infinity;
+}
+
+/* Ranges of the rows that fill the blocks evenly. */
+uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks);
 
 /* bounds[q] = the lesser of the last key held and of a value that at least `wanted` of the minima
  * reach. */

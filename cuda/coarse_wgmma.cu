@@ -1,6 +1,6 @@
 /* coarse_wgmma: the coarse pass on sm_90a: the bulk copy engine, wgmma, a selection in registers.
  *
- * queries [q, depth], rows [n, depth] f16 bf16 s8 u8 | keys [q, wanted] in and out
+ * queries [q, depth], rows [n, depth] f16 bf16 tf32 s8 u8 | keys [q, wanted] in and out
  * One block a multiprocessor: a warpgroup that copies and two that compute, each 128 queries
  * against 128 rows at a time in 128 registers a thread of f32 (or s32) sums. A block keeps its 256
  * queries in shared memory (depth up to 256 bytes, 64 KiB) for all rows of its run, and rows come
@@ -12,12 +12,14 @@
  *
  * Selection: a thread holds 4 queries' sums for 32 rows. An element costs one fused multiply-add
  * and one minimum. Where the least of the 32 is at or under the query's limit, the thread puts its
- * 32 values into shared memory and goes on; after some tiles each lane of the warp looks at one
- * such hit, and what passes is appended to the query's list in global memory. A list past its
+ * 32 values into shared memory and goes on; while the tensor cores are at a later tile each lane of
+ * the warp looks at one such hit, and what passes is appended to the query's list in global memory. A list past its
  * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
  * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
  * instructions make an element's value in both passes, so a bound is never off by a rounding.
- * The lists that runs leave are put together at the end (coarse.cu, finish).
+ * The lists that runs leave are put together at the end (coarse.cu, finish). Filters make another
+ * instance of the kernel, where only values of rows that pass take part in minima
+ * (coarse_masks.cuh), of the sample too.
  * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
  * passes goes to the query's names, one atomic each; one with too many takes no more.
  *
@@ -50,9 +52,21 @@ struct shape {
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
+/* So few queries that one warpgroup multiplies, and memory binds: the other makes the terms, and
+ * what shared memory the queries leave is for rows on their way. */
+bool is_narrow(const peri_coarse *coarse) {
+    return coarse->type == PERI_COARSE_TF32 && coarse->query_count <= TILE_QUERIES / 2;
+}
+
+/* Whether filters are tested on values: their bits lie as the rows do. Else where lists are cut. */
+bool is_masked(const peri_coarse *coarse) {
+    return coarse->filter.count != 0 && coarse->names == nullptr && coarse->first % 64 == 0;
+}
+
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
- * of a quarter: its product is work done twice, and a larger one leaves fewer hits. None where a
- * filter decides which rows count, or where there are bounds. */
+ * of a quarter: its product is work done twice, and a larger one leaves fewer hits. Each f-th row,
+ * but the first ones where filters are tested on values, 128 bits together. None where a filter is
+ * tested later, or where there are bounds. */
 void make_sample(const peri_coarse *coarse, shape *s) {
     size_t wanted = coarse->wanted, least = 1024 * wanted;
     if (least > coarse->row_count / 4) least = coarse->row_count / 4;
@@ -66,19 +80,22 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     if (segments > GROUPS_MAX / (TILE_GROUPS * s->share))
         segments = GROUPS_MAX / (TILE_GROUPS * s->share);
     s->groups_most = (uint32_t)segments * TILE_GROUPS * s->share;
-    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->filter.count != 0 || coarse->bounded)
+    const bool masked = is_masked(coarse);
+    if (coarse->row_count < ROWS_SAMPLED_MIN || coarse->bounded ||
+        (coarse->filter.count != 0 && !masked))
         return;
     if (step == 0) step = 1;
-    s->row_step = (uint32_t)step;
+    s->row_step = masked ? 1 : (uint32_t)step;
     s->samples = (uint32_t)ceil_div(coarse->row_count, step);
     size_t tiles = ceil_div(s->samples, TILE_ROWS);
     if (segments > tiles) segments = tiles;
     s->groups = (uint32_t)segments * TILE_GROUPS * s->share;
 }
 
+constexpr size_t CACHED_BYTES = (size_t)32 << 20;
 constexpr uint32_t DYNAMIC_BYTES = SHARED_BYTES + 1024; /* to begin at a multiple of 1024 */
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 cudaError_t launch_config(uint32_t blocks, uint32_t share, cudaLaunchConfig_t *config,
                           cudaLaunchAttribute *attribute) {
     config->gridDim = dim3(blocks * share);
@@ -89,7 +106,7 @@ cudaError_t launch_config(uint32_t blocks, uint32_t share, cudaLaunchConfig_t *c
     attribute->val.clusterDim.y = attribute->val.clusterDim.z = 1;
     config->attrs = attribute;
     config->numAttrs = share > 1;
-    return cudaFuncSetAttribute(coarse_kernel<TYPE, SAMPLE>,
+    return cudaFuncSetAttribute(coarse_kernel<TYPE, SAMPLE, MASKED>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)DYNAMIC_BYTES);
 }
 
@@ -98,7 +115,9 @@ shape make_shape(const peri_device *device, const peri_coarse *coarse) {
     const uint32_t wanted = coarse->wanted;
     s.blocks = (uint32_t)peri_cuda_of(device)->multiprocessors;
     s.share = 1;
-    if (coarse->depth * peri_coarse_type_bytes(coarse->type) > RESIDENT_SLICES * SLICE) {
+    if (coarse->depth * peri_coarse_type_bytes(coarse->type) >
+            resident_slices(coarse->type) * SLICE &&
+        !is_narrow(coarse)) {
         s.blocks /= 2;
         s.share = 2;
     }
@@ -141,9 +160,10 @@ uint32_t clusters_of(const peri_device *device) {
     cudaLaunchAttribute attribute = {};
     int count = 0;
     uint32_t blocks = (uint32_t)peri_cuda_of(device)->multiprocessors / 2;
-    if (launch_config<PERI_COARSE_F16, false>(blocks, 2, &config, &attribute) != cudaSuccess ||
-        cudaOccupancyMaxActiveClusters(&count, coarse_kernel<PERI_COARSE_F16, false>, &config) !=
-            cudaSuccess)
+    if (launch_config<PERI_COARSE_F16, false, false>(blocks, 2, &config, &attribute) !=
+            cudaSuccess ||
+        cudaOccupancyMaxActiveClusters(&count, coarse_kernel<PERI_COARSE_F16, false, false>,
+                                       &config) != cudaSuccess)
         count = 0;
     (void)cudaGetLastError();
     answer = count > 0 && (uint32_t)count < blocks ? (uint32_t)count : blocks;
@@ -177,37 +197,53 @@ peri_status make_map(const peri_device *device, peri_coarse_type type, const voi
     size_t element = peri_coarse_type_bytes(type);
     const cuuint64_t sizes[2] = { columns, rows }, strides[1] = { stride };
     const cuuint32_t box[2] = { (cuuint32_t)(SLICE / element), TILE_ROWS }, steps[2] = { 1, 1 };
-    CUresult result = encode(
-        map, element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
-        const_cast<void *>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUtensorMapDataType kind = element == 4   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : element == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                    : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    CUresult result = encode(map, kind, 2, const_cast<void *>(data), sizes, strides, box, steps,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PERI_OK;
     return device->host->fail(PERI_E_DEVICE,
                               "cuTensorMapEncodeTiled: error %d for %zu rows of %zu at %zu bytes",
                               (int)result, rows, columns, stride);
 }
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 peri_status launch(peri_stream *stream, const pass &p) {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
-    CU_TRY(stream->device,
-           (launch_config<TYPE, SAMPLE>(p.lists.blocks, p.lists.share, &config, &attribute)));
+    CU_TRY(stream->device, (launch_config<TYPE, SAMPLE, MASKED>(p.lists.blocks, p.lists.share,
+                                                                &config, &attribute)));
     config.stream = peri_cuda_handle(stream);
-    CU_TRY(stream->device, cudaLaunchKernelEx(&config, coarse_kernel<TYPE, SAMPLE>, p));
+    CU_TRY(stream->device, cudaLaunchKernelEx(&config, coarse_kernel<TYPE, SAMPLE, MASKED>, p));
     return peri_cuda_launched(stream);
 }
 
-template <bool SAMPLE>
+template <bool SAMPLE, bool MASKED>
 peri_status launch_type(peri_stream *stream, peri_coarse_type type, const pass &p) {
     switch (type) {
-    case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE>(stream, p);
-    case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE>(stream, p);
-    case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE>(stream, p);
-    case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE>(stream, p);
+    case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE, MASKED>(stream, p);
     }
     return stream->device->host->fail(PERI_E_ARGUMENT, "coarse: no type %d", (int)type);
+}
+
+template <bool SAMPLE>
+peri_status launch_rows(peri_stream *stream, peri_coarse_type type, const pass &p) {
+    return p.filter.count != 0 ? launch_type<SAMPLE, true>(stream, type, p)
+                               : launch_type<SAMPLE, false>(stream, type, p);
+}
+
+/* Ranges of one row tile each leave no block idle; long ones, at which many blocks begin, let these
+ * find the rows of each other in the second-level cache, where it can't hold them all. */
+uint32_t segments_of(const peri_coarse_lists &lists, const peri_coarse *coarse) {
+    const size_t bytes = coarse->row_count * coarse->depth * peri_coarse_type_bytes(coarse->type);
+    if (bytes <= CACHED_BYTES) return (uint32_t)ceil_div(lists.row_tiles, lists.share);
+    return peri_coarse_segments(lists.tiles, lists.row_tiles, lists.blocks);
 }
 
 /* All of a call that is the same for each launch. */
@@ -224,9 +260,14 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
     all->row_step = 1;
     all->slices = (uint32_t)(coarse->depth * element / SLICE);
     all->slice_columns = (uint32_t)(SLICE / element);
-    bool resident = all->slices <= RESIDENT_SLICES;
-    all->stages = (SHARED_BYTES - (resident ? all->slices * QUERY_SLICE : 0)) /
-                  (resident ? BOX : BOX + QUERY_SLICE);
+    bool resident = all->slices <= resident_slices(coarse->type);
+    all->norms = coarse->norms;
+    all->squared = coarse->squared;
+    all->resident = resident;
+    all->narrow = is_narrow(coarse);
+    const uint32_t query_slice = all->narrow ? BOX : QUERY_SLICE;
+    all->stages = (SHARED_BYTES - (resident ? all->slices * query_slice : 0)) /
+                  (resident ? BOX : BOX + query_slice);
     if (all->stages > STAGES_MAX) all->stages = STAGES_MAX;
     all->most = s.most;
     all->scale = coarse->scale;
@@ -246,7 +287,7 @@ peri_status make_passes(const peri_device *device, const peri_coarse *coarse, co
                         : reinterpret_cast<float *>(at + s.entries + s.counts + s.bounds);
     lists->groups = s.groups;
     lists->rows = peri_keep_rows{ coarse->names, coarse->first, (uint32_t)coarse->row_count };
-    lists->filter = coarse->filter;
+    *(is_masked(coarse) ? &all->filter : &lists->filter) = coarse->filter;
     lists->keys = coarse->keys;
     lists->reach = coarse->reach;
     if (coarse->reach.names != nullptr)
@@ -285,11 +326,11 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.first_query = sample.lists.first_query = first;
         all.lists.count = sample.lists.count = (uint32_t)count;
         all.lists.tiles = sample.lists.tiles = (uint32_t)ceil_div(count, TILE_QUERIES);
-        all.lists.segments = (uint32_t)ceil_div(all.lists.row_tiles, all.lists.share);
-        if (s.row_step != 0) PERI_TRY(launch_type<true>(stream, coarse->type, sample));
+        all.lists.segments = segments_of(all.lists, coarse);
+        if (s.row_step != 0) PERI_TRY(launch_rows<true>(stream, coarse->type, sample));
         const bool reach = coarse->reach.names != nullptr;
         if (!reach) PERI_TRY(peri_coarse_bounds(stream, &all.lists));
-        PERI_TRY(launch_type<false>(stream, coarse->type, all));
+        PERI_TRY(launch_rows<false>(stream, coarse->type, all));
         if (!reach) PERI_TRY(peri_coarse_finish(stream, &all.lists));
     }
     return PERI_OK;

@@ -4,6 +4,7 @@
 #ifndef PERI_CUDA_COARSE_WGMMA_CUH
 #define PERI_CUDA_COARSE_WGMMA_CUH
 
+#include "coarse_masks.cuh"
 #include "coarse_parts.cuh"
 #include "hopper.cuh"
 
@@ -17,19 +18,18 @@ constexpr uint32_t QUERY_SLICE = TILE_QUERIES * SLICE;
 constexpr uint32_t THREADS = 384;
 constexpr uint32_t STAGES_MAX = 10;
 constexpr uint32_t TERM_STAGES = 3;
+constexpr uint32_t NORM_WARPS = 2;                   /* that make terms of the rows */
 constexpr uint32_t RESIDENT_SLICES = 2;              /* more: queries come through the ring */
+constexpr uint32_t RESIDENT_SLICES_FLOAT = 4;        /* of tf32: twice the clocks a byte */
 constexpr uint32_t SHARED_BYTES = (64 + 128) * 1024; /* beside shared_state */
 constexpr uint32_t BATCHES = TILE_ROWS / 32;
 /* beside shared_state */                     /* of 32 rows: 8 of each thread */
 constexpr uint32_t TILE_GROUPS = 4 * BATCHES; /* minima of a query: a lane of four, a batch */
-constexpr uint32_t GROUPS_MAX = 1024;
+constexpr uint32_t GROUPS_MAX = PERI_COARSE_GROUPS_MAX;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
-#ifndef DUE
-#define DUE 8
-#endif
-constexpr uint32_t HITS_DUE = DUE;
+constexpr uint32_t HITS_DUE = 16;  /* looked at then, and each HITS_TILES tiles */
 constexpr uint32_t HITS_TILES = 8;
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
@@ -41,7 +41,16 @@ struct pass {
     uint32_t row_count, row_step; /* rows of the map, each row_step-th of the call's */
     uint32_t slices, slice_columns, stages, most;
     float scale;
+    bool resident; /* the queries stay in shared memory */
+    bool narrow;   /* tf32: only the first 128 queries are there, and the first warpgroup's */
+    bool squared;  /* terms made of the rows are their squared lengths, else 0 */
+    peri_coarse_norms *norms;
+    peri_filter_view filter; /* tested on values; count 0: none, or where lists are cut */
 };
+
+constexpr uint32_t resident_slices(peri_coarse_type type) {
+    return type == PERI_COARSE_TF32 ? RESIDENT_SLICES_FLOAT : RESIDENT_SLICES;
+}
 
 struct shared_state {
     uint64_t full[STAGES_MAX], empty[STAGES_MAX];
@@ -51,6 +60,7 @@ struct shared_state {
     uint4 hits[8][HITS][HIT_WORDS / 4];
     uint64_t bounds[TILE_QUERIES];
     float limits[TILE_QUERIES];
+    size_t room; /* names that a query may collect */
     uint32_t counts[TILE_QUERIES], kept[TILE_QUERIES];
 };
 
@@ -119,6 +129,8 @@ __device__ __forceinline__ void multiply(T (&d)[64], uint64_t a, uint64_t b) {
         FIRST ? peri_wgmma_f16_first(d, a, b) : peri_wgmma_f16(d, a, b);
     if constexpr (TYPE == PERI_COARSE_BF16)
         FIRST ? peri_wgmma_bf16_first(d, a, b) : peri_wgmma_bf16(d, a, b);
+    if constexpr (TYPE == PERI_COARSE_TF32)
+        FIRST ? peri_wgmma_tf32_first(d, a, b) : peri_wgmma_tf32(d, a, b);
     if constexpr (TYPE == PERI_COARSE_S8)
         FIRST ? peri_wgmma_s8_first(d, a, b) : peri_wgmma_s8(d, a, b);
     if constexpr (TYPE == PERI_COARSE_U8)
@@ -143,14 +155,16 @@ __device__ __forceinline__ void multiply_slice(T (&d)[2][64], uint32_t a, uint32
 
 struct stages {
     uint32_t queries, rows; /* shared memory: of the resident queries, of stage 0 */
+    uint32_t query_slice;   /* bytes of a slice of the queries */
     uint32_t bytes;         /* of a stage */
     bool resident;
 
     __device__ stages(const pass &p, uint32_t base) {
-        resident = p.slices <= RESIDENT_SLICES;
+        resident = p.resident;
         queries = base;
-        rows = base + (resident ? p.slices * QUERY_SLICE : 0);
-        bytes = BOX + (resident ? 0 : QUERY_SLICE);
+        query_slice = p.narrow ? BOX : QUERY_SLICE;
+        rows = base + (resident ? p.slices * query_slice : 0);
+        bytes = BOX + (resident ? 0 : query_slice);
     }
 };
 
@@ -171,7 +185,7 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
                              query + (int32_t)(half * TILE_QUERIES / 2), 3);
         return;
     }
-    for (half = 0; half < 2; half++)
+    for (half = 0; half < (p.narrow ? 1 : 2); half++)
         peri_copy_box(to + BOX + half * BOX, &p.queries, full, column,
                       query + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -179,10 +193,10 @@ __device__ __forceinline__ void copy_stage(const pass &p, const stages &at, cons
 __device__ __forceinline__ void copy_resident(const pass &p, shared_state &s, const stages &at,
                                               uint32_t tile) {
     uint32_t full = peri_shared(&s.queries_full);
-    peri_barrier_expect(full, p.slices * QUERY_SLICE);
+    peri_barrier_expect(full, p.slices * at.query_slice);
     for (uint32_t slice = 0; slice < p.slices; slice++)
-        for (uint32_t half = 0; half < 2; half++)
-            peri_copy_box(at.queries + slice * QUERY_SLICE + half * BOX, &p.queries, full,
+        for (uint32_t half = 0; half < (p.narrow ? 1 : 2); half++)
+            peri_copy_box(at.queries + slice * at.query_slice + half * BOX, &p.queries, full,
                           (int32_t)(slice * p.slice_columns),
                           first_query(p, tile) + (int32_t)(half * TILE_QUERIES / 2));
 }
@@ -237,6 +251,76 @@ __device__ __forceinline__ void copy_terms(const pass &p, shared_state &s, runs 
             slot.step(TERM_STAGES);
         }
     }
+}
+
+__device__ __forceinline__ float4 read_four(uint32_t address) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address));
+    return v;
+}
+
+/* Adds the squares of a row's slice, 32 floats, whose 16-byte pieces lie crossed by the row. */
+template <int AHEAD>
+__device__ __forceinline__ void add_squares(uint32_t row, uint32_t cross, float (&sums)[2],
+                                            uint32_t &bits) {
+#pragma unroll AHEAD
+    for (uint32_t piece = 0; piece < 8; piece++) {
+        float4 v = read_four(row + (piece * 16 ^ cross));
+        sums[0] = __fmaf_rn(v.x, v.x, sums[0]);
+        sums[1] = __fmaf_rn(v.y, v.y, sums[1]);
+        sums[0] = __fmaf_rn(v.z, v.z, sums[0]);
+        sums[1] = __fmaf_rn(v.w, v.w, sums[1]);
+        bits |= __float_as_uint(v.x) | __float_as_uint(v.y);
+        bits |= __float_as_uint(v.z) | __float_as_uint(v.w);
+    }
+}
+
+__device__ __forceinline__ void put_norms(const pass &p, float longest, uint32_t bits) {
+    uint32_t max = __reduce_max_sync(PERI_ALL_LANES, __float_as_uint(longest));
+    bits = __reduce_or_sync(PERI_ALL_LANES, bits);
+    if (threadIdx.x % PERI_WARP != 0) return;
+    if (max != 0) atomicMax(&p.norms->max, max);
+    if ((bits & PERI_COARSE_PARTS) != 0) p.norms->parts = 1;
+}
+
+/* By NORM_WARPS warps, a thread two rows: the terms of float rows while these lie in their stages;
+ * a stage is theirs too until they gave it back. */
+__device__ __forceinline__ void make_terms(const pass &p, shared_state &s, const stages &at,
+                                           runs all) {
+    const uint32_t lane = threadIdx.x % PERI_WARP, mine = threadIdx.x - PERI_WARP;
+    const uint32_t cross = mine % 8 * 16;
+    const float most = p.norms->most;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2][2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                const uint32_t rows = at.rows + stage.at * at.bytes + mine * SLICE;
+                add_squares<4>(rows, cross, sums[0], bits);
+                add_squares<4>(rows + TILE_ROWS / 2 * SLICE, cross, sums[1], bits);
+                __syncwarp();
+                if (lane == 0) peri_barrier_arrive(peri_shared(&s.empty[stage.at]));
+                stage.step(p.stages);
+            }
+            peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t row = mine + i * TILE_ROWS / 2;
+                bool there = all.row_tile(r, step) * TILE_ROWS + row < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[i][0] + sums[i][1], most, longest);
+                s.terms[slot.at][row] = there ? term : __int_as_float(0x7F800000);
+            }
+            peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+    }
+    put_norms(p, longest, bits);
 }
 
 /* ---- the warpgroups that compute */
@@ -297,6 +381,53 @@ __device__ __forceinline__ void batch_least(T (&d)[2][64], uint32_t batch, const
         least[q] = fminf(fminf(v[q][0], v[q][1]), fminf(v[q][2], v[q][3]));
 }
 
+/* The same of the values that pass, in two parts, the least of even and of odd rows, since one
+ * minimum waits for another; the `first` batch begins them. A query after the other, so that one
+ * instruction makes predicates of seven bits of its mask. */
+template <typename T>
+__device__ __forceinline__ void batch_least_masked(T (&d)[2][64], uint32_t batch,
+                                                   const float *terms, float scale, const masks &m,
+                                                   bool first, float (&even)[4], float (&odd)[4]) {
+    float2 term[4];
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++)
+        term[j] = *reinterpret_cast<const float2 *>(terms + (batch * 4 + j) * 8);
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            T *pair = d[q / 2] + (batch * 4 + j) * 4 + q % 2 * 2;
+            float x = value_of(pair[0], scale, term[j].x), y = value_of(pair[1], scale, term[j].y);
+            put_value(pair[0], x);
+            put_value(pair[1], y);
+            lower_masked(even[q], x, m.of[q], 8 * batch + 2 * j, first && j == 0);
+            lower_masked(odd[q], y, m.of[q], 8 * batch + 2 * j + 1, first && j == 0);
+        }
+    }
+}
+
+/* The least of each of the thread's queries in a tile, of the rows that pass. */
+template <bool MASKED, typename T>
+__device__ __forceinline__ void tile_least(T (&d)[2][64], const float *terms, float scale,
+                                           const masks &m, float (&least)[4]) {
+    float other[4];
+    if (MASKED) {
+#pragma unroll
+        for (uint32_t batch = 0; batch < BATCHES; batch++)
+            batch_least_masked(d, batch, terms, scale, m, batch == 0, least, other);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+        return;
+    }
+    batch_least(d, 0, terms, scale, least);
+#pragma unroll
+    for (uint32_t batch = 1; batch < BATCHES; batch++) {
+        batch_least(d, batch, terms, scale, other);
+#pragma unroll
+        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
+    }
+}
+
 __device__ __forceinline__ uint2 words_of(const float *d) {
     return make_uint2(__float_as_uint(d[0]), __float_as_uint(d[1]));
 }
@@ -314,11 +445,13 @@ __device__ __forceinline__ float limit_of(const pass &p, uint64_t bound, uint32_
 struct keeper {
     uint64_t *list;
     uint32_t tile;     /* of queries */
+    uint32_t rank;     /* of the block in its cluster */
     uint32_t next_row; /* rows to come are this one and later ones */
     uint32_t pending;  /* hits that wait */
 };
 
 /* Cuts the warp's lists that are past the trigger and lowers their limits. */
+template <bool MASKED>
 __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const seat &me,
                                           const keeper &k) {
     const uint32_t queries = p.lists.queries();
@@ -331,7 +464,7 @@ __device__ __forceinline__ void cut_lists(const pass &p, shared_state &s, const 
         if (there < queries) {
             uint64_t others = __ldcg(&p.lists.bounds[there]);
             bound = others < bound ? others : bound;
-            bits = p.lists.bits(there);
+            if (!MASKED) bits = p.lists.bits(there);
         }
         unsigned count = peri_keep_cut(k.list + (size_t)query * p.lists.capacity, s.counts[query],
                                        s.kept[query], p.lists.rows, bits, p.lists.wanted, p.most,
@@ -353,7 +486,7 @@ __device__ __forceinline__ bool collect(const pass &p, shared_state &s, const ke
     const uint32_t there = k.tile * TILE_QUERIES + query;
     const uint64_t key = peri_keep_named(row, p.lists.rows, p.lists.bits(there));
     if (key == PERI_KEY_NONE ||
-        peri_reach_add(p.lists.reach, p.lists.room(), p.lists.first_query + there, (uint32_t)key))
+        peri_reach_add(p.lists.reach, s.room, p.lists.first_query + there, (uint32_t)key))
         return false;
     s.bounds[query] = 0;
     s.limits[query] = -__int_as_float(0x7F800000);
@@ -362,6 +495,7 @@ __device__ __forceinline__ bool collect(const pass &p, shared_state &s, const ke
 
 /* Looks at `count` hits, a lane a hit, and appends what is at or under the bounds; after each round
  * of at most one entry a lane, lists past their trigger are cut. True if one was. */
+template <bool MASKED>
 __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const seat &me,
                                           const keeper &k, uint32_t count) {
     const uint4 *hit = s.hits[threadIdx.x / PERI_WARP - 4][me.lane < count ? me.lane : 0];
@@ -378,6 +512,7 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
                 (uint32_t) !(__uint_as_float(v.z) > limit) << (4 * i + 2) |
                 (uint32_t) !(__uint_as_float(v.w) > limit) << (4 * i + 3);
     }
+    if (MASKED) mask &= about.w;
     if (me.lane >= count) mask = 0;
     while (__any_sync(PERI_ALL_LANES, mask != 0)) {
         bool full = false;
@@ -396,18 +531,19 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
             mask &= mask - 1;
         }
         if (!__any_sync(PERI_ALL_LANES, full)) continue;
-        cut_lists(p, s, me, k);
+        cut_lists<MASKED>(p, s, me, k);
         cut = true;
     }
     __syncwarp();
     return __any_sync(PERI_ALL_LANES, cut);
 }
 
-/* All hits that wait, while the tensor cores are at the next tile. */
+/* All hits that wait. */
+template <bool MASKED>
 __device__ __forceinline__ void take_pending(const pass &p, shared_state &s, const seat &me,
                                              float (&limits)[4], keeper &k) {
     __syncwarp();
-    bool cut = take_hits(p, s, me, k, k.pending);
+    bool cut = take_hits<MASKED>(p, s, me, k, k.pending);
     k.pending = 0;
     if (!cut) return;
 #pragma unroll
@@ -415,26 +551,20 @@ __device__ __forceinline__ void take_pending(const pass &p, shared_state &s, con
 }
 
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
- * one of which is at or under the query's limit. Hits wait until there are some to look at, a
- * lane each, or there is no room for more. `due`: none may be left. */
-template <typename T>
+ * one of which is at or under the query's limit. Hits wait to be looked at, a lane each, while the
+ * tensor cores are at a later tile, unless there is no room for more or this tile is the last. */
+template <bool MASKED, typename T>
 __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
-                                      const float *terms, float (&limits)[4], keeper &k, bool there,
-                                      bool due) {
+                                      const float *terms, const masks &m, float (&limits)[4],
+                                      keeper &k, bool there, bool last) {
     float least[4];
-    batch_least(d, 0, terms, p.scale, least);
-#pragma unroll
-    for (uint32_t batch = 1; batch < BATCHES; batch++) {
-        float other[4];
-        batch_least(d, batch, terms, p.scale, other);
-#pragma unroll
-        for (uint32_t q = 0; q < 4; q++) least[q] = fminf(least[q], other[q]);
-    }
+    tile_least<MASKED>(d, terms, p.scale, m, least);
     int32_t place[4];
     uint32_t total = k.pending;
 #pragma unroll
     for (uint32_t q = 0; q < 4; q++) {
         bool hit = there && !(least[q] > limits[q]);
+        if (MASKED) hit = hit && m.of[q] != 0;
         unsigned mask = __ballot_sync(PERI_ALL_LANES, hit);
         place[q] = hit ? (int32_t)(total + __popc(mask & ((1u << me.lane) - 1))) : -1;
         total += __popc(mask);
@@ -448,11 +578,11 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
 #pragma unroll
             for (uint32_t j = 0; j < 16; j++) to[j] = words_of(d[q / 2] + j * 4 + q % 2 * 2);
             to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
-            to[17] = make_uint2(__float_as_uint(limits[q]), 0);
+            to[17] = make_uint2(__float_as_uint(limits[q]), MASKED ? m.of[q] : 0);
         }
-        if (total <= HITS && (!due || total == 0)) break;
+        if (total <= HITS && (!last || total == 0)) break;
         __syncwarp();
-        cut |= take_hits(p, s, me, k, min(total, HITS));
+        cut |= take_hits<MASKED>(p, s, me, k, min(total, HITS));
         if (total <= HITS) {
             total = 0;
             break;
@@ -468,15 +598,21 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
     for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
 }
 
-template <typename T>
+template <bool MASKED, typename T>
 __device__ __forceinline__ void lower_minima(T (&d)[2][64], const float *terms, float scale,
-                                             float (&minima)[4][BATCHES]) {
+                                             const masks &m, float (&minima)[4][BATCHES]) {
 #pragma unroll
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
-        float least[4];
-        batch_least(d, batch, terms, scale, least);
+        float least[4], other[4];
+        if (MASKED)
+            batch_least_masked(d, batch, terms, scale, m, true, least, other);
+        else
+            batch_least(d, batch, terms, scale, least);
 #pragma unroll
-        for (uint32_t q = 0; q < 4; q++) minima[q][batch] = fminf(minima[q][batch], least[q]);
+        for (uint32_t q = 0; q < 4; q++) {
+            if (MASKED) least[q] = fminf(least[q], other[q]);
+            minima[q][batch] = fminf(minima[q][batch], least[q]);
+        }
     }
 }
 
@@ -496,14 +632,37 @@ __device__ __forceinline__ void put_minima(const pass &p, const seat &me, const 
     }
 }
 
-/* Empty lists; the keys that the call came with have given the bounds, and join at the end. */
+/* Empty lists, but for keys that the call came with, which the first run of a tile takes in. */
 __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, const seat &me,
                                             const run &r, const keeper &k) {
-    const uint32_t query = r.tile * TILE_QUERIES + me.own;
-    uint64_t bound = query < p.lists.queries() ? __ldcg(&p.lists.bounds[query]) : 0;
+    const uint32_t wanted = p.lists.wanted, queries = p.lists.queries();
+    const uint32_t base = r.tile * TILE_QUERIES;
+    bool there = base + me.own < queries, holds = false;
+    uint64_t bound = there ? __ldcg(&p.lists.bounds[base + me.own]) : 0;
     s.bounds[me.own] = bound;
     s.limits[me.own] = limit_of(p, bound, k.next_row);
     s.counts[me.own] = s.kept[me.own] = 0;
+    const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
+    if (p.lists.reach.names != nullptr) {
+        s.room = p.lists.room(); /* a division: the same by all */
+        __syncwarp();
+        return;
+    }
+    if (there && r.segment == 0 && k.rank == 0)
+        holds = keys[(size_t)me.own * wanted] != PERI_KEY_NONE;
+    __syncwarp();
+    for (unsigned todo = __ballot_sync(PERI_ALL_LANES, holds); todo != 0; todo &= todo - 1) {
+        uint32_t query = me.query_of(__ffs((int)todo) - 1);
+        uint32_t count = 0;
+        for (uint32_t i = me.lane; i < wanted; i += PERI_WARP) {
+            uint64_t key = keys[(size_t)query * wanted + i];
+            if (key == PERI_KEY_NONE) continue;
+            k.list[(size_t)query * p.lists.capacity + i] = key;
+            count++;
+        }
+        count = __reduce_add_sync(PERI_ALL_LANES, count);
+        if (me.lane == 0) s.counts[query] = s.kept[query] = count;
+    }
     __syncwarp();
 }
 
@@ -528,14 +687,32 @@ __device__ __forceinline__ void give_back(const pass &p, shared_state &s, const 
     }
 }
 
-/* The warpgroup's 128 queries by a tile of 128 rows: begun, not waited for. Stages are given back as
- * they are read, but for the last one, which is returned. */
-template <peri_coarse_type TYPE, typename T>
-__device__ __forceinline__ uint32_t begin_tile(const pass &p, shared_state &s, const stages &at,
-                                               const seat &me, ring *stage, T (&d)[2][64]) {
+/* By name. */
+__device__ __forceinline__ size_t first_row(const pass &p, uint32_t tile) {
+    return p.lists.rows.first + (size_t)tile * TILE_ROWS;
+}
+
+/* The filters of the thread's queries; of one that isn't there the last one's. */
+__device__ __forceinline__ void begin_sieve(const pass &p, const seat &me, uint32_t tile,
+                                            sieve *rows) {
+    const uint32_t last = p.lists.queries() - 1;
+    size_t queries[4];
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++)
+        queries[q] = p.lists.first_query + min(tile * TILE_QUERIES + me.query(q), last);
+    rows->begin(p.filter, queries);
+}
+
+/* The warpgroup's 128 queries by a tile of 128 rows. Stages are given back as they are read;
+ * `meanwhile` is done while the last products are under way. */
+template <peri_coarse_type TYPE, typename T, typename Meanwhile>
+__device__ __forceinline__ void multiply_tile(const pass &p, shared_state &s, const stages &at,
+                                              const seat &me, ring *stage, T (&d)[2][64],
+                                              Meanwhile meanwhile) {
     const uint32_t offset = me.group * 128 * SLICE;
-    uint32_t last = stage->at;
-    if (at.resident) peri_named_wait(1 + me.group, 256);
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
+    ring last = *stage;
+    if (turns) peri_named_wait(1 + me.group, 256);
     peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
     uint32_t rows = at.rows + stage->at * at.bytes;
     peri_wgmma_fence();
@@ -545,29 +722,24 @@ __device__ __forceinline__ uint32_t begin_tile(const pass &p, shared_state &s, c
     for (uint32_t slice = 1; slice < p.slices; slice++) {
         peri_barrier_wait(peri_shared(&s.full[stage->at]), stage->parity);
         rows = at.rows + stage->at * at.bytes;
-        uint32_t queries = at.resident ? at.queries + slice * QUERY_SLICE : rows + BOX;
+        uint32_t queries = at.resident ? at.queries + slice * at.query_slice : rows + BOX;
         peri_wgmma_fence();
         multiply_slice<TYPE, false>(d, queries + offset, rows);
         peri_wgmma_commit();
         peri_wgmma_wait<1>();
-        give_back(p, s, me, last);
-        last = stage->at;
+        give_back(p, s, me, last.at);
+        last = *stage;
         stage->step(p.stages);
     }
-    if (at.resident) peri_named_arrive(2 - me.group, 256);
-    return last;
-}
-
-template <typename T>
-__device__ __forceinline__ void end_tile(const pass &p, shared_state &s, const seat &me,
-                                         uint32_t last, T (&d)[2][64]) {
+    if (turns) peri_named_arrive(2 - me.group, 256);
+    meanwhile();
     peri_wgmma_wait<0>();
     peri_wgmma_settle(d[0]);
     peri_wgmma_settle(d[1]);
-    give_back(p, s, me, last);
+    give_back(p, s, me, last.at);
 }
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 __device__ __forceinline__ void compute(const pass &p, shared_state &s, const stages &at,
                                         runs all) {
     const seat me;
@@ -575,11 +747,14 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     uint32_t queries_parity = 0;
     typename sums_of<TYPE>::type d[2][64];
     float limits[4], minima[4][BATCHES];
+    sieve filters;
+    masks m = {};
     run r;
-    if (at.resident && me.group == 1) peri_named_arrive(1, 256);
+    const bool turns = TYPE != PERI_COARSE_TF32 && at.resident;
+    if (turns && me.group == 1) peri_named_arrive(1, 256);
     while (all.next(&r)) {
         keeper k = { p.lists.entries + (size_t)r.list * TILE_QUERIES * p.lists.capacity, r.tile,
-                     r.begin * TILE_ROWS, 0 };
+                     all.rank, r.begin * TILE_ROWS, 0 };
         if (SAMPLE) {
 #pragma unroll
             for (uint32_t i = 0; i < 4 * BATCHES; i++)
@@ -589,22 +764,30 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
 #pragma unroll
             for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
         }
+        if (MASKED) {
+            begin_sieve(p, me, r.tile, &filters);
+            filters.ask(p.filter, first_row(p, all.row_tile(r, 0)));
+        }
         if (at.resident) peri_barrier_wait(peri_shared(&s.queries_full), queries_parity);
         queries_parity ^= 1;
         for (uint32_t step = 0; step < r.steps; step++) {
             const uint32_t tile = all.row_tile(r, step);
             const bool there = tile < r.stop;
-            const uint32_t last = begin_tile<TYPE>(p, s, at, me, &stage, d);
-            if (!SAMPLE && (k.pending >= HITS_DUE || (k.pending != 0 && step % HITS_TILES == 0)))
-                take_pending(p, s, me, limits, k);
+            multiply_tile<TYPE>(p, s, at, me, &stage, d, [&] {
+                bool due = k.pending >= HITS_DUE || step % HITS_TILES == 0;
+                if (!SAMPLE && due && k.pending != 0) take_pending<MASKED>(p, s, me, limits, k);
+                /* always so; the branch keeps it between the other's turn and the wait */
+                if (MASKED && p.filter.count != 0) m = filters.take();
+                if (MASKED) filters.ask(p.filter, first_row(p, all.row_tile(r, step + 1)));
+            });
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
-            end_tile(p, s, me, last, d);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
+            const bool last = step + 1 == r.steps;
             if (!SAMPLE)
-                offer(d, p, s, me, terms, limits, k, there, step + 1 == r.steps);
+                offer<MASKED>(d, p, s, me, terms, m, limits, k, there, last);
             else if (there)
-                lower_minima(d, terms, p.scale, minima);
+                lower_minima<MASKED>(d, terms, p.scale, m, minima);
             __syncwarp();
             if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
             slot.step(TERM_STAGES);
@@ -615,18 +798,60 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
         else
             end_lists(p, s, me, r.list);
     }
-    if (at.resident && me.group == 0) peri_named_wait(1, 256);
+    if (turns && me.group == 0) peri_named_wait(1, 256);
+}
+
+/* By the second warpgroup when it has no queries, a thread a row: makes the terms, if there are to
+ * be some, as make_terms() does. */
+__device__ __forceinline__ void attend(const pass &p, shared_state &s, const stages &at, runs all) {
+    const seat me;
+    const uint32_t mine = threadIdx.x % 128, cross = mine % 8 * 16;
+    const bool makes = p.norms != nullptr;
+    const float most = makes ? p.norms->most : 0;
+    float longest = 0;
+    uint32_t bits = 0;
+    ring stage = { 0, 0 }, slot = { 0, 0 };
+    run r;
+    while (all.next(&r)) {
+        for (uint32_t step = 0; step < r.steps; step++) {
+            float sums[2] = {};
+            for (uint32_t slice = 0; slice < p.slices; slice++) {
+                peri_barrier_wait(peri_shared(&s.full[stage.at]), stage.parity);
+                if (makes)
+                    add_squares<8>(at.rows + stage.at * at.bytes + mine * SLICE, cross, sums, bits);
+                __syncwarp();
+                give_back(p, s, me, stage.at);
+                stage.step(p.stages);
+            }
+            if (makes) {
+                peri_barrier_wait(peri_shared(&s.terms_empty[slot.at]), slot.parity ^ 1);
+                bool there = all.row_tile(r, step) * TILE_ROWS + mine < p.row_count;
+                float term = peri_coarse_term(p.squared, sums[0] + sums[1], most, longest);
+                s.terms[slot.at][mine] = there ? term : __int_as_float(0x7F800000);
+                peri_barrier_arrive(peri_shared(&s.terms_full[slot.at]));
+            } else {
+                peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
+            }
+            __syncwarp();
+            if (me.lane == 0) peri_barrier_arrive(peri_shared(&s.terms_empty[slot.at]));
+            slot.step(TERM_STAGES);
+        }
+        if (at.resident && me.lane == 0) peri_barrier_arrive(peri_shared(&s.queries_empty));
+    }
+    if (makes) put_norms(p, longest, bits);
 }
 
 __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
     constexpr uint32_t readers = 8; /* a lane of each warp that computes */
     if (threadIdx.x != 0) return;
+    const uint32_t makers = p.norms == nullptr ? 1 : p.narrow ? 4 : NORM_WARPS; /* of terms */
+    const uint32_t more = p.norms != nullptr && !p.narrow ? makers : 0;
     for (uint32_t i = 0; i < p.stages; i++) {
         peri_barrier_init(peri_shared(&s.full[i]), 1);
-        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share);
+        peri_barrier_init(peri_shared(&s.empty[i]), readers * p.lists.share + more);
     }
     for (uint32_t i = 0; i < TERM_STAGES; i++) {
-        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP);
+        peri_barrier_init(peri_shared(&s.terms_full[i]), PERI_WARP * makers);
         peri_barrier_init(peri_shared(&s.terms_empty[i]), readers);
     }
     peri_barrier_init(peri_shared(&s.queries_full), 1);
@@ -638,7 +863,7 @@ __device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
 
 #endif
 
-template <peri_coarse_type TYPE, bool SAMPLE>
+template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
 __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constant__ pass p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ uint8_t dynamic[];
@@ -650,10 +875,19 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
     if (threadIdx.x < 128) {
         peri_registers_less<40>();
         if (threadIdx.x == 0) copy_operands(p, s, at, runs(p.lists, SAMPLE));
-        if (threadIdx.x / PERI_WARP == 1) copy_terms(p, s, runs(p.lists, SAMPLE));
+        const uint32_t warp = threadIdx.x / PERI_WARP;
+        if (TYPE == PERI_COARSE_TF32 && p.norms != nullptr) {
+            if (warp >= 1 && warp <= NORM_WARPS && !p.narrow)
+                make_terms(p, s, at, runs(p.lists, SAMPLE));
+        } else if (warp == 1) {
+            copy_terms(p, s, runs(p.lists, SAMPLE));
+        }
     } else {
         peri_registers_more<232>();
-        compute<TYPE, SAMPLE>(p, s, at, runs(p.lists, SAMPLE));
+        if (TYPE == PERI_COARSE_TF32 && p.narrow && threadIdx.x >= 256)
+            attend(p, s, at, runs(p.lists, SAMPLE));
+        else
+            compute<TYPE, SAMPLE, MASKED>(p, s, at, runs(p.lists, SAMPLE));
     }
     if (p.lists.share > 1) peri_cluster_wait(); /* none leaves while the other still reaches it */
 #endif

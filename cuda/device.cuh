@@ -110,6 +110,7 @@ peri_status peri_cuda_mem_acquire(peri_device *device, size_t bytes, peri_memory
                                   peri_memory_use use, peri_mem **out);
 void peri_cuda_mem_release(peri_mem *mem);
 peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out);
+peri_status peri_cuda_mem_check(peri_device *device, const void *data, size_t bytes);
 peri_status peri_cuda_mem_limit(peri_device *device, size_t bytes);
 peri_status peri_cuda_copy(peri_stream *stream, void *to, size_t to_stride, peri_device *to_device,
                            const void *from, size_t from_stride, peri_device *from_device,

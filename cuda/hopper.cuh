@@ -141,6 +141,7 @@ template <int LEFT> __device__ inline void peri_wgmma_wait() {
     }
 PERI_WGMMA(peri_wgmma_f16, float, "f", "k16.f32.f16.f16", ", 1, 1, 0, 0")
 PERI_WGMMA(peri_wgmma_bf16, float, "f", "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
+PERI_WGMMA(peri_wgmma_tf32, float, "f", "k8.f32.tf32.tf32", ", 1, 1")
 PERI_WGMMA(peri_wgmma_s8, int32_t, "r", "k32.s32.s8.s8", "")
 PERI_WGMMA(peri_wgmma_u8, int32_t, "r", "k32.s32.u8.u8", "")
 

@@ -3,6 +3,8 @@
  * queries [q, d] | rows [n, d] f32 f16 i8 u8 | lengths [n] (cosine) | ids, distances [q, k]
  * Few queries or few rows, l1 and hamming: canonical distances of all pairs (knn_direct.cuh). Else,
  * for a chunk of the queries, so that scratch is bounded:
+ *   floats   few queries of f32 rows: by reading these once (knn_floats.cuh). What follows is then
+ *            done when some query has no proof;
  *   prepare  rows and queries to f16 (prepare.cuh), a chunk of the rows at a time; rows of f16, i8
  *            and u8 are read where they lie. Of a filter that all queries share only the rows that
  *            pass;
@@ -28,6 +30,7 @@
 #include "device.cuh"
 #include "distance.cuh"
 #include "knn_direct.cuh"
+#include "knn_floats.cuh"
 #include "knn_reach.cuh"
 #include "ops.h"
 #include "prepare.cuh"
@@ -51,7 +54,6 @@ constexpr size_t NAME_BYTES_MAX = (size_t)64 << 20;
 constexpr size_t FIRST_RUN = 16384;      /* or as many as a bound among so few is worth: */
 constexpr size_t FIRST_RUN_WANTED = 320; /* for each candidate */
 constexpr size_t RUN_GROWTH = 7;
-constexpr size_t RUN_GROWTH_TESTED = 3; /* bounds of filtered queries are wider */
 /* Rows that queries left collect: for each, were all left, or more where there are few queries. */
 constexpr size_t REACH_EACH = 8192;
 constexpr size_t REACH_LEAST = (size_t)4 << 20;
@@ -69,13 +71,14 @@ struct plan {
     bool named;   /* only the rows that pass a shared filter, by name */
     bool tested;  /* filters go into the coarse pass */
     bool as_is;   /* rows are read where they lie */
+    bool floats;  /* first as knn_floats.cuh has it; the rest is for what that leaves */
     size_t total; /* rows of the coarse pass */
     uint32_t wanted, depth;
     size_t query_chunk, row_chunk;
     /* offsets in scratch, bytes */
     size_t stats, centre, names, names_room, rows, terms, queries, about, keys, which, left, zeros;
-    size_t packed, packed_filters, bounds, counts, which_direct, left_direct, rest;
-    size_t rest_bytes; /* of the coarse pass, of direct, or of what is reached and its scan */
+    size_t again, packed, packed_filters, bounds, counts, which_direct, left_direct, rest;
+    size_t rest_bytes; /* of a coarse pass, of direct, or of what is reached and its scan */
     size_t reached;    /* entries at `rest` */
     size_t bytes;
 };
@@ -116,8 +119,9 @@ peri_coarse coarse_of(const peri_op_knn *op, const plan *p, size_t queries, size
 
 /* Rows of a run of the coarse pass after `seen` of them. */
 size_t run_of(const plan *p, size_t seen) {
+    if (p->floats) return p->row_chunk;
     size_t first = round_up(most(FIRST_RUN, FIRST_RUN_WANTED * p->wanted), ROWS_UNIT);
-    return most(first, seen * (p->tested ? RUN_GROWTH_TESTED : RUN_GROWTH));
+    return most(first, seen * RUN_GROWTH);
 }
 
 size_t coarse_scratch_of(const peri_device *device, const peri_op_knn *op, const plan *p,
@@ -127,6 +131,7 @@ size_t coarse_scratch_of(const peri_device *device, const peri_op_knn *op, const
     for (size_t count : counts) {
         peri_coarse c = coarse_of(op, p, count, rows);
         if (p->tested) c.filter = op->filter;
+        if (p->floats) c.queries_left = (const uint32_t *)ALIGN; /* that there is one */
         bytes = most(bytes, peri_coarse_scratch(device, &c));
     }
     return bytes;
@@ -181,6 +186,7 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     p->which = take(&at, q * sizeof(uint32_t));
     p->left = take(&at, sizeof(uint32_t));
     p->zeros = take(&at, p->tested && shares_filter(op) ? q * sizeof(uint32_t) : 0);
+    p->again = take(&at, p->floats ? PERI_KNN_FLOATS_STATE : 0);
     p->packed = take(&at, q * p->depth * element_bytes(op));
     p->packed_filters = take(&at, p->tested && !shares_filter(op) ? q * sizeof(uint32_t) : 0);
     p->bounds = take(&at, q * sizeof(uint64_t));
@@ -192,6 +198,7 @@ void lay_out(plan *p, const peri_device *device, const peri_op_knn *op) {
     size_t direct = direct_scratch(device, op, p);
     p->rest_bytes = most(coarse_scratch(device, op, p),
                          round_up(p->reached * sizeof(uint32_t), ALIGN) + direct);
+    if (p->floats) p->rest_bytes = most(p->rest_bytes, peri_knn_floats_scratch(device, op));
     p->bytes = at + p->rest_bytes + ALIGN; /* scratch is aligned to 64 bytes only */
 }
 
@@ -201,9 +208,9 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
     size_t wanted = round_up(op->k + slack, WANTED_UNIT);
     p.total = shares_filter(op) && op->filter.passing != nullptr ? op->filter.passing[0]
                                                                  : op->rows.rows;
-    p.coarse = op->queries.rows >= COARSE_QUERIES_MIN && p.total >= COARSE_ROWS_MIN &&
-               wanted <= PERI_COARSE_WANTED_MAX && op->metric != PERI_L1 &&
-               op->metric != PERI_HAMMING;
+    p.coarse = (op->queries.rows >= COARSE_QUERIES_MIN || peri_knn_floats_takes(op)) &&
+               p.total >= COARSE_ROWS_MIN && wanted <= PERI_COARSE_WANTED_MAX &&
+               op->metric != PERI_L1 && op->metric != PERI_HAMMING;
     if (!p.coarse) {
         p.rest_bytes = p.bytes = peri_knn_direct_scratch(device, op);
         return p;
@@ -221,6 +228,7 @@ plan make_plan(const peri_device *device, const peri_op_knn *op) {
                          sizeof(peri_prepared_query) + 2 * sizeof(uint32_t);
     p.row_chunk = chunk_of(p.total, row_bytes, ROW_BYTES_MAX, ROWS_UNIT);
     p.query_chunk = chunk_of(op->queries.rows, query_bytes, QUERY_BYTES_MAX, QUERIES_UNIT);
+    p.floats = op->queries.rows <= p.query_chunk && peri_knn_floats_takes(op);
     lay_out(&p, device, op);
     return p;
 }
@@ -296,6 +304,7 @@ peri_coarse coarse_rows(const search &s, const peri_op_knn &part, size_t first, 
         c.filter = part.filter;
         if (c.filter.which == nullptr) c.filter.which = s.at<uint32_t>(p.zeros);
     }
+    c.queries_left = s.prepare.needed;
     return c;
 }
 
@@ -333,6 +342,8 @@ peri_status best_pass(const search &s, const peri_op_knn &part, bool prepared) {
     r.keys = s.at<uint64_t>(p.keys);
     r.about = s.at<peri_prepared_query>(p.about);
     r.stats = s.prepare.stats;
+    r.needed = s.prepare.needed;
+    if (p.floats) r.counted = s.at<uint32_t>(p.again) + PERI_KNN_FLOATS_TRIED;
     r.which = s.at<uint32_t>(p.which);
     r.left = s.at<uint32_t>(p.left);
     return peri_rescore_run(s.stream, &r);
@@ -424,11 +435,17 @@ peri_status search_run(search *s) {
         CU_TRY(s->stream->device,
                cudaMemsetAsync(s->at<void>(p.zeros), 0, p.query_chunk * sizeof(uint32_t),
                                peri_cuda_handle(s->stream)));
+    if (p.floats) {
+        PERI_TRY(peri_knn_floats_run(s->stream, op, s->at<void>(p.again), s->at<void>(p.rest),
+                                     p.rest_bytes));
+        s->prepare.needed = s->at<uint32_t>(p.again) + PERI_KNN_FLOATS_AGAIN;
+    }
     PERI_TRY(peri_prepare_begin(s->stream, &s->prepare));
     for (size_t first = 0; first < op->queries.rows; first += p.query_chunk) {
         size_t count = least(p.query_chunk, op->queries.rows - first);
         bool prepared = first > 0 && p.total <= p.row_chunk;
-        PERI_TRY(search_part(*s, part_of(op, first, count), prepared));
+        peri_op_knn part = part_of(op, first, count);
+        PERI_TRY(search_part(*s, part, prepared));
     }
     return PERI_OK;
 }

@@ -82,19 +82,25 @@ peri_status mem_create(peri_device *device, size_t bytes, peri_memory_kind kind,
     return PERI_OK;
 }
 
-/* Two threads at the limit may both be refused where one would fit; none passes it. */
-peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
-    __atomic_add_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
-    size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
-    size_t held = peri_cuda_bytes_held(self);
-    if (limit == 0 || held <= limit) return PERI_OK;
-    __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
-    size_t others = held - bytes;
+peri_status over_limit(const peri_cuda_device *self, size_t bytes, size_t others, size_t limit) {
     return self->base.host->fail(PERI_E_MEMORY,
                                  "cuda:%u: %zu bytes needed, %zu bytes free of a "
                                  "limit of %zu",
                                  (unsigned)self->base.place.number, bytes,
                                  limit > others ? limit - others : 0, limit);
+}
+
+/* Two threads at the limit may both be refused where one would fit; none passes it. What is more
+ * than the whole limit is not counted at all: a sum of it could wrap around. */
+peri_status reserve(peri_cuda_device *self, size_t bytes, peri_memory_use use) {
+    size_t limit = __atomic_load_n(&self->limit, __ATOMIC_SEQ_CST);
+    if (limit != 0 && bytes > limit)
+        return over_limit(self, bytes, peri_cuda_bytes_held(self), limit);
+    __atomic_add_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    size_t held = peri_cuda_bytes_held(self);
+    if (limit == 0 || held <= limit) return PERI_OK;
+    __atomic_sub_fetch(&self->bytes[use], bytes, __ATOMIC_SEQ_CST);
+    return over_limit(self, bytes, held - bytes, limit);
 }
 
 peri_status acquire_failed(peri_device *device, cudaError_t error, size_t bytes,
@@ -222,26 +228,38 @@ peri_status address_check(const peri_device *device, const char *at, const char 
                               number, at, which, number);
 }
 
+/* `type` is that of the first byte. */
+peri_status range_check(const peri_device *device, const void *data, size_t bytes,
+                        cudaMemoryType *type) {
+    cudaMemoryType last;
+    uintptr_t end;
+    peri_status status = address_check(device, (const char *)data, "the first byte", type);
+    if (status != PERI_OK || bytes <= 1) return status;
+    if (__builtin_add_overflow((uintptr_t)data, bytes - 1, &end))
+        return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: %zu bytes at %p wrap around",
+                                  (unsigned)device->place.number, bytes, data);
+    return address_check(device, (const char *)end, "the last byte", &last);
+}
+
 } /* namespace */
 
 /* Memory of the device, or host memory that CUDA knows: anything else would fault in a kernel. The
  * first and the last byte are asked for: where an allocation ends CUDA tells of some kinds only. */
+peri_status peri_cuda_mem_check(peri_device *device, const void *data, size_t bytes) {
+    peri_cuda_entered here(device);
+    if (here.status != PERI_OK) return here.status;
+    cudaMemoryType type;
+    return range_check(device, data, bytes, &type);
+}
+
 peri_status peri_cuda_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
     *out = nullptr;
     peri_cuda_entered here(device);
     if (here.status != PERI_OK) return here.status;
-    cudaMemoryType type, last;
-    uintptr_t end;
+    cudaMemoryType type;
     peri_mem *mem;
-    peri_status status = address_check(device, (const char *)data, "the first byte", &type);
+    peri_status status = range_check(device, data, bytes, &type);
     if (status != PERI_OK) return status;
-    if (bytes > 1) {
-        if (__builtin_add_overflow((uintptr_t)data, bytes - 1, &end))
-            return device->host->fail(PERI_E_ARGUMENT, "cuda:%u: %zu bytes at %p wrap around",
-                                      (unsigned)device->place.number, bytes, data);
-        status = address_check(device, (const char *)end, "the last byte", &last);
-        if (status != PERI_OK) return status;
-    }
     peri_memory_kind kind = type == cudaMemoryTypeHost ? PERI_MEMORY_MAPPED : PERI_MEMORY_DEVICE;
     status = mem_create(device, bytes, kind, PERI_USE_OTHER, &mem);
     if (status != PERI_OK) return status;

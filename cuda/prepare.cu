@@ -28,6 +28,8 @@ constexpr float ROUNDED = 0x1.004p-24f; /* one rounding to f32 */
 
 __device__ float infinity() { return __int_as_float(0x7F800000); }
 
+__device__ bool unneeded(const peri_prepare &p) { return p.needed != nullptr && *p.needed == 0; }
+
 /* ---- the sample --------------------------------------------------------------------------- */
 
 __device__ size_t sampled(const peri_prepare &p, unsigned group, unsigned i) {
@@ -83,6 +85,7 @@ __device__ float warp_sorted(float value) {
 /* A block takes 32 columns; warp g first sums group g, then warp c sorts the groups of column c. */
 template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri_prepare p) {
     __shared__ float means[GROUPS][PERI_WARP + 1];
+    if (unneeded(p)) return;
     const unsigned lane = threadIdx.x % PERI_WARP, group = threadIdx.x / PERI_WARP;
     const uint32_t j = blockIdx.x * PERI_WARP + lane;
     float sum = 0;
@@ -109,6 +112,7 @@ template <typename T>
 __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
     __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
     __shared__ bool last;
+    if (unneeded(p)) return;
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
     const bool whole = p.stats->fractions == 0;
     size_t row = sampled(p, blockIdx.x, warp);
@@ -379,7 +383,7 @@ template <typename T, bool LIES>
 __global__ void __launch_bounds__(THREADS, LIES || sizeof(T) == 4 ? 3 : 2)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
-    if (p.needed != nullptr && *p.needed == 0) return;
+    if (unneeded(p)) return;
     const float norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
     const making m = { p.stats->scale, p.centred && !whole ? ROUNDED : 0.0f, whole };
@@ -456,6 +460,7 @@ template <typename Q>
 __global__ void __launch_bounds__(THREADS)
     make_queries(peri_prepare p, const void *__restrict__ queries, size_t stride, size_t count,
                  void *__restrict__ out, peri_prepared_query *__restrict__ about) {
+    if (unneeded(p)) return;
     const uint32_t dim = (uint32_t)p.rows.cols;
     const bool squared = peri_prepare_squared(p.metric);
     const float row_scale = p.stats->scale;

@@ -41,7 +41,7 @@ struct peri_prepare {
                               the sample is of whole numbers: sums of these can be exact */
     bool bytes;             /* rows of i8 and u8 stay what they are; else all become f16 */
     uint32_t depth;         /* elements, a multiple of 128 bytes, >= columns */
-    const uint32_t *needed; /* NULL, or rows are prepared only where it is not 0 */
+    const uint32_t *needed; /* NULL, or nothing is done when it is 0 */
     float *centre;          /* [depth] */
     peri_prepared_stats *stats;
     size_t sample_step; /* set by peri_prepare_begin */

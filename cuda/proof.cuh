@@ -3,6 +3,7 @@
 #ifndef PERI_CUDA_PROOF_CUH
 #define PERI_CUDA_PROOF_CUH
 
+#include "coarse.cuh"
 #include "prepare.cuh"
 #include "select.cuh"
 
@@ -19,7 +20,7 @@ __device__ inline peri_proof peri_proof_of(peri_metric metric, uint32_t dim,
                                            const peri_prepared_query &about, float value) {
     const double above = 1.0 + 4 * peri_doubt_sum(dim); /* of f32 sums: more than their roundings */
     const bool whole = about.whole != 0 && s.fractions == 0 && s.row_fractions == 0;
-    peri_proof proof;
+    peri_proof proof = {};
     peri_doubt_rows *rows = &proof.rows;
     proof.known = about.proves != 0;
     rows->norm = sqrt((double)__uint_as_float(s.norm_max)) * above;
@@ -43,6 +44,30 @@ __device__ inline bool peri_proved(peri_metric metric, uint32_t dim, const peri_
     const peri_proof proof = peri_proof_of(metric, dim, s, about, value);
     if (!proof.known || proof.exact) return proof.known;
     return (double)value < peri_certificate(metric, dim, &proof.rows, &about.doubt, last);
+}
+
+/* As peri_proved(), of f32 rows that the tensor cores read where they lie. Their squared lengths
+ * are sums of half of a row, or of a lane's share. */
+__device__ inline bool peri_proved_floats(peri_metric metric, uint32_t dim,
+                                          const peri_coarse_norms &norms,
+                                          const peri_prepared_query &about, float last,
+                                          float value) {
+    if (about.proves == 0 || !(last > -__int_as_float(0x7F800000))) return false;
+    peri_doubt_rows rows = {};
+    rows.scale = 1;
+    rows.term = (dim / 2 + 16) * PERI_DOUBT_U;
+    rows.length = sqrt((double)__uint_as_float(norms.max) * (1 + 2 * rows.term));
+    rows.norm = PERI_COARSE_LENGTH_MOST;
+    if (!peri_prepare_squared(metric))
+        rows.norm = rows.length;
+    else
+        (void)peri_doubt_near(dim, &rows, &about.doubt, value);
+    if (!(rows.norm < PERI_COARSE_LENGTH_MOST)) return false; /* a row without a term may be near */
+    rows.norm = fmin(rows.norm, rows.length);
+    rows.residual = 0;
+    rows.apart = (norms.parts != 0 ? rows.norm * 0x1p-10 : 0) + 1e-30; /* what underflow took */
+    rows.norm += rows.apart;
+    return (double)value < peri_certificate(metric, dim, &rows, &about.doubt, last);
 }
 
 /* The least coarse value, nearly, beyond which every row has a canonical value above `value`, as

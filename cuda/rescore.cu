@@ -28,7 +28,9 @@ struct task {
     const uint64_t *keys;
     const peri_prepared_query *about;
     const peri_prepared_stats *stats;
-    uint32_t *which, *left, *redone;
+    const peri_coarse_norms *norms;
+    const uint32_t *needed, *counted;
+    uint32_t *which, *left, *again, *redone;
     int64_t *ids;
     float *distances;
 };
@@ -72,6 +74,12 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
     values[at + lane] = value;
 }
 
+__device__ bool proved(const task &t, const peri_prepared_query &about, float last, float value) {
+    if (t.norms != nullptr)
+        return peri_proved_floats(t.metric, t.dim, *t.norms, about, last, value);
+    return peri_proved(t.metric, t.dim, *t.stats, about, last, value);
+}
+
 template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) rescore_kernel(task t) {
     using Query = typename peri_row_types<T>::query;
     extern __shared__ uint64_t shared[];
@@ -80,7 +88,7 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
     float *values = reinterpret_cast<float *>(shared + (size_t)WARPS * t.wanted) +
                     (size_t)warp * t.wanted;
     size_t i = (size_t)blockIdx.x * WARPS + warp;
-    if (i >= t.count) return;
+    if (i >= t.count || (t.needed != nullptr && *t.needed == 0)) return;
     const uint64_t *coarse = t.keys + i * t.wanted;
     const Query *query = peri_row<Query>(t.queries, t.query_stride, i);
     const float query_length = t.metric == PERI_COSINE ? peri_warp_length(query, t.dim) : 0.0f;
@@ -100,10 +108,14 @@ template <typename T, bool DOT> __global__ void __launch_bounds__(THREADS) resco
         distances[rank] = values[c];
         /* all rows that pass are candidates, or the last one bounds the others */
         if (rank + 1 == t.k && count == t.wanted &&
-            !peri_proved(t.metric, t.dim, *t.stats, t.about[i], peri_key_value(coarse[count - 1]),
-                         values[c])) {
+            !proved(t, t.about[i], peri_key_value(coarse[count - 1]), values[c])) {
             t.which[atomicAdd(t.left, 1u)] = (uint32_t)i;
-            if (t.redone != nullptr) atomicAdd(t.redone, 1u);
+            if (t.again != nullptr) *t.again = (uint32_t)t.count;
+            if (t.redone == nullptr) continue;
+            if (t.again != nullptr)
+                *t.redone = (uint32_t)t.count;
+            else if (t.counted == nullptr || *t.counted == 0)
+                atomicAdd(t.redone, 1u);
         }
     }
     for (unsigned r = count + lane; r < t.k; r += PERI_WARP) {
@@ -143,6 +155,10 @@ peri_status peri_rescore_run(peri_stream *stream, const peri_rescore *r) {
     t.stats = r->stats;
     t.which = r->which;
     t.left = r->left;
+    t.norms = r->norms;
+    t.needed = r->needed;
+    t.counted = r->counted;
+    t.again = r->again;
     t.redone = op->redone;
     t.ids = op->ids;
     t.distances = op->distances;

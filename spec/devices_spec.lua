@@ -116,6 +116,17 @@ describe("pg.from_dlpack", function()
     assert.is_true(m:to("cpu", { stream = 0 }):equals(rows))
   end)
 
+  it("leaves what it refuses to its owner", function()
+    local tensor = rows:to_dlpack()
+    local none, _, code = pg.from_dlpack(tensor, { stream = 0 }) -- the host has no streams
+    assert.is_nil(none)
+    assert.equal("unsupported", code)
+    local m = assert(pg.from_dlpack(tensor))
+    assert.error_matches(function() pg.from_dlpack(tensor) end, "a matrix holds already")
+    assert.is_true(m:equals(rows))
+    m:close()
+  end)
+
   it("refuses what is no address", function()
     for _, value in ipairs { "x", 0, 1.5, {}, io.stdout } do
       assert.error_matches(function() pg.from_dlpack(value) end, "DLManagedTensor")

@@ -73,6 +73,7 @@ describe("rows in tight clusters far from the origin", function()
         assert_same(wanted.neighbors, found.neighbors, metric)
         assert_same(wanted.distances, found.distances, metric)
         assert.equal(0, wanted.info.redone)
+        assert.equal(0, found.info.scanned)
         local twice = found.info.redone
         if metric == "sqeuclidean" and place:find "^cuda" then
           assert.equal(case.redone, twice > 0, ("%d queries done twice"):format(twice))

@@ -97,6 +97,28 @@ describe("pg.kmeans, residence", function()
     end)
   end)
 
+  it("sends page-locked rows as they are", function()
+    local options = { n_clusters = 9, n_iters = 4 }
+    local locked = assert(rows:to("pinned:" .. place))
+    local wanted = assert(pg.kmeans(rows, options))
+    within(room(100000), function()
+      local found = assert(pg.kmeans(locked, with(options, { place = place,
+        residence = "host" })))
+      same(found, wanted, FIELDS)
+    end)
+  end)
+
+  it("sends batches of a mapped file there, and no other rows", function()
+    local path = support.path ".fvecs"
+    assert(rows:save(path))
+    local base = assert(pg.load(path, { map = true }))
+    local options = { n_clusters = 10, batch_rows = 300, n_iters = 5, labels = false }
+    local wanted = assert(pg.kmeans(rows, options))
+    local found = assert(pg.kmeans(base, with(options, { place = place })))
+    same(found, wanted, { "centroids", "inertia", "repaired" })
+    assert.equal(place, found.centroids.place)
+  end)
+
   it("falls back to chunks where the work beside the rows finds no room", function()
     if place:find "^cuda" then return end -- what work wants there is not small beside these rows
     local wanted = assert(pg.kmeans(rows, { n_clusters = 100, n_iters = 2 }))

@@ -7,7 +7,6 @@
 #include "core/chunks.h"
 
 #include "core/checked.h"
-#include "core/matrix.h"
 
 #define CHUNK_BYTES_MAX                                                                            \
     ((size_t)256 << 20) /* 5 ms of a link of 55 GB/s: waits are small beside it */
@@ -24,7 +23,7 @@ static peri_lane *lane_of(const peri_chunks *c, const peri_chunk *chunk) {
 }
 
 static bool rows_there(const peri_chunks *c) {
-    return peri_place_equal(c->rows.place, c->device->place);
+    return peri_place_equal(c->all.place, c->device->place);
 }
 
 /* The work on a chunk asks too, but what counts is the rows that are done. */
@@ -41,14 +40,14 @@ static size_t steps(const peri_chunks *c, size_t rows) { return rows * (c->each 
 /* ---- one chunk ---------------------------------------------------------------------------- */
 
 static peri_chunk chunk_at(const peri_chunks *c, size_t first, size_t turn) {
-    size_t count = peri_min_size(c->chunk_rows, c->rows.rows - first);
-    peri_chunk chunk = { .rows = c->rows, .first = first, .turn = turn };
+    size_t count = peri_min_size(c->chunk_rows, c->all.rows - first);
+    peri_chunk chunk = { .rows = c->all, .first = first, .turn = turn };
     peri_mem *buffer = c->buffers[turn];
     size_t held = rows_there(c) ? 0 : c->chunk_rows * c->row_bytes;
     chunk.rows.rows = count;
     if (c->out_bytes > 0) chunk.out = (char *)buffer->data + held;
     if (rows_there(c)) {
-        chunk.rows.data = peri_view_row(&c->rows, first);
+        chunk.rows.data = peri_view_row(&c->all, first);
         return chunk;
     }
     chunk.rows.data = buffer->data;
@@ -60,14 +59,14 @@ static peri_chunk chunk_at(const peri_chunks *c, size_t first, size_t turn) {
 /* The host rows were read when it returns, or are read by the driver in the lane's order; what is
  * enqueued on the lane comes after them. */
 static peri_status send(peri_chunks *c, const peri_chunk *chunk) {
-    const char *from = (const char *)c->rows.data + chunk->first * c->rows.stride_bytes;
+    const char *from = (const char *)c->all.data + chunk->first * c->all.stride_bytes;
     peri_lane *lane = lane_of(c, chunk);
     if (rows_there(c)) return PERI_OK;
-    if (c->ring == NULL)
-        return peri_lane_copy_in(lane, chunk->rows.data, c->row_bytes, from, c->rows.stride_bytes,
+    if (c->ring == NULL || peri_matrix_pinned(c->rows))
+        return peri_lane_copy_in(lane, chunk->rows.data, c->row_bytes, from, c->all.stride_bytes,
                                  chunk->rows.rows, c->row_bytes);
     const peri_ring_way way = { c->threads, &c->progress->control, c->progress->stage };
-    PERI_TRY(peri_ring_upload(c->ring, chunk->rows.data, c->row_bytes, from, c->rows.stride_bytes,
+    PERI_TRY(peri_ring_upload(c->ring, chunk->rows.data, c->row_bytes, from, c->all.stride_bytes,
                               chunk->rows.rows, c->row_bytes, &way));
     return peri_ring_before(c->ring, lane);
 }
@@ -98,7 +97,7 @@ static peri_status settle(peri_chunks *c, step *s) {
 
 /* Those that are not done yet. `last` is what is still under way at the end or after a failure. */
 static peri_status run_chunks(peri_chunks *c, step *last) {
-    size_t all = c->rows.rows, turn = 0;
+    size_t all = c->all.rows, turn = 0;
     step next = { .chunk = chunk_at(c, c->done, turn) };
     peri_progress_step(c->progress, c->base + steps(c, c->done), 0);
     PERI_TRY(send(c, &next.chunk));
@@ -162,7 +161,7 @@ static void close_buffers(peri_chunks *c) {
 
 static peri_status first_chunk_rows(peri_chunks *c) {
     peri_device_info info;
-    size_t units = peri_ceil_div(c->rows.rows, PERI_CHUNK_ROWS_UNIT), bytes = buffer_bytes(c);
+    size_t units = peri_ceil_div(c->all.rows, PERI_CHUNK_ROWS_UNIT), bytes = buffer_bytes(c);
     PERI_TRY(peri_device_stat(c->device->context, c->device->place, &info));
     if (bytes > 0) {
         size_t most = peri_min_size(info.bytes_free / SHARE, CHUNK_BYTES_MAX);
@@ -209,11 +208,12 @@ static peri_status pass(peri_chunks *c) {
 
 peri_status peri_chunks_pass(peri_chunks *c) {
     peri_status status;
-    c->row_bytes = c->rows.cols * peri_dtype_bytes(c->rows.dtype);
+    c->all = peri_matrix_view(c->rows);
+    c->row_bytes = c->all.cols * peri_dtype_bytes(c->all.dtype);
     c->done = 0;
     c->quiet = (peri_control){ c->progress->control.poll == NULL ? NULL : poll_quietly, c };
     PERI_ASSERT(!c->device->shares_host);
-    if (c->rows.rows == 0) return PERI_OK;
+    if (c->all.rows == 0) return PERI_OK;
     if (!rows_there(c) && c->row_bytes <= PERI_RING_ROW_BYTES_MAX)
         PERI_GO(peri_ring_acquire(c->device, &c->ring));
     PERI_GO(pass(c));

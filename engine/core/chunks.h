@@ -7,6 +7,7 @@
 #ifndef PERI_CORE_CHUNKS_H
 #define PERI_CORE_CHUNKS_H
 
+#include "core/matrix.h"
 #include "core/progress.h"
 #include "core/ring.h"
 
@@ -24,10 +25,10 @@ typedef struct peri_chunk {
 typedef struct peri_chunks {
     /* What the caller sets. */
     peri_device *device;
-    peri_view rows;   /* on the host, or at the device's place */
-    size_t out_bytes; /* a row: room on the device for what is made of it */
-    bool keeps;       /* scratch, for the next pass: a search comes again, a build does not */
-    size_t threads;   /* that copy; 0 = as many as pay */
+    const peri_matrix *rows; /* on the host, or at the device's place */
+    size_t out_bytes;        /* a row: room on the device for what is made of it */
+    bool keeps;     /* scratch, for the next pass: a search comes again, a build does not */
+    size_t threads; /* that copy; 0 = as many as pay */
     peri_progress *progress; /* of which row r is the `each` steps from base + r * each on */
     size_t base, each;       /* each 0: 1 */
     void *ud;
@@ -40,7 +41,8 @@ typedef struct peri_chunks {
     peri_status (*take)(void *ud, peri_lane *lane, const peri_chunk *chunk);
 
     /* What a pass has. */
-    peri_ring *ring;     /* NULL: the driver copies */
+    peri_view all;       /* the rows */
+    peri_ring *ring;     /* NULL: the driver copies, as it does what is page-locked */
     peri_lane *lanes[2]; /* the second NULL: memory is short, and chunks wait for each other */
     peri_mem *buffers[2];
     size_t row_bytes, chunk_rows;

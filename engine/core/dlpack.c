@@ -212,12 +212,38 @@ static peri_status keep(peri_context *context, const peri_view *view, bool pinne
     return status;
 }
 
+static peri_status check_plain(const struct DLManagedTensor *tensor) {
+    return tensor != NULL ? PERI_OK : peri_fail(PERI_E_ARGUMENT, "tensor: none given");
+}
+
+static peri_status check_versioned(const struct DLManagedTensorVersioned *tensor) {
+    if (tensor == NULL) return peri_fail(PERI_E_ARGUMENT, "tensor: none given");
+    if (tensor->version.major == PERI_DL_MAJOR) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "tensor: of DLPack %u.%u, allowed: %u.x",
+                     tensor->version.major, tensor->version.minor, PERI_DL_MAJOR);
+}
+
+peri_status peri_dlpack_place(const struct DLManagedTensor *tensor, peri_place *out) {
+    bool pinned;
+    *out = PERI_CPU;
+    PERI_TRY(check_plain(tensor));
+    return read_place(tensor->dl_tensor.device, out, &pinned);
+}
+
+peri_status peri_dlpack_place_versioned(const struct DLManagedTensorVersioned *tensor,
+                                        peri_place *out) {
+    bool pinned;
+    *out = PERI_CPU;
+    PERI_TRY(check_versioned(tensor));
+    return read_place(tensor->dl_tensor.device, out, &pinned);
+}
+
 peri_status peri_matrix_from_dlpack(peri_context *context, struct DLManagedTensor *tensor,
                                     peri_matrix **out) {
     peri_view view;
     bool pinned;
     *out = NULL;
-    if (tensor == NULL) return peri_fail(PERI_E_ARGUMENT, "tensor: none given");
+    PERI_TRY(check_plain(tensor));
     PERI_TRY(read_tensor(context, &tensor->dl_tensor, &view, &pinned));
     return keep(context, &view, pinned, false, false, tensor, out);
 }
@@ -228,10 +254,7 @@ peri_status peri_matrix_from_dlpack_versioned(peri_context *context,
     peri_view view;
     bool pinned;
     *out = NULL;
-    if (tensor == NULL) return peri_fail(PERI_E_ARGUMENT, "tensor: none given");
-    if (tensor->version.major != PERI_DL_MAJOR)
-        return peri_fail(PERI_E_ARGUMENT, "tensor: of DLPack %u.%u, allowed: %u.x",
-                         tensor->version.major, tensor->version.minor, PERI_DL_MAJOR);
+    PERI_TRY(check_versioned(tensor));
     PERI_TRY(read_tensor(context, &tensor->dl_tensor, &view, &pinned));
     bool read_only = (tensor->flags & PERI_DL_READ_ONLY) != 0;
     return keep(context, &view, pinned, read_only, true, tensor, out);

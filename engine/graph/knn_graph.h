@@ -17,9 +17,9 @@ peri_status peri_knn_graph_exact(const peri_graph_build *build, size_t degree, p
                                  peri_matrix *distances);
 
 /* The same where the device has no room for the rows, or for the lists: rows on the host, or on the
- * device; ids and distances [n, degree] on the host. `lengths` is not used. Any degree: a list of
- * fewer rows ends with PERI_ID_NONE at +inf. Cost: a transfer of the rows for each block of them,
- * of 65 536 rows where there is memory for as many. */
+ * device; ids and distances [n, degree] on the host, the latter as the metric reports them.
+ * `lengths` is not used. Any degree: a list of fewer rows ends with PERI_ID_NONE at +inf. Cost: a
+ * transfer of the rows for each block of them, of 65 536 rows where there is memory for as many. */
 peri_status peri_knn_graph_streamed(const peri_graph_build *build, peri_device *device,
                                     size_t degree, peri_matrix *ids, peri_matrix *distances);
 

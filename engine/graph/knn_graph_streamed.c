@@ -39,7 +39,10 @@ static peri_status hand_over(const graph *g, peri_lane *lane, const peri_knn_chu
     PERI_GO(peri_matrix_acquire(context, count, g->degree, PERI_F32, place, &distances));
     op.other_ids = peri_matrix_view(ids).data;
     op.other_distances = peri_matrix_view(distances).data;
+    const peri_op_report report = { PERI_OP_REPORT, g->build->metric, op.other_distances,
+                                    count * g->degree };
     PERI_GO(peri_lane_run(lane, (const peri_op *)&op));
+    PERI_GO(peri_lane_run(lane, (const peri_op *)&report));
     PERI_GO(peri_lane_wait(lane, &g->progress.control));
     PERI_GO(peri_matrix_copy_into(g->ids, first, ids));
     PERI_GO(peri_matrix_copy_into(g->distances, first, distances));
@@ -53,7 +56,7 @@ done:
 static peri_status search_block(graph *g, peri_lane *lane, peri_matrix *block, size_t first) {
     peri_view view = peri_matrix_view(block);
     peri_chunks chunks = { .device = g->device,
-                           .rows = g->rows,
+                           .rows = g->build->rows,
                            .threads = g->build->threads,
                            .progress = &g->progress,
                            .base = first * g->rows.rows,

@@ -233,12 +233,10 @@ static peri_status make_in_blocks(making *m) {
     peri_matrix_retain(m->asked->rows);
     m->source = m->asked->rows;
     m->rows = peri_matrix_view(m->source);
-    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_I64, PERI_CPU, &m->found.neighbors));
-    PERI_TRY(peri_matrix_create(m->context, n, m->k, PERI_F32, PERI_CPU, &m->found.distances));
+    PERI_TRY(peri_matrix_acquire(m->context, n, m->k, PERI_I64, PERI_CPU, &m->found.neighbors));
+    PERI_TRY(peri_matrix_acquire(m->context, n, m->k, PERI_F32, PERI_CPU, &m->found.distances));
     peri_graph_build build = describe(m);
-    PERI_TRY(
-        peri_knn_graph_streamed(&build, m->device, m->k, m->found.neighbors, m->found.distances));
-    return peri_pairs_report(m->found.distances, (peri_metric)m->params.metric);
+    return peri_knn_graph_streamed(&build, m->device, m->k, m->found.neighbors, m->found.distances);
 }
 
 static void clear(making *m) {

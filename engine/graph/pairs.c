@@ -36,13 +36,10 @@ peri_status peri_pairs_queries(peri_lane *lane, const peri_view *rows, size_t fi
 }
 
 peri_status peri_pairs_report(peri_matrix *values, peri_metric metric) {
-    peri_matrix *host;
+    peri_view view = peri_matrix_view(values);
+    const peri_op_report op = { PERI_OP_REPORT, metric, view.data, view.rows * view.cols };
+    peri_device *device;
     if (metric != PERI_EUCLIDEAN && metric != PERI_INNER_PRODUCT) return PERI_OK;
-    PERI_TRY(peri_matrix_move(values, PERI_CPU, &host));
-    peri_view view = peri_matrix_view(host);
-    peri_metric_report(metric, view.data, view.rows * view.cols);
-    peri_status status = PERI_OK;
-    if (host != values) status = peri_matrix_write(values, 0, view.rows, view.data);
-    peri_matrix_release(host);
-    return status;
+    PERI_TRY(peri_context_device(peri_matrix_context(values), view.place, &device));
+    return peri_progress_run(device, (const peri_op *)&op, NULL, 0);
 }

@@ -15,7 +15,7 @@ peri_status peri_pairs_lengths(peri_matrix *rows, peri_metric metric, size_t thr
 peri_status peri_pairs_queries(peri_lane *lane, const peri_view *rows, size_t first, size_t count,
                                peri_dtype dtype, peri_view *out);
 
-/* Values inside to what the API reports, in place, anywhere. */
+/* Values inside to what the API reports, in place, anywhere; the matrix is packed. */
 peri_status peri_pairs_report(peri_matrix *values, peri_metric metric);
 
 #endif

@@ -125,7 +125,10 @@ static peri_status run_tile(void *ud, peri_lane *lane, const peri_chunk *chunk) 
         PERI_TRY(peri_lane_run(lane, (const peri_op *)&lengths));
         op.lengths = lengths.out;
     }
-    return peri_lane_run(lane, (const peri_op *)&op);
+    const peri_op_report report = { PERI_OP_REPORT, op.metric, chunk->out,
+                                    t->queries.rows * count };
+    PERI_TRY(peri_lane_run(lane, (const peri_op *)&op));
+    return peri_lane_run(lane, (const peri_op *)&report);
 }
 
 static peri_status take_tile(void *ud, peri_lane *lane, const peri_chunk *chunk) {
@@ -151,7 +154,7 @@ static peri_status run_block(pairing *p, size_t first, size_t count) {
     peri_matrix *part = NULL, *there = NULL, *queries = NULL;
     peri_status status;
     t.chunks = (peri_chunks){ .device = p->device,
-                              .rows = p->b,
+                              .rows = p->b_rows,
                               .out_bytes = count * sizeof(float),
                               .threads = p->asked->threads,
                               .progress = &p->progress,
@@ -213,9 +216,9 @@ static peri_status make_in_tiles(pairing *p) {
     p->b_rows = p->asked->b;
     p->a = peri_matrix_view(p->a_rows);
     p->b = peri_matrix_view(p->b_rows);
-    PERI_TRY(peri_matrix_create(p->context, p->a.rows, p->b.rows, PERI_F32, PERI_CPU, &p->out));
-    PERI_TRY(run_blocks(p));
-    return peri_pairs_report(p->out, p->asked->metric);
+    /* not cleared: its pages are touched first by the threads that fill them */
+    PERI_TRY(peri_matrix_acquire(p->context, p->a.rows, p->b.rows, PERI_F32, PERI_CPU, &p->out));
+    return run_blocks(p);
 }
 
 static void clear(pairing *p) {

@@ -527,6 +527,7 @@ typedef struct peri_hits_info {
     size_t missing;     /* results that are PERI_ID_NONE; not counted where they stay on a device */
     size_t redone;      /* queries that an exact search did twice: its first pass, with less
                            precision, proved nothing. 0 where there is no such pass */
+    size_t scanned;     /* of these, the queries that cost a scan of all rows */
 } peri_hits_info;
 
 /* The caller's buffers: row i holds the neighbours of query i, nearest first; short rows are padded

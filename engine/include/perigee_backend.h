@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define PERI_BACKEND_ABI 3u
+#define PERI_BACKEND_ABI 4u
 
 typedef struct peri_driver peri_driver;
 typedef struct peri_device peri_device;
@@ -713,6 +713,9 @@ struct peri_driver {
     void (*mem_release)(peri_mem *mem);
     /* (optional) Takes a caller's memory as it is. */
     peri_status (*mem_wrap)(peri_device *device, void *data, size_t bytes, peri_mem **out);
+    /* (optional) Whether operations may use memory of a caller as the device's; allocates nothing.
+     * PERI_E_ARGUMENT says what it is instead. */
+    peri_status (*mem_check)(peri_device *device, const void *data, size_t bytes);
     /* (optional) At most this many bytes of the device's own memory from now on; 0 = all it has. */
     peri_status (*mem_limit)(peri_device *device, size_t bytes);
 

@@ -16,6 +16,11 @@ extern "C" {
 struct DLManagedTensor;
 struct DLManagedTensorVersioned;
 
+/* Where a tensor says that it is, page-locked memory being the host's: whose queue is waited for
+ * before it is taken. */
+PERI_API peri_status peri_dlpack_place(const struct DLManagedTensor *tensor, peri_place *out);
+PERI_API peri_status peri_dlpack_place_versioned(const struct DLManagedTensorVersioned *tensor,
+                                                 peri_place *out);
 /* A matrix over the tensor's memory; one axis of n is n rows of one column. From then on the tensor
  * is the matrix's, which calls its deleter at the end, on any thread; when this fails, it stays the
  * caller's. What was enqueued to fill it must be done: see peri_queue_wait. PERI_E_ARGUMENT: a

@@ -33,7 +33,7 @@ typedef struct group {
     int64_t *ids; /* [count, k] host */
     float *distances;
     uint32_t *visited; /* [count] host; NULL when every passing row is looked at */
-    uint32_t *redone;  /* host; NULL when it is not asked for */
+    uint32_t *redone;  /* [2] host: done twice, and scanned; NULL when it is not asked for */
 } group;
 
 typedef struct plan {
@@ -166,7 +166,8 @@ static peri_status run_op(const peri_index *index, peri_search *search, const gr
                             .k = search->k,
                             .ids = op.ids,
                             .distances = op.distances,
-                            .redone = redone };
+                            .redone = redone,
+                            .scanned = redone == NULL ? NULL : redone + 1 };
         return peri_lane_run(search->lane, (const peri_op *)&knn);
     }
     op.itopk_size <<= g->class - 1;
@@ -203,13 +204,13 @@ static peri_status run_group(peri_search *search, const plan *p, group *g) {
         PERI_TRY(peri_lane_out(lane, g->visited, g->count, sizeof *g->visited, &visited));
     }
     if (g->class == CLASS_EXACT && index->kind->scan == NULL && g->count >= REDONE_QUERIES_MIN) {
-        PERI_TRY(peri_lane_take_host(lane, 1, sizeof *g->redone, &g->redone));
-        PERI_TRY(peri_lane_out(lane, g->redone, 1, sizeof *g->redone, &redone));
+        PERI_TRY(peri_lane_take_host(lane, 2, sizeof *g->redone, &g->redone));
+        PERI_TRY(peri_lane_out(lane, g->redone, 2, sizeof *g->redone, &redone));
     }
     PERI_TRY(run_op(index, search, g, op, visited, redone));
     PERI_TRY(peri_lane_fetch(lane, g->ids, op.ids, items, sizeof *g->ids));
     PERI_TRY(peri_lane_fetch(lane, g->distances, op.distances, items, sizeof *g->distances));
-    if (g->redone != NULL) PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 1, sizeof *g->redone));
+    if (g->redone != NULL) PERI_TRY(peri_lane_fetch(lane, g->redone, redone, 2, sizeof *g->redone));
     if (g->visited == NULL) return PERI_OK;
     return peri_lane_fetch(lane, g->visited, visited, g->count, sizeof *g->visited);
 }
@@ -335,10 +336,13 @@ static void tell(const peri_index *index, peri_search *search, const plan *p, si
     bool exact = repaired > 0, walked = false;
     double visited = 0, passing = 0;
     size_t queries = search->queries.rows;
-    search->info.redone = 0;
+    search->info.redone = search->info.scanned = 0;
     for (size_t i = 0; i < p->group_count; i++) {
         const group *g = &p->groups[i];
-        if (g->redone != NULL) search->info.redone += *g->redone;
+        if (g->redone != NULL) {
+            search->info.redone += g->redone[0];
+            search->info.scanned += g->redone[1];
+        }
         exact = exact || g->class == CLASS_EXACT;
         walked = walked || g->class != CLASS_EXACT;
         for (size_t j = 0; j < g->count; j++) {

@@ -62,6 +62,28 @@ static peri_status wrong_place(const char *what, peri_place given, peri_place al
                      on_host(allowed) ? "" : " or on ", on_host(allowed) ? "" : b);
 }
 
+/* Memory that a caller says is the device's: a kernel that found it is not would take the device
+ * with it. */
+static peri_status check_placed(const peri_searcher *self, const void *data, size_t bytes) {
+    peri_device *device = self->device;
+    if (bytes == 0 || device->driver->mem_check == NULL) return PERI_OK;
+    return device->driver->mem_check(device, data, bytes);
+}
+
+static peri_status check_query_rows(const peri_searcher *self, const peri_view *queries) {
+    size_t row_bytes = queries->cols * peri_dtype_bytes(queries->dtype), bytes;
+    if (queries->rows == 0) return PERI_OK;
+    if (queries->data == NULL || queries->stride_bytes < row_bytes ||
+        !peri_mul_fits(queries->rows, queries->stride_bytes, &bytes))
+        return peri_fail(PERI_E_ARGUMENT,
+                         "queries: %zu rows at %p every %zu bytes given, allowed: %zu bytes and "
+                         "more apart",
+                         queries->rows, queries->data, queries->stride_bytes, row_bytes);
+    if (!on_host(queries->place))
+        return check_placed(self, queries->data, bytes - queries->stride_bytes + row_bytes);
+    return peri_view_check(queries, self->metric == PERI_COSINE, "queries");
+}
+
 static peri_status check_queries(const peri_searcher *self, const peri_view *queries) {
     if (!on_host(queries->place) && !peri_place_equal(queries->place, self->device->place))
         return wrong_place("queries", queries->place, self->device->place);
@@ -74,8 +96,7 @@ static peri_status check_queries(const peri_searcher *self, const peri_view *que
     if (queries->cols != self->dim)
         return peri_fail(PERI_E_ARGUMENT, "queries: %zu columns given, the index has dim %u",
                          queries->cols, self->dim);
-    if (!on_host(queries->place)) return PERI_OK;
-    return peri_view_check(queries, self->metric == PERI_COSINE, "queries");
+    return check_query_rows(self, queries);
 }
 
 /* For what reads queries on the host alone. */
@@ -196,6 +217,7 @@ static void join_info(peri_hits_info *info, const peri_hits_info *rest, double s
     info->visited = info->visited * share + rest->visited * (1 - share);
     info->selectivity = info->selectivity * share + rest->selectivity * (1 - share);
     info->redone += rest->redone;
+    info->scanned += rest->scanned;
 }
 
 /* Queries [first, first + count) of a search, as a search. */
@@ -239,9 +261,15 @@ static peri_status check_device(const peri_searcher *self) {
     return peri_context_device(self->context, self->device->place, &device);
 }
 
-static peri_status check_hits(const peri_searcher *self, const peri_hits *hits) {
-    if (on_host(hits->place) || peri_place_equal(hits->place, self->device->place)) return PERI_OK;
-    return wrong_place("hits", hits->place, self->device->place);
+static peri_status check_hits(const peri_searcher *self, const peri_hits *hits, size_t items) {
+    if (items > 0 && (hits->ids == NULL || hits->distances == NULL))
+        return peri_fail(PERI_E_ARGUMENT, "hits: no room given for %s",
+                         hits->ids == NULL ? "ids" : "distances");
+    if (on_host(hits->place)) return PERI_OK;
+    if (!peri_place_equal(hits->place, self->device->place))
+        return wrong_place("hits", hits->place, self->device->place);
+    PERI_TRY(check_placed(self, hits->ids, items * sizeof *hits->ids));
+    return check_placed(self, hits->distances, items * sizeof *hits->distances);
 }
 
 static void report(const peri_searcher *self, const peri_search *search, peri_hits *hits) {
@@ -256,8 +284,8 @@ static void report(const peri_searcher *self, const peri_search *search, peri_hi
 peri_status peri_searcher_search(peri_searcher *self, const peri_request *request,
                                  peri_hits *hits) {
     PERI_TRY(check_request(self, request, 1));
-    PERI_TRY(check_hits(self, hits));
     PERI_TRY(check_device(self));
+    PERI_TRY(check_hits(self, hits, request->queries.rows * request->k));
     peri_search search = { .queries = request->queries,
                            .k = request->k,
                            .filters = request->filters,

@@ -18,7 +18,7 @@ peri_status peri_streamed_choose(const peri_index *index, const peri_matrix *row
     peri_view view = peri_matrix_view(rows);
     bool there = peri_place_equal(view.place, index->device->place);
     *out = false;
-    if (there && residence == PERI_RESIDENCE_AUTO) return PERI_OK;
+    if (view.rows == 0 || (there && residence == PERI_RESIDENCE_AUTO)) return PERI_OK;
     return peri_chunks_choose(index->device, &view, (peri_residence)residence, 0, out);
 }
 
@@ -93,8 +93,8 @@ static peri_status chunk_filter(void *ud, peri_lane *lane, size_t first, size_t 
 
 static peri_chunks chunks_of(const peri_search *search, const peri_index *index,
                              peri_progress *progress) {
-    peri_view rows = peri_matrix_view(peri_index_section(index, "rows"));
-    peri_progress_init(progress, search->control, "search", rows.rows);
+    const peri_matrix *rows = peri_index_section(index, "rows");
+    peri_progress_init(progress, search->control, "search", index->rows);
     return (peri_chunks){
         .device = index->device,
         .rows = rows,

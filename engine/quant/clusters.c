@@ -179,12 +179,23 @@ static void clear(peri_clusters *out) {
     out->metric = metric;
 }
 
+/* Whether batches are all that is read, and less than all rows: then only they go there. */
+static bool reads_little(const way *w) {
+    const kmeans_params *params = w->params;
+    double read = (double)params->batch_rows * (double)params->n_iters;
+    return params->batch_rows > 0 && !w->asked->labels && w->asked->centroids == NULL &&
+           w->asked->residence == PERI_RESIDENCE_AUTO &&
+           read < (double)peri_matrix_view(w->asked->rows).rows;
+}
+
 /* There, or when that takes too much, with the rows on the host. */
 static peri_status run_at(way *w, peri_device *device, peri_clusters *out) {
     const peri_clustering *asked = w->asked;
     peri_view view = peri_matrix_view(asked->rows);
     bool streams = false, from_host = view.place.kind == PERI_PLACE_CPU && !device->shares_host;
-    if (from_host)
+    if (from_host && reads_little(w))
+        streams = true;
+    else if (from_host)
         PERI_TRY(peri_chunks_choose(device, &view, asked->residence, view.rows * LABELLED_BYTES,
                                     &streams));
     if (!streams) {

@@ -220,7 +220,7 @@ static peri_status assign_there(assigning *a) {
 
 static peri_status assign_chunks(const assigning *a, peri_device *through) {
     const peri_assign_chunks chunks = { through,
-                                        peri_matrix_view(a->rows),
+                                        a->rows,
                                         a->centroids,
                                         a->metric,
                                         peri_matrix_view(a->labels).data,

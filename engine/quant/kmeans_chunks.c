@@ -55,7 +55,7 @@ peri_status peri_assign_chunks_pass(const peri_assign_chunks *asked) {
     peri_matrix *centroids = NULL, *lengths = NULL;
     peri_status status;
     p.chunks.ud = &p;
-    peri_progress_init(&progress, asked->control, "k-means", asked->rows.rows);
+    peri_progress_init(&progress, asked->control, "k-means", peri_matrix_view(asked->rows).rows);
     PERI_GO(peri_matrix_move(asked->centroids, asked->device->place, &centroids));
     p.op.centroids = peri_matrix_view(centroids);
     PERI_GO(find_lengths(&p, &lengths));

@@ -7,7 +7,7 @@
 
 typedef struct peri_assign_chunks {
     peri_device *device;
-    peri_view rows;         /* [n, d] f32 f16 i8 u8 on the host */
+    peri_matrix *rows;      /* [n, d] f32 f16 i8 u8 on the host */
     peri_matrix *centroids; /* [c, d] f32 anywhere */
     peri_metric metric;     /* sqeuclidean or cosine */
     uint32_t *labels;       /* [n] host, out */

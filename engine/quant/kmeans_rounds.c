@@ -95,7 +95,7 @@ peri_status peri_kmeans_rounds_assign(peri_kmeans_rounds *r) {
     r->assignments++;
     if (r->through != NULL) {
         const peri_assign_chunks chunks = {
-            r->through, op.rows,      r->centroids,      r->metric,
+            r->through, r->rows,      r->centroids,      r->metric,
             op.labels,  op.distances, r->asked->threads, r->control
         };
         PERI_TRY(peri_assign_chunks_pass(&chunks));

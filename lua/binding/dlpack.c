@@ -27,12 +27,16 @@ int lperi_from_dlpack(lua_State *L) {
     peri_queue queue = lperi_optionqueue(L, options, "stream");
     peri_context *context;
     lperi_matrix *box = lperi_newmatrix(L);
+    peri_place place = PERI_CPU;
     peri_status status = lperi_context(L, &context);
+    /* before it is taken: a wait that fails leaves it the caller's */
+    if (status == PERI_OK)
+        status = versioned ? peri_dlpack_place_versioned(tensor, &place)
+                           : peri_dlpack_place(tensor, &place);
+    if (status == PERI_OK) status = peri_queue_wait(context, place, queue);
     if (status == PERI_OK)
         status = versioned ? peri_matrix_from_dlpack_versioned(context, tensor, &box->handle)
                            : peri_matrix_from_dlpack(context, tensor, &box->handle);
-    if (status == PERI_OK)
-        status = peri_queue_wait(context, peri_matrix_view(box->handle).place, queue);
     return lperi_result(L, status, 1);
 }
 

@@ -129,7 +129,7 @@ static int push_matrix(lua_State *L, peri_matrix *matrix, int value) {
 
 static int push_info(lua_State *L, const lperi_hits *box) {
     char place[LPERI_PLACE_SIZE];
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     lua_pushstring(L, box->info.path);
     lua_setfield(L, -2, "path");
     lua_pushstring(L, peri_place_format(box->info.place, place, sizeof place));
@@ -140,6 +140,8 @@ static int push_info(lua_State *L, const lperi_hits *box) {
     lua_setfield(L, -2, "selectivity");
     lua_pushinteger(L, (lua_Integer)box->info.redone);
     lua_setfield(L, -2, "redone");
+    lua_pushinteger(L, (lua_Integer)box->info.scanned);
+    lua_setfield(L, -2, "scanned");
     lua_pushinteger(L, (lua_Integer)box->info.missing);
     lua_setfield(L, -2, "missing");
     return 1;

@@ -700,6 +700,7 @@ function Quantizer:close() end
 ---@field visited number  distances computed, a query, on average
 ---@field selectivity number  share of rows that pass the filters
 ---@field redone integer  queries done twice, by an exact search that proved nothing at first
+---@field scanned integer  of these, queries that cost a scan of all rows
 ---@field missing integer  results that are -1
 
 ---The answer to a batch, [queries, k], nearest first; -1 is none.

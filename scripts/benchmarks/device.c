@@ -213,11 +213,14 @@ static void run_knn(const bench *b, const knn_case *c) {
     op.queries = peri_matrix_view(queries);
     if (c->queries < op.queries.rows) op.queries.rows = c->queries;
     size_t items = op.queries.rows * c->k;
-    if (c->passing < 1)
-        filters[3] = make_filters(b, c->own ? OWN_FILTERS : 1, op.queries.rows, op.rows.rows,
-                                  c->passing, &op.filter, filters);
     peri_mem *ids_mem = room(b, items * sizeof(int64_t), &op.ids);
     peri_mem *distances_mem = room(b, items * sizeof(float), &op.distances);
+    double plain = 0; /* of the same search without a filter */
+    if (c->passing < 1) {
+        plain = time_op(b, (const peri_op *)&op);
+        filters[3] = make_filters(b, c->own ? OWN_FILTERS : 1, op.queries.rows, op.rows.rows,
+                                  c->passing, &op.filter, filters);
+    }
     double seconds = time_op(b, (const peri_op *)&op);
     int64_t *ids = malloc(items * sizeof *ids);
     must(b->device->driver->copy(b->stream, ids, items * sizeof *ids, NULL, op.ids,
@@ -225,10 +228,10 @@ static void run_knn(const bench *b, const knn_case *c) {
          "copy");
     must(b->device->driver->stream_wait(b->stream, NULL), "wait");
     printf("what=knn\tcase=%s\tset=%s\tdtype=%s\trows=%zu\tdim=%zu\tqueries=%zu\tk=%zu\t"
-           "passing=%g\tms=%.4f\tqps=%.0f\trecall=%.4f\n",
+           "passing=%g\tms=%.4f\tqps=%.0f\trecall=%.4f\tplain_ms=%.4f\n",
            c->name, c->set, peri_dtype_name(c->dtype), op.rows.rows, op.rows.cols, op.queries.rows,
            c->k, c->passing, 1e3 * seconds, (double)op.queries.rows / seconds,
-           recall(b, c, ids, op.queries.rows));
+           recall(b, c, ids, op.queries.rows), 1e3 * plain);
     fflush(stdout);
     free(ids);
     for (size_t i = 0; i < 4; i++) b->device->driver->mem_release(filters[i]);
@@ -247,8 +250,11 @@ static const knn_case knn_cases[] = {
     { "f32-one", "16x128", PERI_F32, 1, 10, 1, false },
     { "f16-one", "16x128", PERI_F16, 1, 10, 1, false },
     { "f32-16", "16x128", PERI_F32, 16, 10, 1, false },
-    { "f32-100", "16x128", PERI_F32, 100, 10, 1, false },
-    { "f32-1000", "16x128", PERI_F32, 1000, 10, 1, false },
+    { "f32-32", "16x128", PERI_F32, 32, 10, 1, false },
+    { "f32-64", "16x128", PERI_F32, 64, 10, 1, false },
+    { "f32-128", "16x128", PERI_F32, 128, 10, 1, false },
+    { "f32-256", "16x128", PERI_F32, 256, 10, 1, false },
+    { "f32-1024", "16x128", PERI_F32, 1024, 10, 1, false },
     { "f32-k100", "16x128", PERI_F32, 10000, 100, 1, false },
     { "f32-shared-0.9", "16x128", PERI_F32, 10000, 10, 0.9, false },
     { "f32-shared-0.5", "16x128", PERI_F32, 10000, 10, 0.5, false },
@@ -256,6 +262,7 @@ static const knn_case knn_cases[] = {
     { "f32-own-0.9", "16x128", PERI_F32, 10000, 10, 0.9, true },
     { "f32-own-0.5", "16x128", PERI_F32, 10000, 10, 0.5, true },
     { "f32-own-0.1", "16x128", PERI_F32, 10000, 10, 0.1, true },
+    { "f32-own-0.01", "16x128", PERI_F32, 10000, 10, 0.01, true },
     { "f16-shared-0.5", "16x128", PERI_F16, 10000, 10, 0.5, false },
 };
 
@@ -337,6 +344,80 @@ static void run_graph(const bench *b) {
     peri_matrix_release(rows);
 }
 
+/* ---- rows on the host ----------------------------------------------------------------------- */
+
+#define LINK_BYTES ((size_t)256 << 20)
+
+/* GB/s of page-locked memory on its way to the device, nothing else going on. */
+static double time_link(const bench *b) {
+    const peri_driver *driver = b->device->driver;
+    peri_mem *from, *to;
+    double times[64];
+    must(driver->mem_acquire(b->device, LINK_BYTES, PERI_MEMORY_PINNED, PERI_USE_OTHER, &from),
+         "pinned");
+    must(driver->mem_acquire(b->device, LINK_BYTES, PERI_MEMORY_DEVICE, PERI_USE_OTHER, &to),
+         "memory");
+    memset(from->data, 1, LINK_BYTES);
+    for (int round = 0; round < b->rounds; round++) {
+        double began = now();
+        must(driver->copy(b->stream, to->data, LINK_BYTES, b->device, from->data, LINK_BYTES, NULL,
+                          1, LINK_BYTES),
+             "copy");
+        must(driver->stream_wait(b->stream, NULL), "wait");
+        times[round] = now() - began;
+    }
+    qsort(times, (size_t)b->rounds, sizeof times[0], by_value);
+    driver->mem_release(to);
+    driver->mem_release(from);
+    return (double)LINK_BYTES / times[b->rounds / 2] / 1e9;
+}
+
+/* Exact search of rows that stay on the host, one transfer of them a batch. */
+static void run_streamed(const bench *b, size_t queries) {
+    if (!wanted(b, "streamed") || b->device->shares_host) return;
+    bench host = *b;
+    host.place = "cpu";
+    peri_matrix *rows = load(&host, "base", "16x128", PERI_F32);
+    peri_matrix *asked = load(&host, "queries", "16x128", PERI_F32);
+    peri_option residence = { "residence", { PERI_VALUE_TEXT, { .text = "host" } } };
+    peri_build build = PERI_BUILD_INIT;
+    peri_request request = PERI_REQUEST_INIT;
+    peri_searcher *index;
+    peri_matrix *ids, *distances;
+    double times[64], link = time_link(b);
+    peri_view view = peri_matrix_view(rows);
+    build.kind = "flat";
+    build.rows = rows;
+    build.place = b->device->place;
+    build.options = (peri_options){ &residence, 1 };
+    must(peri_searcher_build(&build, &index), "flat");
+    request.queries = peri_matrix_view(asked);
+    request.queries.rows = queries;
+    request.k = TRUTH_K;
+    must(peri_matrix_create(b->context, queries, TRUTH_K, PERI_I64, PERI_CPU, &ids), "ids");
+    must(peri_matrix_create(b->context, queries, TRUTH_K, PERI_F32, PERI_CPU, &distances), "f32");
+    peri_hits hits = { .ids = peri_matrix_view(ids).data,
+                       .distances = peri_matrix_view(distances).data };
+    must(peri_searcher_search(index, &request, &hits), "search"); /* scratch is there then */
+    for (int round = 0; round < b->rounds; round++) {
+        double began = now();
+        must(peri_searcher_search(index, &request, &hits), "search");
+        times[round] = now() - began;
+    }
+    qsort(times, (size_t)b->rounds, sizeof times[0], by_value);
+    double seconds = times[b->rounds / 2], bytes = (double)view.rows * (double)view.cols * 4;
+    printf(
+        "what=streamed\tcase=streamed-%zu\tset=16x128\tdtype=f32\trows=%zu\tdim=%zu\tqueries=%zu\t"
+        "ms=%.3f\tgbps=%.1f\tlink=%.1f\n",
+        queries, view.rows, view.cols, queries, 1e3 * seconds, bytes / seconds / 1e9, link);
+    fflush(stdout);
+    peri_matrix_release(distances);
+    peri_matrix_release(ids);
+    peri_searcher_release(index);
+    peri_matrix_release(asked);
+    peri_matrix_release(rows);
+}
+
 /* ---- */
 
 static const char *word(int count, char **words, const char *key, const char *fallback) {
@@ -367,6 +448,8 @@ int main(int count, char **words) {
     run_select(&b, 1000, 1000000, 256);
     run_kmeans(&b);
     run_graph(&b);
+    run_streamed(&b, 1);
+    run_streamed(&b, 10000);
     b.device->driver->stream_close(b.stream);
     peri_context_release(b.context);
     return 0;

@@ -1,5 +1,6 @@
 -- The table of scripts/bench --gpu: what was measured on the device, its share of the limit that
--- binds it, and how many times faster than PyTorch in the same run.
+-- binds it, and how many times faster than PyTorch in the same run; of a filtered search, how many
+-- times as long it takes as without the filter.
 --
 --   lua5.4 gpu_report.lua DEVICE.tsv TORCH.tsv
 
@@ -36,7 +37,9 @@ local BYTES <const> = { f32 = 4, f16 = 2, i8 = 1, u8 = 1 }
 -- Two numbers: operations over the rate of matrix products, bytes over that of memory.
 local function share(row)
   local gemm, copy = peer("roof", "f16-gemm-8192"), peer("roof", "copy")
-  if not (gemm and copy) then
+  if row.what == "streamed" then
+    return row.gbps / row.link, "the link"
+  elseif not (gemm and copy) then
     return
   end
   local seconds = row.ms / 1e3
@@ -45,11 +48,14 @@ local function share(row)
   elseif row.what == "kmeans" then
     return 2 * row.rows * row.clusters * row.dim * row.iterations / seconds / (gemm.tflops * 1e12),
       "f16 products"
-  elseif row.queries == 1 then
-    return row.rows * row.dim * BYTES[row.dtype] / seconds / (copy.tbps * 1e12), "copies"
   end
   local queries = row.what == "graph" and row.rows or row.queries
-  return 2 * queries * row.rows * row.dim / seconds / (gemm.tflops * 1e12), "f16 products"
+  local products = 2 * queries * row.rows * row.dim / seconds / (gemm.tflops * 1e12)
+  local copies = row.rows * row.dim * BYTES[row.dtype] / seconds / (copy.tbps * 1e12)
+  if copies > products then -- a small batch: the rows must be read
+    return copies, "copies"
+  end
+  return products, "f16 products"
 end
 
 -- The fastest of the peer's ways that answers the same question.
@@ -57,6 +63,13 @@ local WAYS <const> = {
   ["f32"] = { "bf16-16x128", "tf32-16x128", "f32-16x128" }, ["f32-harder"] = { "bf16-32x128" },
   ["f16"] = { "f16-16x128" }, ["f16-768"] = { "f16-16x768" }, ["f32-one"] = { "f32-one" },
 }
+
+local function beside(row)
+  if row.plain_ms and row.plain_ms > 0 then
+    return ("%.2f x the time without a filter"):format(row.ms / row.plain_ms)
+  end
+  return ""
+end
 
 local function fastest(row)
   local best
@@ -86,5 +99,5 @@ for _, row in ipairs(device) do
     row.recall and row.recall >= 0 and ("%.4f"):format(row.recall) or "",
     part and ("%.0f %% of %s"):format(100 * part, of) or "",
     other and ("%.3f, %s, %.1f (%s)"):format(other.ms, other.recall or "-", other.ms / row.ms,
-      other.case) or ""))
+      other.case) or beside(row)))
 end

@@ -114,10 +114,20 @@ def search(folder, name, kinds, task):
             ms=round(1e3 * best, 3), qps=round(len(queries) / best),
             recall=round(recall(found, truths[dtype]), 4))
     if name == "16x128":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        one, norms = asked[:1], (base * base).sum(1)
-        seconds = seconds_of(lambda: nearest(one, base, norms, K, len(base)), task["rounds"])
-        say(what="torch", case="f32-one", set=name, queries=1, k=K, ms=round(1e3 * seconds, 4))
+        small_batches(base, asked, name, task)
+
+
+def small_batches(base, asked, name, task):
+    """The faster of f32 and tf32 products; norms are made before."""
+    norms = (base * base).sum(1)
+    for count in (1, 16, 32, 64, 128, 256, 1024):
+        some, best = asked[:count], None
+        for tf32 in (False, True):
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            seconds = seconds_of(lambda: nearest(some, base, norms, K, len(base)), task["rounds"], 0.02)
+            best = min(best or seconds, seconds)
+        case = "f32-one" if count == 1 else f"f32-{count}"
+        say(what="torch", case=case, set=name, queries=count, k=K, ms=round(1e3 * best, 4))
 
 
 def select(rounds):

@@ -146,6 +146,67 @@ static void check(setting s) {
           peri_metric_name(s.metric), (unsigned)s.dim, loose, spread);
 }
 
+/* ---- f32 rows that the tensor cores read as TF32 -------------------------------------------- */
+
+static float tf32(float value, bool rounds) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + (rounds ? 0x1000u : 0)) & ~0x1FFFu;
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
+/* As knn_floats.cu and rescore.cu of cuda/ have it; sums of squares by one lane, the worst. */
+static peri_doubt_rows prepare_floats(const setting *s, bool rounds) {
+    peri_doubt_rows most = { .scale = 1, .term = (s->dim / 2 + 16) * PERI_DOUBT_U };
+    for (size_t i = 0; i < ROWS + QUERIES; i++) {
+        bool row = i < ROWS;
+        side *to = row ? &xs[i] : &qs[i - ROWS];
+        float *from = row ? x[i] : q[i - ROWS];
+        *to = (side){ .norm = 0 };
+        for (uint32_t j = 0; j < s->dim; j++) {
+            from[j] = make(s->kind, row ? i : i - ROWS, j, row ? 1 : 2, s->dim);
+            to->halves[j] = tf32(from[j], row ? rounds : true);
+            to->norm += to->halves[j] * to->halves[j];
+            to->residual += (from[j] - to->halves[j]) * (from[j] - to->halves[j]);
+            to->length += (double)from[j] * from[j];
+        }
+        to->norm = sqrt(to->norm);
+        to->residual = sqrt(to->residual);
+        to->length = sqrt(to->length);
+        if (row) most.length = fmax(most.length, to->length * (1 + 2 * most.term));
+    }
+    most.apart = most.length * 0x1p-10 + 1e-30;
+    most.norm = most.length + most.apart;
+    return most;
+}
+
+static void check_floats(setting s, bool rounds) {
+    bool squared = s.metric == PERI_SQEUCLIDEAN;
+    size_t above = 0;
+    double loose = 0, spread = 0;
+    peri_doubt_rows most = prepare_floats(&s, rounds);
+    for (size_t i = 0; i < QUERIES; i++) {
+        peri_doubt_query about = { qs[i].norm, qs[i].residual, qs[i].length, 0, 1 };
+        for (size_t r = 0; r < ROWS; r++) {
+            float term = 0;
+            for (uint32_t j = 0; squared && j < s.dim; j++) term = fmaf(x[r][j], x[r][j], term);
+            term *= r % 2 == 0 ? 1 : (float)(1 - most.term); /* any sum of that error */
+            float last = fmaf(squared ? -2.0f : -1.0f,
+                              (float)multiply(qs[i].halves, xs[r].halves, s.dim, s.u), term);
+            double bound = peri_certificate(s.metric, s.dim, &most, &about, last);
+            float value = peri_canonical_distance(s.metric, PERI_F32, q[i], x[r], s.dim, 0, 0);
+            above += bound > value;
+            loose = fmax(loose, value - bound);
+            spread = fmax(spread, fabs((double)value));
+        }
+    }
+    CHECK(above == 0, "tf32, %s, %u columns, kind %d, blocks of %u: %zu of %u are not bounds",
+          peri_metric_name(s.metric), (unsigned)s.dim, s.kind, s.u.block, above, ROWS * QUERIES);
+    CHECK(s.kind != 0 || loose < 0.01 * spread, "tf32, %s, %u columns: up to %g of %g below",
+          peri_metric_name(s.metric), (unsigned)s.dim, loose, spread);
+}
+
 int main(void) {
     static const unit units[] = { { 4, 23 }, { 8, 24 }, { 16, 25 } };
     static const peri_metric metrics[] = { PERI_SQEUCLIDEAN, PERI_INNER_PRODUCT, PERI_COSINE };
@@ -155,8 +216,13 @@ int main(void) {
             for (size_t d = 0; d < 5; d++)
                 for (int kind = 0; kind < KINDS; kind++)
                     check((setting){ metrics[m], dims[d], kind, units[u] });
+    for (size_t u = 0; u < 3; u++)
+        for (size_t m = 0; m < 2; m++)
+            for (size_t d = 0; d < 5; d++)
+                for (int kind = 0; kind < 3; kind++)
+                    check_floats((setting){ metrics[m], dims[d], kind, units[u] }, d % 2 == 0);
     /* whole numbers that f32 holds are exact; longer rows are not */
-    peri_doubt_rows rows = { 2000, 0, 2000, 1 };
+    peri_doubt_rows rows = { .norm = 2000, .length = 2000, .scale = 1 };
     peri_doubt_query query = { 2000, 0, 2000, 0, 1 };
     CHECK(peri_doubt_none(&rows, &query), "4000 squared is below 2^24");
     query.norm = 3000;

@@ -446,11 +446,11 @@ static bool check_once(size_t c, faulty_kind kind, size_t step, uint64_t wanted)
     return met;
 }
 
-/* A queue that was longer than ever before keeps its room: what stays is lost when it stays again.
- */
+/* A queue that was longer than ever before keeps its room: what stays is lost when it stays each
+ * time. */
 static bool check_fault(size_t c, faulty_kind kind, size_t step, uint64_t wanted) {
     bool met = check_once(c, kind, step, wanted);
-    if (stayed > 0) met = check_once(c, kind, step, wanted);
+    for (int again = 0; again < 6 && stayed > 0; again++) met = check_once(c, kind, step, wanted);
     CHECK(stayed == 0, "%s, %s %zu: %zu blocks stay on the host", cases[c].name, kinds[kind].word,
           step, stayed);
     return met;
@@ -470,7 +470,7 @@ static void check_case(size_t c) {
     for (faulty_kind kind = FAULTY_MEMORY; kind <= FAULTY_LOST; kind++) {
         size_t step = 1;
         /* far in, a step is as good as the next: most are of one loop */
-        while (step < STEPS_MAX && check_fault(c, kind, step, wanted)) step += 1 + step / 8;
+        while (step < STEPS_MAX && check_fault(c, kind, step, wanted)) step += 1 + step / 5;
         CHECK(step < STEPS_MAX, "%s, %s: no end", cases[c].name, kinds[kind].word);
         printf("  %s %zu", kinds[kind].word, step);
         status = run_case(c, &found);

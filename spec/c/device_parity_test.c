@@ -106,6 +106,7 @@ int main(void) {
     sweep_pairwise(&t);
     sweep_knn(&t);
     if (!t.small) sweep_knn_coarse(&t);
+    sweep_knn_batches(&t);
     sweep_knn_doubt(&t);
     sweep_others(&t);
     sweep_lists(&t);

@@ -199,6 +199,37 @@ static void check_refused(void) {
     status = peri_searcher_search(index, &request, &hits);
     CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "hits") != NULL,
           "hits on another device: %s", peri_error_detail());
+    hits.place = device->place; /* the host's own, told as the device's */
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "memory") != NULL,
+          "hits of the host as the device's: %s: %s", peri_status_code(status),
+          peri_error_detail());
+    request.queries.place = device->place;
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "memory") != NULL,
+          "queries of the host as the device's: %s: %s", peri_status_code(status),
+          peri_error_detail());
+    request.queries = peri_matrix_view(moved);
+    request.queries.dtype = PERI_U8; /* as the rows are; and more than there are */
+    request.queries.rows = (size_t)1 << 36;
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "memory") != NULL,
+          "more queries than there is memory of: %s: %s", peri_status_code(status),
+          peri_error_detail());
+    request.queries = peri_matrix_view(queries);
+    request.queries.stride_bytes = DIM * 4 - 1;
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "every 67 bytes") != NULL,
+          "rows that overlap: %s", peri_error_detail());
+    request.queries = peri_matrix_view(queries);
+    request.queries.data = NULL;
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT, "no queries: %s", peri_status_code(status));
+    request.queries = peri_matrix_view(queries);
+    hits = (peri_hits){ .ids = found.ids };
+    status = peri_searcher_search(index, &request, &hits);
+    CHECK(status == PERI_E_ARGUMENT && strstr(peri_error_detail(), "distances") != NULL,
+          "no room for distances: %s", peri_error_detail());
     status = peri_queue_wait(context, PERI_CPU, (peri_queue){ true, NULL });
     CHECK(status == PERI_E_UNSUPPORTED, "a queue of the cpu: %s", peri_status_code(status));
     peri_matrix_release(moved);

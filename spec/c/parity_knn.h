@@ -148,13 +148,26 @@ static inline void sweep_others(pair *t) {
     check_others(t, 40, 31, 0);
 }
 
+/* Batches that a device may take another way than large ones: f32 rows, no filter. */
+static inline void sweep_knn_batches(pair *t) {
+    static const size_t queries[] = { 4, 19, 20, 128, 129, 257 };
+    static const size_t widths[] = { 1, 31, 100, 128, 129, 260 };
+    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++)
+        for (int coarse = 0; coarse < 2; coarse++)
+            check_knn(t, PERI_F32, i % 2 == 0 ? PERI_SQEUCLIDEAN : PERI_INNER_PRODUCT, queries[i],
+                      2400, widths[i], 1 + 7 * i, 0, coarse != 0);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 20000, 768, 10, 0, false);
+    check_knn(t, PERI_F32, PERI_SQEUCLIDEAN, 30, 5000, 128, 330, 0, false);
+}
+
 /* Enough queries and rows for a coarse pass of a device. */
 static inline void sweep_knn_coarse(pair *t) {
     static const struct {
         size_t queries, rows, cols, k;
         uint32_t filters;
     } shapes[] = { { 300, 3000, 128, 10, 1 }, { 33, 3000, 7, 100, 4 },  { 64, 2100, 200, 1, 0 },
-                   { 40, 2300, 768, 10, 2 },  { 35, 2500, 64, 500, 0 }, { 129, 2049, 65, 33, 3 } };
+                   { 40, 2300, 768, 10, 2 },  { 35, 2500, 64, 500, 0 }, { 129, 2049, 65, 33, 3 },
+                   { 30, 40001, 24, 10, 4 } };
     for (size_t a = 0; a < TEST_DTYPES; a++) {
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++)
             if (peri_metric_takes(metrics[m], dtypes[a]))

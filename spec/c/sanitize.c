@@ -59,11 +59,11 @@ static void cover_knn(pair *t) {
         for (size_t m = 0; m < PERI_METRIC_COUNT; m++) {
             if (!peri_metric_takes(metrics[m], dtypes[a])) continue;
             check_knn(t, dtypes[a], metrics[m], 3, 1000, widths[m % WIDTHS], 10, 0, m % 2 == 0);
-            check_knn(t, dtypes[a], metrics[m], 70, 2000, widths[(m + 1) % WIDTHS], 10, 0,
+            check_knn(t, dtypes[a], metrics[m], 70, 2100, widths[(m + 1) % WIDTHS], 10, 0,
                       m % 2 == 1);
         }
-        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 70, 2000, 96, 100, 4, false);
-        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 70, 2000, 128, 10, 1, false);
+        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 70, 2100, 96, 100, 4, false);
+        check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 70, 2100, 128, 10, 1, false);
         check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 3, 2000, 7, 10, 4, false);
         check_knn(t, dtypes[a], PERI_SQEUCLIDEAN, 2, 2000, 7, 1200, 0, false);
     }

@@ -217,6 +217,7 @@ const peri_driver peri_fake_driver = {
     .mem_acquire = peri_fake_mem_acquire,
     .mem_release = peri_fake_mem_release,
     .mem_wrap = peri_fake_mem_wrap,
+    .mem_check = peri_fake_mem_check,
     .mem_limit = peri_fake_mem_limit,
     .stream_open = peri_fake_stream_open,
     .stream_close = peri_fake_stream_close,

@@ -161,6 +161,7 @@ peri_status peri_fake_check(const peri_device *device);
 peri_status peri_fake_mem_acquire(peri_device *device, size_t bytes, peri_memory_kind kind,
                                   peri_memory_use use, peri_mem **out);
 void peri_fake_mem_release(peri_mem *mem);
+peri_status peri_fake_mem_check(peri_device *device, const void *data, size_t bytes);
 peri_status peri_fake_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out);
 peri_status peri_fake_mem_limit(peri_device *device, size_t bytes);
 

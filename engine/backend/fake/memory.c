@@ -115,12 +115,16 @@ peri_status peri_fake_mem_acquire(peri_device *device, size_t bytes, peri_memory
 }
 
 /* Memory of the device alone: a host pointer is what a GPU would fault at. */
+peri_status peri_fake_mem_check(peri_device *device, const void *data, size_t bytes) {
+    PERI_TRY(peri_fake_check(device));
+    if (peri_fake_memory_holds(device_of(device), data, bytes)) return PERI_OK;
+    return peri_fail(PERI_E_ARGUMENT, "fake:%u: %zu bytes at %p are not memory of this device",
+                     (unsigned)device->place.number, bytes, data);
+}
+
 peri_status peri_fake_mem_wrap(peri_device *device, void *data, size_t bytes, peri_mem **out) {
     *out = NULL;
-    PERI_TRY(peri_fake_check(device));
-    if (!peri_fake_memory_holds(device_of(device), data, bytes))
-        return peri_fail(PERI_E_ARGUMENT, "fake:%u: %zu bytes at %p are not memory of this device",
-                         (unsigned)device->place.number, bytes, data);
+    PERI_TRY(peri_fake_mem_check(device, data, bytes));
     peri_fake_block *block;
     PERI_TRY(block_create(device, &block));
     block->mem.data = data;

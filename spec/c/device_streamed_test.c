@@ -1,5 +1,5 @@
-/* streamed_test: work on rows that pass a device in chunks, with little memory, with faults and
- * stopped anywhere: the CPU's bits or a clear refusal, and nothing is left on the device.
+/* device_streamed_test: work on rows that pass a device in chunks, with little memory, with faults
+ * and stopped anywhere: the CPU's bits or a clear refusal, and nothing is left on the device.
  *
  * PERIGEE_TEST_PLACE names the place (fake:0 when unset). */
 #include "backend/fake/fake.h"
