@@ -52,7 +52,7 @@ __device__ void score(const task &t, const typename peri_row_types<T>::query *qu
         sums[r] = 0;
         if (lane == r) mine = slot;
     }
-#pragma unroll 4
+#pragma unroll 2
     for (uint32_t j = lane; j < t.dim; j += PERI_WARP) {
         S y = peri_widen(query[j]);
         S x[AT_ONCE];

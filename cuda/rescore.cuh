@@ -16,10 +16,9 @@ struct peri_rescore {
     const uint32_t *needed;           /* NULL, or nothing but `left` is written when *needed is 0 */
     uint32_t *which;                  /* [q] out: the queries that are not proved, in any order */
     uint32_t *left;                   /* [1] out: how many */
-    uint32_t *again;                  /* NULL, or [1] out: q when some are left, else not written:
-                                         all are then done again, which the operation's count says */
-    const uint32_t *counted;          /* NULL, or when *counted is not 0 the operation's count of
-                                         queries done again is left alone */
+    uint32_t *again; /* NULL, or [1] out: q when some are left, else not written: all are then done
+                        again, and the operation's `redone` says so */
+    const uint32_t *counted; /* NULL, or when *counted is not 0 `redone` is left alone */
 };
 
 /* Writes the operation's ids and distances of these queries; those of the queries in `which` are to
