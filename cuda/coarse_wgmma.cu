@@ -58,9 +58,11 @@ bool is_narrow(const peri_coarse *coarse) {
     return coarse->type == PERI_COARSE_TF32 && coarse->query_count <= TILE_QUERIES / 2;
 }
 
-/* Whether filters are tested on values: their bits lie as the rows do. Else where lists are cut. */
+/* Whether filters are tested on values: their bits lie as the rows do. Else where lists are cut, as
+ * for tf32, which nobody filters yet. */
 bool is_masked(const peri_coarse *coarse) {
-    return coarse->filter.count != 0 && coarse->names == nullptr && coarse->first % 64 == 0;
+    return coarse->filter.count != 0 && coarse->names == nullptr && coarse->first % 64 == 0 &&
+           coarse->type != PERI_COARSE_TF32;
 }
 
 /* A sample of a 20th of the rows, or of 1024 rows for each wanted one where that is more, at most
@@ -225,7 +227,7 @@ peri_status launch_type(peri_stream *stream, peri_coarse_type type, const pass &
     switch (type) {
     case PERI_COARSE_F16: return launch<PERI_COARSE_F16, SAMPLE, MASKED>(stream, p);
     case PERI_COARSE_BF16: return launch<PERI_COARSE_BF16, SAMPLE, MASKED>(stream, p);
-    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE, MASKED>(stream, p);
+    case PERI_COARSE_TF32: return launch<PERI_COARSE_TF32, SAMPLE, false>(stream, p);
     case PERI_COARSE_S8: return launch<PERI_COARSE_S8, SAMPLE, MASKED>(stream, p);
     case PERI_COARSE_U8: return launch<PERI_COARSE_U8, SAMPLE, MASKED>(stream, p);
     }

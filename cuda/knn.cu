@@ -56,7 +56,7 @@ constexpr size_t FIRST_RUN_WANTED = 320; /* for each candidate */
 constexpr size_t RUN_GROWTH = 7;
 /* Rows that queries left collect: for each, were all left, or more where there are few queries. */
 constexpr size_t REACH_EACH = 8192;
-constexpr size_t REACH_LEAST = (size_t)4 << 20;
+constexpr size_t REACH_LEAST = (size_t)16 << 20;
 constexpr size_t REACH_MOST = (size_t)64 << 20;
 constexpr size_t ALIGN = 256;
 

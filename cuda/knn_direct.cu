@@ -37,6 +37,7 @@ constexpr unsigned TILE_MAX = 16;
 constexpr size_t POOLS_BYTES_MAX = (size_t)64 << 10; /* of a block */
 constexpr size_t SHARED_UNASKED = (size_t)40 << 10;  /* beside the static part */
 constexpr size_t SCRATCH_MAX = (size_t)64 << 20;
+constexpr size_t EVEN_MAX = (size_t)16 << 20; /* of it, for splits that fill the last round */
 constexpr unsigned BLOCKS[2] = { 2, 2 }; /* a multiprocessor's, for one query and for several */
 
 /* Pieces of a row that are loaded together: 4 of them are all of 128 elements. Several queries need
@@ -64,6 +65,7 @@ struct scan {
     unsigned groups;
     unsigned tile;   /* queries a block */
     unsigned blocks; /* that run at once */
+    size_t items;    /* tiles times splits that there is room for, or one split of each tile */
     uint64_t *keys;  /* [splits, tiles * tile, k] */
     int64_t *ids;
     float *distances;
@@ -79,13 +81,31 @@ __device__ inline size_t rows_most(const scan &s) {
     return room < s.row_count ? room : s.row_count;
 }
 
+/* Into how many parts the rows go: as many as there are blocks for, and some more where the last
+ * round of blocks would be short: with 300 tiles for 264 blocks, nearly half of all. */
+__host__ __device__ inline size_t splits_for(const scan &s, size_t tiles) {
+    constexpr size_t TRIED = 8;
+    size_t best = s.blocks / tiles, share = 0;
+    if (best == 0) best = 1;
+    if (s.lists.names != nullptr) return best;
+    for (size_t splits = best, most = best + TRIED; splits < most; splits++) {
+        const size_t items = tiles * splits, rounds = ceil_div(items, s.blocks);
+        const size_t now = 1024 * items / (rounds * s.blocks);
+        if (items > s.items && share > 0) break;
+        if (now > share + share / 32) {
+            best = splits;
+            share = now;
+        }
+    }
+    return best;
+}
+
 /* Units as equal as the rows allow, so that the last round of them is full. */
 __host__ __device__ inline cut cut_for(const scan &s, uint32_t live, size_t rows) {
     cut c;
     c.live = live;
     c.tiles = (uint32_t)ceil_div(live, s.tile);
-    size_t splits = c.tiles == 0 ? 1 : s.blocks / c.tiles;
-    if (splits == 0) splits = 1;
+    size_t splits = c.tiles == 0 ? 1 : splits_for(s, c.tiles);
     size_t rounds = ceil_div(rows, splits * UNIT);
     size_t unit = rounds == 0 ? UNIT_STEP : ceil_div(rows, splits * rounds);
     c.unit = (uint32_t)(ceil_div(unit, UNIT_STEP) * UNIT_STEP);
@@ -134,7 +154,7 @@ __device__ inline void begin_rows(const scan &s, uint32_t tile, tile_state *t) {
     t->row_count = s.lists.counts[place] <= room ? s.lists.counts[place] : 0;
 }
 
-template <typename T>
+template <typename T, bool LISTS>
 __device__ inline void begin_tile(const scan &s, const cut &c, uint32_t tile, tile_state *t,
                                   uint64_t *keys) {
     using Query = typename peri_row_types<T>::query;
@@ -152,7 +172,7 @@ __device__ inline void begin_tile(const scan &s, const cut &c, uint32_t tile, ti
             t->pools[q] = peri_pool{ keys + (size_t)q * s.limits.capacity, PERI_KEY_NONE, 0 };
         }
     }
-    if (threadIdx.x == 0) begin_rows(s, tile, t);
+    if (LISTS && threadIdx.x == 0) begin_rows(s, tile, t);
     __syncthreads();
 }
 
@@ -186,10 +206,12 @@ __device__ inline unsigned compact(const scan &s, size_t base, size_t stop, tile
     return total;
 }
 
-/* The row that is an item of a unit. */
+/* The row that is an item of a unit. A warp with several queries has no lists, nor registers for
+ * them. */
+template <unsigned QUERIES>
 __device__ inline size_t row_of(const scan &s, const tile_state *t, size_t base, unsigned item,
                                 bool filtered) {
-    if (s.lists.names != nullptr) return t->names[base + item];
+    if (QUERIES == 1 && s.lists.names != nullptr) return t->names[base + item];
     return base + (filtered ? t->passing[item] : item);
 }
 
@@ -205,7 +227,7 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
 #pragma unroll
     for (unsigned r = 0; r < ROWS; r++) {
         const unsigned item = mine + r < count ? mine + r : at; /* read twice, pushed once */
-        rows[r] = peri_row<T>(s.rows, s.row_stride, row_of(s, t, base, item, filtered));
+        rows[r] = peri_row<T>(s.rows, s.row_stride, row_of<QUERIES>(s, t, base, item, filtered));
     }
     float values[peri_folded(COUNT)];
     if (QUERIES > 1 || s.wide)
@@ -219,7 +241,7 @@ __device__ inline void scan_rows(const scan &s, tile_state *t, unsigned query, u
     for (unsigned i = 0; i < peri_folded(COUNT); i++) {
         const unsigned q = query + (first + i) / ROWS, r = (first + i) % ROWS;
         if (q >= live || mine + r >= count) continue;
-        const size_t row = row_of(s, t, base, mine + r, filtered);
+        const size_t row = row_of<QUERIES>(s, t, base, mine + r, filtered);
         const float length = s.metric == PERI_COSINE ? s.lengths[row] : 0.0f;
         const uint64_t key = peri_key(peri_inside(s.metric, values[i], t->lengths[q], length),
                                       (uint32_t)row);
@@ -257,11 +279,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS[QUERIES > 1]) scan_kernel(cons
         const uint32_t tile = i % c.tiles, split = i / c.tiles;
         const unsigned left = c.live - tile * s.tile, live = left < s.tile ? left : s.tile;
         unsigned steps = 0;
-        begin_tile<T>(s, c, tile, &t, shared_keys);
+        begin_tile<T, QUERIES == 1>(s, c, tile, &t, shared_keys);
         for (size_t unit = split; unit < c.units; unit += c.splits) {
             const size_t base = unit * c.unit;
-            if (base >= t.row_count) break;
-            const size_t stop = base + c.unit < t.row_count ? base + c.unit : t.row_count;
+            const size_t row_count = QUERIES == 1 ? t.row_count : s.row_count;
+            if (QUERIES == 1 && base >= row_count) break;
+            const size_t stop = base + c.unit < row_count ? base + c.unit : row_count;
             scan_unit<T, SUM, QUERIES>(s, &t, live, base, stop, &steps);
         }
         peri_pools_write(t.pools, live, s.limits,
@@ -317,7 +340,7 @@ struct plan {
     unsigned per_warp; /* queries: 1 or 4 */
     unsigned groups, tile, blocks;
     peri_pool_limits limits;
-    size_t chunk, bytes;
+    size_t chunk, items, bytes;
 };
 
 /* One filter a query, and few rows pass each: queries read their own rows alone. */
@@ -360,7 +383,10 @@ plan make_plan(const peri_device *device, const peri_op_knn *op, bool listed) {
     if (p.chunk < p.tile) p.chunk = p.tile;
     if (p.chunk > queries) p.chunk = queries;
     const size_t tiles = ceil_div(p.chunk, p.tile);
-    p.bytes = (tiles > p.blocks ? tiles : p.blocks) * p.tile * one;
+    p.items = tiles > p.blocks ? tiles : p.blocks;
+    const size_t room = EVEN_MAX / (p.tile * one);
+    if (!listed && p.items < room) p.items = 8 * p.items < room ? 8 * p.items : room;
+    p.bytes = p.items * p.tile * one;
     return p;
 }
 
@@ -443,6 +469,7 @@ peri_status peri_knn_direct_run(peri_stream *stream, const peri_op_knn *op,
     s.groups = p.groups;
     s.tile = p.tile;
     s.blocks = p.blocks;
+    s.items = p.items;
     s.keys = static_cast<uint64_t *>(scratch);
     s.ids = op->ids;
     s.distances = op->distances;

@@ -106,47 +106,56 @@ template <typename T> __global__ void __launch_bounds__(1024) sample_centre(peri
     if (lane == 0) p.centre[blockIdx.x * PERI_WARP + group] = p.centred ? middle : 0.0f;
 }
 
-/* A block a group, a warp a row; the last block to come ranks the groups, and clears the centre of
- * whole numbers. */
+/* A block a group, a warp a row, less the centre and as it came; the last block to come ranks the
+ * groups. It clears the centre of whole numbers, and one that makes fewer than half of the rows
+ * shorter: where lengths differ by orders of magnitude few rows make the mean, and to lie around it
+ * would cost the others their digits. */
 template <typename T>
 __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepare p) {
-    __shared__ float largest[GROUP_ROWS], longest[GROUP_ROWS];
+    __shared__ float largest[2][GROUP_ROWS], longest[2][GROUP_ROWS];
     __shared__ bool last;
     if (unneeded(p)) return;
     const unsigned lane = threadIdx.x % PERI_WARP, warp = threadIdx.x / PERI_WARP;
     const bool whole = p.stats->fractions == 0;
     size_t row = sampled(p, blockIdx.x, warp);
-    float factor = row_factor(p, row), squares = 0, large = 0;
+    float factor = row_factor(p, row), squares[2] = {}, large[2] = {};
     for (uint32_t j = lane; j < p.rows.cols; j += PERI_WARP) {
-        float v = element<T>(p, row, j) * factor - (whole ? 0.0f : p.centre[j]);
-        large = fmaxf(large, fabsf(v));
-        squares += v * v;
+        const float x = element<T>(p, row, j) * factor, v[2] = { x - p.centre[j], x };
+        for (unsigned way = 0; way < 2; way++) {
+            large[way] = fmaxf(large[way], fabsf(v[way]));
+            squares[way] += v[way] * v[way];
+        }
     }
-    large = warp_most(large);
-    squares = peri_fold(squares);
-    if (lane == 0) {
-        largest[warp] = large;
-        longest[warp] = squares;
+    for (unsigned way = 0; way < 2; way++) {
+        large[way] = warp_most(large[way]);
+        squares[way] = peri_fold(squares[way]);
+        if (lane == 0) largest[way][warp] = large[way];
+        if (lane == 0) longest[way][warp] = squares[way];
     }
+    if (lane == 0 && squares[0] < squares[1]) atomicAdd(&p.stats->shorter, 1u);
+    __threadfence();
     __syncthreads();
     if (warp != 0) return;
-    large = warp_most(lane < GROUP_ROWS ? largest[lane] : 0.0f);
-    squares = warp_most(lane < GROUP_ROWS ? longest[lane] : 0.0f);
+    for (unsigned way = 0; way < 2; way++) {
+        float most = warp_most(lane < GROUP_ROWS ? largest[way][lane] : 0.0f);
+        if (lane == 0) p.stats->largest[way][blockIdx.x] = most;
+        most = warp_most(lane < GROUP_ROWS ? longest[way][lane] : 0.0f);
+        if (lane == 0) p.stats->longest[way][blockIdx.x] = most;
+    }
     if (lane == 0) {
-        p.stats->largest[blockIdx.x] = large;
-        p.stats->longest[blockIdx.x] = squares;
         __threadfence();
         last = atomicAdd(&p.stats->arrived, 1u) + 1 == gridDim.x;
     }
     __syncwarp();
     if (!last) return;
     __threadfence();
-    for (unsigned j = lane; whole && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
-    large = warp_sorted(__ldcg(&p.stats->largest[lane]));
-    squares = warp_sorted(__ldcg(&p.stats->longest[lane]));
+    const unsigned way = whole || __ldcg(&p.stats->shorter) < GROUPS * GROUP_ROWS / 2;
+    for (unsigned j = lane; way == 1 && j < p.depth; j += PERI_WARP) p.centre[j] = 0.0f;
+    const float typical = warp_sorted(__ldcg(&p.stats->largest[way][lane]));
+    const float length = warp_sorted(__ldcg(&p.stats->longest[way][lane]));
     if (lane != GROUPS / 2) return;
-    float scale = p.centred && !whole ? typical_scale(large) : 1.0f;
-    float most = NORM_RATIO * NORM_RATIO * scale * scale * squares;
+    float scale = p.centred && !whole ? typical_scale(typical) : 1.0f;
+    float most = NORM_RATIO * NORM_RATIO * scale * scale * length;
     p.stats->scale = scale;
     const bool known = most > 0 && most < NORM_MOST && !peri_prepare_squared(p.metric);
     p.stats->norm_most = known ? most : NORM_MOST;

@@ -19,8 +19,10 @@ struct peri_prepared_stats {
     uint32_t fractions;     /* not 0: the sample is not of whole numbers, or cosine divides them */
     uint32_t row_fractions; /* not 0: some row is not, though the sample is */
     uint32_t arrived;       /* blocks that have seen their part of the sample */
-    float largest[32];      /* of each group of the sample: element, */
-    float longest[32];      /* and squared length */
+    uint32_t shorter;       /* rows of the sample that are shorter less the centre */
+    float largest[2]
+                 [32]; /* of each group of the sample, less the centre and as it came: element, */
+    float longest[2][32]; /* and squared length */
 };
 
 /* A query's part of the certificate. */

@@ -53,7 +53,7 @@ static const doubt_case cases[] = {
     { "300 the same", REPEATS, 300, 0, 100, 4000, 128, 10, L2, PERI_F32, 0, SOME, NONE },
     { "300 the same", REPEATS, 300, 0, 100, 4000, 128, 10, COS, PERI_F16, 0, SOME, NONE },
     { "300 the same", REPEATS, 300, 0, 100, 4000, 128, 10, L2, PERI_U8, 0, ANY, NONE },
-    { "all the same", REPEATS, 16000, 0, 520, 16000, 8, 10, L2, PERI_F32, 0, SOME, SOME },
+    { "all the same", REPEATS, 40000, 0, 520, 40000, 8, 10, L2, PERI_F32, 0, SOME, SOME },
     { "long and short", LENGTHS, 0, 3, 100, 4000, 128, 10, L2, PERI_F32, 0, SOME, ANY },
     { "long and short", LENGTHS, 0, 1, 100, 4000, 128, 10, IP, PERI_F32, 0, ANY, ANY },
     { "long and short", LENGTHS, 0, 3, 100, 4000, 128, 10, COS, PERI_F32, 0, ANY, ANY },

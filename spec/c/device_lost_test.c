@@ -324,6 +324,77 @@ static void case_close(void) {
     CHECK(atomic_load(&g.left), "the context went before its work");
 }
 
+/* ---- a device that is full ----------------------------------------------------------------- */
+
+#define BLOCKS_MAX 400
+#define BLOCK_LEAST ((size_t)64 << 10)
+
+/* Takes all that is free, in ever smaller blocks. */
+static size_t fill_up(peri_mem **blocks) {
+    size_t count = 0;
+    for (size_t bytes = (size_t)1 << 36; bytes >= BLOCK_LEAST && count < BLOCKS_MAX;) {
+        peri_status status = device->driver->mem_acquire(device, bytes, PERI_MEMORY_DEVICE,
+                                                         PERI_USE_OTHER, &blocks[count]);
+        CHECK(status == PERI_OK ||
+                  (status == PERI_E_MEMORY && strstr(peri_error_detail(), "bytes needed")),
+              "a block of %zu bytes: %s", bytes, peri_error_detail());
+        if (status == PERI_OK)
+            count++;
+        else
+            bytes /= 2;
+    }
+    return count;
+}
+
+static peri_status cluster(peri_matrix *rows) {
+    static const peri_option clusters = { "n_clusters", { PERI_VALUE_INT, { .i = 60 } } };
+    peri_clustering how = PERI_CLUSTERING_INIT;
+    peri_clusters found = { .centroids = NULL };
+    how.rows = rows;
+    how.options = (peri_options){ &clusters, 1 };
+    peri_status status = peri_clusters_train(&how, &found);
+    peri_clusters_reset(&found);
+    return status;
+}
+
+static void answered(peri_status status, const char *what) {
+    CHECK(status == PERI_OK || status == PERI_E_MEMORY, "%s: %s: %s", what,
+          peri_status_code(status), peri_error_detail());
+    if (status != PERI_OK) printf("full: %s: %s\n", what, peri_error_detail());
+}
+
+/* Nothing is left: what is asked is answered, or told to want memory, kernels that were never
+ * launched before among it; and then there is room again. */
+static void case_full(void) {
+    static peri_mem *blocks[BLOCKS_MAX];
+    static answer wanted, found;
+    open_place();
+    peri_matrix *rows = make_rows(context, ROWS, 1), *queries = make_rows(context, QUERIES, 2);
+    peri_matrix *there = NULL, *more = NULL;
+    peri_searcher *index = NULL;
+    place_must(peri_matrix_move(rows, at, &there), "move");
+    place_must(build(there, at, &index), "build there");
+    place_must(search(index, queries, &wanted), "search there");
+    place_must(peri_device_trim(context, at), "trim");
+    size_t count = fill_up(blocks);
+    CHECK(count > 0, "nothing was free");
+    answered(search(index, queries, &found), "search");
+    answered(cluster(there), "k-means");
+    answered(peri_matrix_convert(there, PERI_F16, &more), "convert");
+    peri_matrix_release(more);
+    answered(peri_matrix_create(context, 1 << 20, 64, PERI_F32, at, &more), "256 MiB");
+    CHECK(more == NULL, "256 MiB more than there was");
+    for (size_t i = 0; i < count; i++) device->driver->mem_release(blocks[i]);
+    place_must(search(index, queries, &found), "search with room again");
+    CHECK(same(&wanted, &found), "another answer with room again");
+    place_must(cluster(there), "k-means with room again");
+    peri_searcher_release(index);
+    peri_matrix_release(there);
+    peri_matrix_release(queries);
+    peri_matrix_release(rows);
+    close_place();
+}
+
 /* Two contexts on one device know nothing of each other, and one goes first. */
 static void case_two(void) {
     static answer first, second;
@@ -351,9 +422,11 @@ static void case_two(void) {
 static const struct {
     const char *name;
     void (*run)(void);
-} cases[] = {
-    { "lost", case_lost }, { "fork", case_fork }, { "close", case_close }, { "two", case_two }
-};
+} cases[] = { { "lost", case_lost },
+              { "fork", case_fork },
+              { "close", case_close },
+              { "full", case_full },
+              { "two", case_two } };
 
 static int run_case(size_t c) {
     fflush(stdout);

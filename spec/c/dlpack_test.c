@@ -173,6 +173,34 @@ static void check_twice(void) {
     }
 }
 
+static void check_places(void) {
+    static const struct {
+        peri_dl_device device;
+        peri_place place;
+    } known[] = { { { PERI_DL_CPU, 0 }, { PERI_PLACE_CPU, 0 } },
+                  { { PERI_DL_CUDA_HOST, 0 }, { PERI_PLACE_CPU, 0 } },
+                  { { PERI_DL_CUDA, 3 }, { PERI_PLACE_CUDA, 3 } },
+                  { { PERI_DL_CUDA_MANAGED, 1 }, { PERI_PLACE_CUDA, 1 } } };
+    struct DLManagedTensorVersioned versioned = { { 1, 0 }, NULL, NULL, 0, { NULL } };
+    peri_place place;
+    sample s;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        sample_make(&s)->tensor.dl_tensor.device = known[i].device;
+        place_must(peri_dlpack_place(&s.tensor, &place), "place");
+        CHECK(peri_place_equal(place, known[i].place), "place %zu is %u:%u", i, place.kind,
+              place.number);
+    }
+    s.tensor.dl_tensor.device.type = 4;
+    CHECK(peri_dlpack_place(&s.tensor, &place) == PERI_E_ARGUMENT, "a device of no kind");
+    CHECK(peri_dlpack_place(NULL, &place) == PERI_E_ARGUMENT, "no tensor");
+    CHECK(peri_dlpack_place_versioned(NULL, &place) == PERI_E_ARGUMENT, "no tensor");
+    versioned.dl_tensor.device = (peri_dl_device){ PERI_DL_CUDA, 2 };
+    place_must(peri_dlpack_place_versioned(&versioned, &place), "place");
+    CHECK(place.kind == PERI_PLACE_CUDA && place.number == 2, "%u:%u", place.kind, place.number);
+    versioned.version.major = 3;
+    CHECK(peri_dlpack_place_versioned(&versioned, &place) == PERI_E_ARGUMENT, "another version");
+}
+
 /* What claims to be of a device and is not, or is less than it claims. */
 static void check_claims(peri_place at, int32_t type) {
     sample s;
@@ -258,6 +286,7 @@ int main(void) {
     check_shapes();
     check_refused();
     check_twice();
+    check_places();
     check_versioned();
     check_round_trip(PERI_CPU);
     check_round_trip((peri_place){ PERI_PLACE_FAKE, 1 });
