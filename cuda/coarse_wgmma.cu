@@ -13,12 +13,12 @@
  * Selection: a thread holds 4 queries' sums for 32 rows. An element costs one fused multiply-add
  * and one minimum. Where the least of the 32 is at or under the query's limit, the thread puts its
  * 32 values into shared memory and goes on; while the tensor cores are at a later tile each lane of
- * the warp looks at one such hit, and what passes is appended to the query's list in global memory. A list past its
- * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
- * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
- * instructions make an element's value in both passes, so a bound is never off by a rounding.
- * The lists that runs leave are put together at the end (coarse.cu, finish). Filters make another
- * instance of the kernel, where only values of rows that pass take part in minima
+ * the warp looks at one such hit, and what passes is appended to the query's list in global memory.
+ * A list past its trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from
+ * a pass of the same kernel over each f-th row that only keeps minima of groups (coarse.cu,
+ * bounds): the same instructions make an element's value in both passes, so a bound is never off by
+ * a rounding. The lists that runs leave are put together at the end (coarse.cu, finish). Filters
+ * make another instance of the kernel, where only values of rows that pass take part in minima
  * (coarse_masks.cuh), of the sample too.
  * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
  * passes goes to the query's names, one atomic each; one with too many takes no more.
@@ -29,7 +29,9 @@
  * that computes, 227 KiB of shared memory.
  * Tried: looking at hits where they arise, a test and an append for each element in registers: 128
  * copies of that code, 12.3 ms for 10 000 x 1M x 128 where this takes 5.5 (H200); hits by all
- * lanes at once, four hits a round: 7.1 ms; no turns: 3 % faster while there are many hits, 8 %
+ * lanes at once, four hits a round: 7.1 ms; hits at once after a tile, while the other warpgroup
+ * waits for its turn longer than the product takes: 5.66 ms, in the shadow of the next product 5.3;
+ * no turns: 3 % faster while there are many hits, 8 %
  * slower once bounds are good (869k rows: 4.18 ms, with turns 3.86).
  * Sources: NVIDIA, Parallel Thread Execution ISA 8.0, asynchronous warpgroup instructions; Thakkar
  * et al., CUTLASS 3 (the pingpong schedule); Johnson, Douze, Jegou, Billion-scale similarity search
