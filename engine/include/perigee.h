@@ -536,7 +536,7 @@ typedef struct peri_hits {
     int64_t *ids;     /* [q, k] */
     float *distances; /* [q, k] */
     peri_hits_info info;
-    peri_place place; /* of both: the host or the searcher's place */
+    peri_place place; /* of both: the host or the searcher's place; told wrongly: E_ARGUMENT */
 } peri_hits;
 
 /* Answers a batch and waits; but with a queue, and queries and hits at the searcher's place, a flat

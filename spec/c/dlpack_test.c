@@ -182,23 +182,23 @@ static void check_places(void) {
                   { { PERI_DL_CUDA, 3 }, { PERI_PLACE_CUDA, 3 } },
                   { { PERI_DL_CUDA_MANAGED, 1 }, { PERI_PLACE_CUDA, 1 } } };
     struct DLManagedTensorVersioned versioned = { { 1, 0 }, NULL, NULL, 0, { NULL } };
-    peri_place place;
+    peri_place found;
     sample s;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         sample_make(&s)->tensor.dl_tensor.device = known[i].device;
-        place_must(peri_dlpack_place(&s.tensor, &place), "place");
-        CHECK(peri_place_equal(place, known[i].place), "place %zu is %u:%u", i, place.kind,
-              place.number);
+        place_must(peri_dlpack_place(&s.tensor, &found), "place");
+        CHECK(peri_place_equal(found, known[i].place), "place %zu is %u:%u", i, found.kind,
+              found.number);
     }
     s.tensor.dl_tensor.device.type = 4;
-    CHECK(peri_dlpack_place(&s.tensor, &place) == PERI_E_ARGUMENT, "a device of no kind");
-    CHECK(peri_dlpack_place(NULL, &place) == PERI_E_ARGUMENT, "no tensor");
-    CHECK(peri_dlpack_place_versioned(NULL, &place) == PERI_E_ARGUMENT, "no tensor");
+    CHECK(peri_dlpack_place(&s.tensor, &found) == PERI_E_ARGUMENT, "a device of no kind");
+    CHECK(peri_dlpack_place(NULL, &found) == PERI_E_ARGUMENT, "no tensor");
+    CHECK(peri_dlpack_place_versioned(NULL, &found) == PERI_E_ARGUMENT, "no tensor");
     versioned.dl_tensor.device = (peri_dl_device){ PERI_DL_CUDA, 2 };
-    place_must(peri_dlpack_place_versioned(&versioned, &place), "place");
-    CHECK(place.kind == PERI_PLACE_CUDA && place.number == 2, "%u:%u", place.kind, place.number);
+    place_must(peri_dlpack_place_versioned(&versioned, &found), "place");
+    CHECK(found.kind == PERI_PLACE_CUDA && found.number == 2, "%u:%u", found.kind, found.number);
     versioned.version.major = 3;
-    CHECK(peri_dlpack_place_versioned(&versioned, &place) == PERI_E_ARGUMENT, "another version");
+    CHECK(peri_dlpack_place_versioned(&versioned, &found) == PERI_E_ARGUMENT, "another version");
 }
 
 /* What claims to be of a device and is not, or is less than it claims. */
