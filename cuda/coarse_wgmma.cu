@@ -12,13 +12,13 @@
  *
  * Selection: a thread holds 4 queries' sums for 32 rows. An element costs one fused multiply-add
  * and one minimum. Where the least of the 32 is at or under the query's limit, the thread puts its
- * 32 values into shared memory and goes on; after some tiles each lane of the warp looks at one
- * such hit, and what passes is appended to the query's list in global memory. A list past its
- * trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from a pass of the
- * same kernel over each f-th row that only keeps minima of groups (coarse.cu, bounds): the same
- * instructions make an element's value in both passes, so a bound is never off by a rounding.
- * The lists that runs leave are put together at the end (coarse.cu, finish). Filters make another
- * instance of the kernel, where only values of rows that pass take part in minima
+ * 32 values into shared memory and goes on; while the tensor cores are at a later tile each lane of
+ * the warp looks at one such hit, and what passes is appended to the query's list in global memory.
+ * A list past its trigger is cut (coarse_keep.cuh), which lowers the limit. First limits come from
+ * a pass of the same kernel over each f-th row that only keeps minima of groups (coarse.cu,
+ * bounds): the same instructions make an element's value in both passes, so a bound is never off by
+ * a rounding. The lists that runs leave are put together at the end (coarse.cu, finish). Filters
+ * make another instance of the kernel, where only values of rows that pass take part in minima
  * (coarse_masks.cuh), of the sample too.
  * Where a query collects all rows near enough (`reach`), its bound stays what it is given, and what
  * passes goes to the query's names, one atomic each; one with too many takes no more.
@@ -29,7 +29,9 @@
  * that computes, 227 KiB of shared memory.
  * Tried: looking at hits where they arise, a test and an append for each element in registers: 128
  * copies of that code, 12.3 ms for 10 000 x 1M x 128 where this takes 5.5 (H200); hits by all
- * lanes at once, four hits a round: 7.1 ms; no turns: 3 % faster while there are many hits, 8 %
+ * lanes at once, four hits a round: 7.1 ms; hits at once after a tile, while the other warpgroup
+ * waits for its turn longer than the product takes: 5.66 ms, in the shadow of the next product 5.3;
+ * no turns: 3 % faster while there are many hits, 8 %
  * slower once bounds are good (869k rows: 4.18 ms, with turns 3.86).
  * Sources: NVIDIA, Parallel Thread Execution ISA 8.0, asynchronous warpgroup instructions; Thakkar
  * et al., CUTLASS 3 (the pingpong schedule); Johnson, Douze, Jegou, Billion-scale similarity search
@@ -94,6 +96,7 @@ void make_sample(const peri_coarse *coarse, shape *s) {
     s->groups = (uint32_t)segments * TILE_GROUPS * s->share;
 }
 
+constexpr size_t CACHED_BYTES = (size_t)32 << 20;
 constexpr uint32_t DYNAMIC_BYTES = SHARED_BYTES + 1024; /* to begin at a multiple of 1024 */
 
 template <peri_coarse_type TYPE, bool SAMPLE, bool MASKED>
@@ -239,6 +242,14 @@ peri_status launch_rows(peri_stream *stream, peri_coarse_type type, const pass &
                                : launch_type<SAMPLE, false>(stream, type, p);
 }
 
+/* Ranges of one row tile each leave no block idle; long ones, at which many blocks begin, let these
+ * find the rows of each other in the second-level cache, where it can't hold them all. */
+uint32_t segments_of(const peri_coarse_lists &lists, const peri_coarse *coarse) {
+    const size_t bytes = coarse->row_count * coarse->depth * peri_coarse_type_bytes(coarse->type);
+    if (bytes <= CACHED_BYTES) return (uint32_t)ceil_div(lists.row_tiles, lists.share);
+    return peri_coarse_segments(lists.tiles, lists.row_tiles, lists.blocks);
+}
+
 /* All of a call that is the same for each launch. */
 peri_status make_passes(const peri_device *device, const peri_coarse *coarse, const shape &s,
                         void *scratch, pass *all, pass *sample) {
@@ -319,8 +330,7 @@ peri_status peri_coarse_wgmma_run(peri_stream *stream, const peri_coarse *coarse
         all.lists.first_query = sample.lists.first_query = first;
         all.lists.count = sample.lists.count = (uint32_t)count;
         all.lists.tiles = sample.lists.tiles = (uint32_t)ceil_div(count, TILE_QUERIES);
-        all.lists.segments = peri_coarse_segments(all.lists.tiles, all.lists.row_tiles,
-                                                  all.lists.blocks);
+        all.lists.segments = segments_of(all.lists, coarse);
         if (s.row_step != 0) PERI_TRY(launch_rows<true>(stream, coarse->type, sample));
         const bool reach = coarse->reach.names != nullptr;
         if (!reach) PERI_TRY(peri_coarse_bounds(stream, &all.lists));

@@ -29,8 +29,8 @@ constexpr uint32_t GROUPS_MAX = PERI_COARSE_GROUPS_MAX;
 constexpr size_t ROWS_SAMPLED_MIN = 512;
 constexpr uint32_t HITS = 24;      /* of a warp that wait to be looked at */
 constexpr uint32_t HIT_WORDS = 36; /* 32 values, query, row, limit; 16-byte reads miss no bank */
-constexpr uint32_t HITS_DUE = 20;  /* looked at then, and each HITS_TILES tiles */
-constexpr uint32_t HITS_TILES = 4;
+constexpr uint32_t HITS_DUE = 16;  /* looked at then, and each HITS_TILES tiles */
+constexpr uint32_t HITS_TILES = 8;
 constexpr size_t MINIMA_BYTES_MAX = (size_t)256 << 20;
 constexpr size_t ENTRIES_BYTES_MAX = (size_t)512 << 20;
 
@@ -481,13 +481,25 @@ __device__ __forceinline__ bool take_hits(const pass &p, shared_state &s, const 
     return cut;
 }
 
+/* All hits that wait. */
+template <bool MASKED>
+__device__ __forceinline__ void take_pending(const pass &p, shared_state &s, const seat &me,
+                                             float (&limits)[4], keeper &k) {
+    __syncwarp();
+    bool cut = take_hits<MASKED>(p, s, me, k, k.pending);
+    k.pending = 0;
+    if (!cut) return;
+#pragma unroll
+    for (uint32_t q = 0; q < 4; q++) limits[q] = s.limits[me.query(q)];
+}
+
 /* Offers the tile's values, if the tile is there: a hit is a thread's 32 values of one query,
- * one of which is at or under the query's limit. Hits wait until there are some to look at, a
- * lane each. */
+ * one of which is at or under the query's limit. Hits wait to be looked at, a lane each, while the
+ * tensor cores are at a later tile, unless there is no room for more or this tile is the last. */
 template <bool MASKED, typename T>
 __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state &s, const seat &me,
                                       const float *terms, const masks &m, float (&limits)[4],
-                                      keeper &k, bool there, bool due) {
+                                      keeper &k, bool there, bool last) {
     float least[4];
     tile_least<MASKED>(d, terms, p.scale, m, least);
     int32_t place[4];
@@ -511,7 +523,7 @@ __device__ __forceinline__ void offer(T (&d)[2][64], const pass &p, shared_state
             to[16] = make_uint2(me.query(q), k.next_row - TILE_ROWS + me.column);
             to[17] = make_uint2(__float_as_uint(limits[q]), MASKED ? m.of[q] : 0);
         }
-        if (total < HITS_DUE && (!due || total == 0)) break;
+        if (total <= HITS && (!last || total == 0)) break;
         __syncwarp();
         cut |= take_hits<MASKED>(p, s, me, k, min(total, HITS));
         if (total <= HITS) {
@@ -703,15 +715,17 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
             const bool there = tile < r.stop;
             if (MASKED) filters.ask(p.filter, first_row(p, tile));
             multiply_tile<TYPE>(p, s, at, me, &stage, d, [&] {
+                bool due = k.pending >= HITS_DUE || step % HITS_TILES == 0;
+                if (!SAMPLE && due && k.pending != 0) take_pending<MASKED>(p, s, me, limits, k);
                 /* always so; the branch keeps it between the other's turn and the wait */
                 if (MASKED && p.filter.count != 0) m = filters.take();
             });
             peri_barrier_wait(peri_shared(&s.terms_full[slot.at]), slot.parity);
             const float *terms = s.terms[slot.at] + me.column;
             k.next_row = (tile + 1) * TILE_ROWS;
-            bool due = step % HITS_TILES == HITS_TILES - 1 || step + 1 == r.steps;
+            const bool last = step + 1 == r.steps;
             if (!SAMPLE)
-                offer<MASKED>(d, p, s, me, terms, m, limits, k, there, due);
+                offer<MASKED>(d, p, s, me, terms, m, limits, k, there, last);
             else if (there)
                 lower_minima<MASKED>(d, terms, p.scale, m, minima);
             __syncwarp();

@@ -4,7 +4,8 @@
  * Sample: 512 rows in 32 groups. The centre of a column is the mean of the middle half of its
  * groups' means; the largest element and the longest row are the medians of the groups' largest.
  * Rows of whole bytes are only padded, and used as such.
- * Rows: one warp a row, four elements a lane; bound by memory, n * (d * bytes + 2 * depth). Maxima
+ * Rows: half a warp a row, 16 bytes a lane, four rows at a time; bound by memory, n * (d * bytes +
+ * 2 * depth). Whether numbers are whole is asked only where the sample is of whole numbers. Maxima
  * are kept by warps, joined by blocks, and end in one atomic a block.
  * Names: a block counts the bits of 256 words, then each adds the counts of those before it. */
 #include "prepare.cuh"
@@ -162,53 +163,77 @@ __global__ void __launch_bounds__(GROUP_ROWS *PERI_WARP) sample_scale(peri_prepa
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
-struct four {
-    float x[4];
+/* A lane's part of a row in one step: a load of 16 bytes, of bytes 8. */
+template <typename T> struct piece {
+    static constexpr unsigned COUNT = sizeof(T) == 4 ? 4 : 8;
+    using word = uint4;
+};
+template <> struct piece<int8_t> {
+    static constexpr unsigned COUNT = 8;
+    using word = uint2;
+};
+template <> struct piece<uint8_t> : piece<int8_t> {};
+
+template <typename T> union piece_of {
+    typename piece<T>::word all;
+    T x[piece<T>::COUNT];
+    __device__ piece_of() {}
 };
 
-template <typename T> struct packed { using type = uint32_t; };
-template <> struct packed<float> { using type = uint4; };
-template <> struct packed<__half> { using type = uint2; };
-
-/* Elements j .. j + 3 of a row, 0 from `dim` on. */
-template <typename T> __device__ four load_four(const T *row, uint32_t j, uint32_t dim, bool wide) {
-    four out;
-    if (wide && j + 4 <= dim) {
-        union {
-            typename packed<T>::type all;
-            T x[4];
-        } word;
-        word.all = __ldg(reinterpret_cast<const typename packed<T>::type *>(row + j));
+/* Elements j .. j + COUNT - 1 of a row, 0 from `dim` on. WIDE: rows lie and end at pieces. */
+template <bool WIDE, typename T>
+__device__ piece_of<T> load_piece(const T *row, uint32_t j, uint32_t dim) {
+    piece_of<T> out;
+    if constexpr (WIDE) {
+        out.all = {};
+        if (j < dim) out.all = __ldg(reinterpret_cast<const typename piece<T>::word *>(row + j));
+    } else {
 #pragma unroll
-        for (unsigned e = 0; e < 4; e++) out.x[e] = (float)word.x[e];
-        return out;
+        for (unsigned e = 0; e < piece<T>::COUNT; e++)
+            out.x[e] = j + e < dim ? row[j + e] : (T)0.0f;
     }
-#pragma unroll
-    for (unsigned e = 0; e < 4; e++) out.x[e] = j + e < dim ? (float)row[j + e] : 0.0f;
     return out;
 }
 
-__device__ void store_four(__half *out, const __half h[4]) {
-    union {
-        uint2 all;
-        __half2 x[2];
-    } word;
-    word.x[0] = __halves2half2(h[0], h[1]);
-    word.x[1] = __halves2half2(h[2], h[3]);
-    *reinterpret_cast<uint2 *>(out) = word.all;
-}
+constexpr unsigned ROW_LANES = 16;               /* of a row; */
+constexpr unsigned ROWS = 4;                     /* so many rows each, loads in flight together */
+constexpr unsigned WARP_ROWS = 2 * ROWS;         /* a warp, at a time; row m of them ends up in */
+constexpr unsigned OWN_LANES = ROW_LANES / ROWS; /* these lanes from OWN_LANES * m on */
 
-constexpr unsigned ROWS = 4; /* a warp, at a time: their loads are in flight together */
-
-/* Of ROWS values a lane, the sum of value r over all lanes, to the eight lanes from 8 r on. */
+/* Of ROWS values a lane, the sum of each row's over its lanes, to the row's own lanes. */
 __device__ float fold_rows(const float v[ROWS]) {
     const unsigned lane = threadIdx.x % PERI_WARP;
-    const bool high = (lane & 16) != 0, odd = (lane & 8) != 0;
-    float a = (high ? v[2] : v[0]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[0] : v[2], 16);
-    float b = (high ? v[3] : v[1]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[1] : v[3], 16);
-    float c = (odd ? b : a) + __shfl_xor_sync(PERI_ALL_LANES, odd ? a : b, 8);
-    for (int offset = 4; offset > 0; offset /= 2) c += __shfl_xor_sync(PERI_ALL_LANES, c, offset);
-    return c;
+    const bool high = (lane & 8) != 0, odd = (lane & 4) != 0;
+    float a = (high ? v[2] : v[0]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[0] : v[2], 8);
+    float b = (high ? v[3] : v[1]) + __shfl_xor_sync(PERI_ALL_LANES, high ? v[1] : v[3], 8);
+    float c = (odd ? b : a) + __shfl_xor_sync(PERI_ALL_LANES, odd ? a : b, 4);
+    c += __shfl_xor_sync(PERI_ALL_LANES, c, 2);
+    return c + __shfl_xor_sync(PERI_ALL_LANES, c, 1);
+}
+
+/* Squares in two sums, so that none has more roundings than a canonical sum: certificate.cuh. */
+struct squares {
+    float even, odd;
+
+    __device__ void add(unsigned e, float x) {
+        if (e % 2 == 0)
+            even += x * x;
+        else
+            odd += x * x;
+    }
+};
+
+__device__ float fold_rows(const squares v[ROWS]) {
+    float sums[ROWS];
+#pragma unroll
+    for (unsigned r = 0; r < ROWS; r++) sums[r] = v[r].even + v[r].odd;
+    return fold_rows(sums);
+}
+
+/* How far a half is from a whole number; 0 of what is none. */
+__device__ float fraction_of(float x) {
+    constexpr float LAST = 12582912.0f; /* 1.5 * 2^23: numbers around it are whole */
+    return fabsf(__fsub_rn(__fsub_rn(__fadd_rn(x, LAST), LAST), x));
 }
 
 /* What is prepared of a row, or of a query: elements at `data`, halves or bytes. */
@@ -220,17 +245,29 @@ struct room {
         : data(base == nullptr ? nullptr
                                : static_cast<char *>(base) + row * depth * (bytes ? 1 : 2)),
           bytes(bytes) {}
-    __device__ room() : data(nullptr), bytes(false) {}
-    __device__ void put(uint32_t j, const __half h[4]) const {
+    /* That of a row `rows` further. */
+    __device__ room after(unsigned rows, uint32_t depth) const {
+        return room(data, rows, depth, bytes);
+    }
+    template <unsigned COUNT> __device__ void put(uint32_t j, const __half (&h)[COUNT]) const {
         if (data == nullptr) return;
-        if (bytes) {
-            uint32_t word = 0;
 #pragma unroll
-            for (unsigned e = 0; e < 4; e++)
-                word |= (uint32_t)(uint8_t)__half2int_rn(h[e]) << (8 * e);
-            *reinterpret_cast<uint32_t *>(data + j) = word;
-        } else {
-            store_four(reinterpret_cast<__half *>(data) + j, h);
+        for (unsigned at = 0; at < COUNT; at += 4) {
+            if (bytes) {
+                uint32_t word = 0;
+#pragma unroll
+                for (unsigned e = 0; e < 4; e++)
+                    word |= (uint32_t)(uint8_t)__half2int_rn(h[at + e]) << (8 * e);
+                *reinterpret_cast<uint32_t *>(data + j + at) = word;
+                continue;
+            }
+            union {
+                uint2 all;
+                __half2 x[2];
+            } word;
+            word.x[0] = __halves2half2(h[at], h[at + 1]);
+            word.x[1] = __halves2half2(h[at + 2], h[at + 3]);
+            *reinterpret_cast<uint2 *>(data + 2 * (j + at)) = word.all;
         }
     }
     __device__ void clear(uint32_t depth) const {
@@ -241,64 +278,80 @@ struct room {
     }
 };
 
-/* What lane 8 r and the seven after it know of row r. */
+/* What a row's own lanes know of it. */
 struct sums {
     float halves, residuals, came; /* squares of Y, of dX, of x */
-    bool fractions;                /* in the lane's own elements, or its row's */
+    bool fractions;                /* in the lane's own elements, or its row's; where asked */
 };
 
-template <typename T>
-__device__ sums make_four(const peri_prepare &p, const T *const rows[ROWS],
-                          const float factors[ROWS], float scale, float rounded, bool wide,
-                          const room out[ROWS]) {
+/* How rows are made, the same for all. */
+struct making {
+    float scale, rounded; /* `rounded` of an element: what its difference may be off */
+    bool whole;           /* fractions are asked for */
+};
+
+/* The first `there` rows go to `out` and on. */
+template <bool WIDE, typename T>
+__device__ sums make_pieces(const peri_prepare &p, const making &m, const T *const rows[ROWS],
+                            const float factors[ROWS], const room &out, unsigned there) {
+    constexpr unsigned COUNT = piece<T>::COUNT;
     const uint32_t dim = (uint32_t)p.rows.cols;
-    float halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {}, fraction = 0;
-    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
-        four v[ROWS];
+    const bool squared = peri_prepare_squared(p.metric);
+    squares halves[ROWS] = {}, residuals[ROWS] = {}, came[ROWS] = {};
+    float fraction = 0;
+    for (uint32_t j = COUNT * (threadIdx.x % ROW_LANES); j < p.depth; j += COUNT * ROW_LANES) {
+        piece_of<T> v[ROWS];
 #pragma unroll
-        for (unsigned r = 0; r < ROWS; r++) v[r] = load_four(rows[r], j, dim, wide);
-        const four centre = load_four(p.centre, j, p.depth, true); /* 0 from dim on */
+        for (unsigned r = 0; r < ROWS; r++) v[r] = load_piece<WIDE>(rows[r], j, dim);
+        float centre[COUNT]; /* 0 from dim on */
+#pragma unroll
+        for (unsigned e = 0; e < COUNT; e += 4)
+            *reinterpret_cast<float4 *>(centre + e) = __ldg(
+                reinterpret_cast<const float4 *>(p.centre + j + e));
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) {
-            __half h[4];
+            __half h[COUNT];
 #pragma unroll
-            for (unsigned e = 0; e < 4; e++) {
-                float x = v[r].x[e];
-                came[r] += x * x;
-                x = __fsub_rn(x * factors[r], centre.x[e]) * scale;
+            for (unsigned e = 0; e < COUNT; e++) {
+                float x = (float)v[r].x[e];
+                if (!squared) came[r].add(e, x);
+                x = __fsub_rn(x * factors[r], centre[e]) * m.scale;
                 h[e] = __float2half_rn(x);
-                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * rounded;
-                fraction = fmaxf(fraction, fabsf(rintf(y) - y));
-                halves[r] += y * y;
-                residuals[r] += left * left;
+                float y = __half2float(h[e]), left = fabsf(x - y) + fabsf(x) * m.rounded;
+                if (m.whole) fraction = fmaxf(fraction, fraction_of(y));
+                halves[r].add(e, y);
+                residuals[r].add(e, left);
             }
-            out[r].put(j, h);
+            if (r < there) out.after(r, p.depth).put(j, h);
         }
     }
     sums s = { fold_rows(halves), fold_rows(residuals), 0, false };
-    if (!peri_prepare_squared(p.metric)) s.came = fold_rows(came);
+    if (!squared) s.came = fold_rows(came);
     s.fractions = fraction > 0 || s.residuals > 0;
     return s;
 }
 
 /* The same of rows that are read where they lie: nothing is rounded. */
-template <typename T>
-__device__ sums square_four(const peri_prepare &p, const T *const rows[ROWS], bool wide) {
-    float squares[ROWS] = {}, fraction = 0;
-    for (uint32_t j = 4 * (threadIdx.x % PERI_WARP); j < p.depth; j += 4 * PERI_WARP) {
-        four v[ROWS];
+template <bool WIDE, typename T>
+__device__ sums square_pieces(const peri_prepare &p, const making &m, const T *const rows[ROWS]) {
+    constexpr unsigned COUNT = piece<T>::COUNT;
+    squares all[ROWS] = {};
+    float fraction = 0;
+    for (uint32_t j = COUNT * (threadIdx.x % ROW_LANES); j < p.depth; j += COUNT * ROW_LANES) {
+        piece_of<T> v[ROWS];
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++)
-            v[r] = load_four(rows[r], j, (uint32_t)p.rows.cols, wide);
+            v[r] = load_piece<WIDE>(rows[r], j, (uint32_t)p.rows.cols);
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++)
 #pragma unroll
-            for (unsigned e = 0; e < 4; e++) {
-                squares[r] += v[r].x[e] * v[r].x[e];
-                fraction = fmaxf(fraction, fabsf(rintf(v[r].x[e]) - v[r].x[e]));
+            for (unsigned e = 0; e < COUNT; e++) {
+                float x = (float)v[r].x[e];
+                all[r].add(e, x);
+                if (sizeof(T) > 1 && m.whole) fraction = fmaxf(fraction, fraction_of(x));
             }
     }
-    sums s = { fold_rows(squares), 0, 0, fraction > 0 };
+    sums s = { fold_rows(all), 0, 0, fraction > 0 };
     if (!peri_prepare_squared(p.metric)) s.came = s.halves;
     return s;
 }
@@ -336,49 +389,55 @@ __device__ void make_unknown(const peri_prepare &p, const T *row, bool is_short,
 }
 
 template <typename T, bool LIES>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, LIES || sizeof(T) == 4 ? 3 : 2)
     make_rows(peri_prepare p, size_t first, size_t count, bool wide, void *__restrict__ out,
               float *__restrict__ terms) {
     if (unneeded(p)) return;
-    const float scale = p.stats->scale, norm_most = p.stats->norm_most;
+    const float norm_most = p.stats->norm_most;
     const bool whole = p.stats->fractions == 0;
-    bool fractions = false;
+    const making m = { p.stats->scale, p.centred && !whole ? ROUNDED : 0.0f, whole };
     const bool cosine = p.metric == PERI_COSINE, squared = peri_prepare_squared(p.metric);
-    const unsigned lane = threadIdx.x % PERI_WARP, mine = lane / (PERI_WARP / ROWS);
+    const unsigned lane = threadIdx.x % PERI_WARP, own = lane % ROW_LANES / OWN_LANES;
+    bool fractions = false;
     float norm = 0, residual = 0, came = 0;
-    size_t base = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * ROWS;
-    for (; base < count; base += (size_t)gridDim.x * WARPS * ROWS) {
+    size_t base = ((size_t)blockIdx.x * WARPS + threadIdx.x / PERI_WARP) * WARP_ROWS;
+    for (; base < count; base += (size_t)gridDim.x * WARPS * WARP_ROWS) {
+        const size_t at = base + lane / ROW_LANES * ROWS;
         const T *rows[ROWS];
-        room to[ROWS];
         float factors[ROWS], factor = 1;
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++) {
-            size_t i = base + r < count ? base + r : base; /* made twice, the same */
+            size_t i = at + r < count ? at + r : count - 1; /* seen twice, written once */
             size_t row = p.names == nullptr ? first + i : p.names[first + i];
             rows[r] = peri_row<T>(p.rows.data, p.rows.stride_bytes, row);
-            to[r] = room(out, i, p.depth, p.bytes);
             factors[r] = row_factor(p, row);
-            if (r == mine) factor = factors[r];
+            if (r == own) factor = factors[r];
         }
-        sums s = LIES ? square_four(p, rows, wide)
-                      : make_four(p, rows, factors, scale, p.centred && !whole ? ROUNDED : 0.0f,
-                                  wide, to);
+        const room to(out, at, p.depth, p.bytes);
+        const unsigned there = at >= count ? 0 : (unsigned)min(count - at, (size_t)ROWS);
+        sums s = LIES   ? wide ? square_pieces<true>(p, m, rows) : square_pieces<false>(p, m, rows)
+                   : wide ? make_pieces<true>(p, m, rows, factors, to, there)
+                        : make_pieces<false>(p, m, rows, factors, to, there);
         fractions = fractions || s.fractions;
         /* an element past the range of f16 is an infinity among the squares */
-        bool there = base + mine < count;
-        bool known = s.halves <= norm_most && s.came <= NORM_MOST && (!cosine || factor > 0);
-        if (lane % (PERI_WARP / ROWS) == 0 && there) terms[base + mine] = squared ? s.halves : 0.0f;
+        bool exists = base + lane / OWN_LANES < count;
+        bool known = exists && s.halves <= norm_most && s.came <= NORM_MOST &&
+                     (!cosine || factor > 0);
+        if (lane % OWN_LANES == 0 && exists)
+            terms[base + lane / OWN_LANES] = squared ? s.halves : 0.0f;
         if (known) {
             norm = fmaxf(norm, s.halves);
             residual = fmaxf(residual, s.residuals);
             came = fmaxf(came, s.came);
         }
-        unsigned unknown = __ballot_sync(PERI_ALL_LANES, !known && there);
-        if (unknown == 0) continue;
-#pragma unroll
-        for (unsigned r = 0; r < ROWS; r++)
-            if (unknown >> (r * (PERI_WARP / ROWS)) & 1u)
-                make_unknown(p, rows[r], cosine && factors[r] == 0, to[r], terms + base + r);
+        unsigned unknown = __ballot_sync(PERI_ALL_LANES, !known && exists);
+        for (unsigned i = 0; unknown != 0; i++, unknown >>= OWN_LANES) {
+            if ((unknown & 1u) == 0) continue;
+            size_t row = p.names == nullptr ? first + base + i : p.names[first + base + i];
+            make_unknown(p, peri_row<T>(p.rows.data, p.rows.stride_bytes, row),
+                         cosine && row_factor(p, row) == 0, room(out, base + i, p.depth, p.bytes),
+                         terms + base + i);
+        }
     }
     if (whole && fractions) p.stats->row_fractions = 1;
     publish(norm, &p.stats->norm_max);
@@ -527,9 +586,11 @@ peri_status peri_prepare_rows(peri_stream *stream, const peri_prepare *p, size_t
                               size_t count, void *out, float *terms) {
     cudaStream_t handle = peri_cuda_handle(stream);
     if (count == 0) return PERI_OK;
-    size_t bytes = 4 * peri_cuda_dtype_bytes(p->rows.dtype);
-    bool wide = ((size_t)p->rows.data | p->rows.stride_bytes) % bytes == 0;
-    size_t blocks = (count + WARPS * ROWS - 1) / (WARPS * ROWS);
+    size_t bytes = peri_cuda_dtype_bytes(p->rows.dtype), piece_bytes = bytes == 1 ? 8 : 16;
+    bool wide = ((size_t)p->rows.data | p->rows.stride_bytes | p->rows.cols * bytes) %
+                    piece_bytes ==
+                0;
+    size_t blocks = (count + WARPS * WARP_ROWS - 1) / (WARPS * WARP_ROWS);
     size_t most = (size_t)peri_cuda_of(stream->device)->multiprocessors * 16;
     unsigned grid = (unsigned)(blocks < most ? blocks : most);
     switch (p->rows.dtype) {
