@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(THREADS)
 /* ---- the certificate ---------------------------------------------------------------------- */
 
 __device__ peri_doubt_rows centroids_known(const peri_assign_coarse_job &job) {
-    peri_doubt_rows known;
+    peri_doubt_rows known = {};
     known.norm = __uint_as_float(job.most->norm);
     known.residual = __uint_as_float(job.most->residual);
     known.length = __uint_as_float(job.most->length);

@@ -587,7 +587,6 @@ __device__ __forceinline__ void begin_lists(const pass &p, shared_state &s, cons
     s.counts[me.own] = s.kept[me.own] = 0;
     const uint64_t *keys = p.lists.keys + (p.lists.first_query + base) * wanted;
     if (p.lists.reach.names != nullptr) {
-        s.room = p.lists.room(); /* a division: the same by all */
         __syncwarp();
         return;
     }
@@ -741,9 +740,11 @@ __device__ __forceinline__ void compute(const pass &p, shared_state &s, const st
     if (turns && me.group == 0) peri_named_wait(1, 256);
 }
 
-__device__ __forceinline__ void begin_barriers(const pass &p, shared_state &s) {
+/* What the whole block shares, by its first thread. */
+__device__ __forceinline__ void begin_block(const pass &p, shared_state &s) {
     constexpr uint32_t readers = 8; /* a lane of each warp that computes */
     if (threadIdx.x != 0) return;
+    if (p.lists.reach.names != nullptr) s.room = p.lists.room();
     const uint32_t makers = p.norms == nullptr ? 1 : p.narrow ? 4 : NORM_WARPS; /* of terms */
     const uint32_t more = p.norms != nullptr && !p.narrow ? makers : 0;
     for (uint32_t i = 0; i < p.stages; i++) {
@@ -775,7 +776,7 @@ __global__ void __launch_bounds__(THREADS, 1) coarse_kernel(const __grid_constan
     extern __shared__ uint8_t dynamic[];
     __shared__ shared_state s;
     const stages at(p, (peri_shared(dynamic) + 1023) / 1024 * 1024);
-    begin_barriers(p, s);
+    begin_block(p, s);
     __syncthreads();
     if (p.lists.share > 1) peri_cluster_wait();
     if (threadIdx.x < 128) {

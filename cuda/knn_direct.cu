@@ -386,6 +386,8 @@ plan make_plan(const peri_device *device, const peri_op_knn *op, bool listed) {
     p.items = tiles > p.blocks ? tiles : p.blocks;
     const size_t room = EVEN_MAX / (p.tile * one);
     if (!listed && p.items < room) p.items = 8 * p.items < room ? 8 * p.items : room;
+    const size_t splits = ceil_div(op->rows.rows, UNIT_STEP); /* at most, of so few rows */
+    if (tiles * splits < p.items) p.items = splits == 0 ? tiles : tiles * splits;
     p.bytes = p.items * p.tile * one;
     return p;
 }
