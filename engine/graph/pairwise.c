@@ -13,7 +13,8 @@
 #include "core/threads.h"
 #include "graph/pairs.h"
 
-#define CHUNK_PAIRS (1u << 24) /* of one operation, about */
+#define CHUNK_PAIRS (1u << 24)        /* of one operation, about; */
+#define DEVICE_CHUNK_PAIRS (1u << 28) /* of a device, which packs all of `b` for each */
 #define TILE_ROWS ((size_t)4096)
 
 typedef struct pairing {
@@ -255,10 +256,11 @@ peri_status peri_pairwise(const peri_pairwise_options *asked, peri_matrix **out)
     PERI_TRY(check(&p));
     p.context = peri_matrix_context(asked->a);
     peri_view a = peri_matrix_view(asked->a), b = peri_matrix_view(asked->b);
-    p.chunk = peri_max_size(CHUNK_PAIRS / b.rows, peri_threads(p.context, asked->threads));
-    p.chunk = peri_min_size(p.chunk, a.rows);
     PERI_TRY(
         peri_context_device(p.context, asked->place != NULL ? *asked->place : b.place, &p.device));
+    size_t pairs = p.device->shares_host ? CHUNK_PAIRS : DEVICE_CHUNK_PAIRS;
+    p.chunk = peri_max_size(pairs / b.rows, peri_threads(p.context, asked->threads));
+    p.chunk = peri_min_size(p.chunk, a.rows);
     peri_status status = make(&p);
     if (status == PERI_OK) {
         *out = p.out;
