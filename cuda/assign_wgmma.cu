@@ -365,10 +365,7 @@ template <uint32_t SLICES> peri_status launch(peri_stream *stream, const pass &p
 } /* namespace */
 
 bool peri_assign_nearest_takes(const peri_device *device, uint32_t depth) {
-    int major = 0, minor = 0, number = (int)device->place.number;
-    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
-    (void)cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number);
-    return major == 9 && minor == 0 && depth * sizeof(__half) <= SLICES_MAX * SLICE;
+    return peri_cuda_of(device)->hopper && depth * sizeof(__half) <= SLICES_MAX * SLICE;
 }
 
 peri_status peri_assign_nearest(peri_stream *stream, const peri_assign_coarse_job *job,

@@ -336,15 +336,8 @@ peri_status run_mma(peri_stream *stream, const peri_coarse *coarse, void *scratc
                                scratch_bytes - room);
 }
 
-bool is_hopper(const peri_device *device) {
-    int major = 0, minor = 0, number = (int)device->place.number;
-    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
-    (void)cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number);
-    return major == 9 && minor == 0;
-}
-
 bool takes_wgmma(const peri_device *device, const peri_coarse *coarse) {
-    if (coarse->engine == PERI_COARSE_AUTO) return is_hopper(device);
+    if (coarse->engine == PERI_COARSE_AUTO) return peri_cuda_of(device)->hopper;
     return coarse->engine == PERI_COARSE_WGMMA;
 }
 
@@ -371,7 +364,7 @@ peri_status check(const peri_device *device, const peri_coarse *coarse) {
 
 } /* namespace */
 
-bool peri_coarse_reads_once(const peri_device *device) { return is_hopper(device); }
+bool peri_coarse_reads_once(const peri_device *device) { return peri_cuda_of(device)->hopper; }
 
 uint32_t peri_coarse_segments(uint32_t tiles, uint32_t row_tiles, uint32_t blocks) {
     uint32_t best = 1, most = row_tiles < SEGMENTS_MAX ? row_tiles : SEGMENTS_MAX;

@@ -232,6 +232,7 @@ peri_status device_begin(peri_cuda_device *self) {
     cudaDeviceProp properties;
     CU_TRY(&self->base, cudaGetDeviceProperties(&properties, self->base.place.number));
     self->multiprocessors = properties.multiProcessorCount;
+    self->hopper = PERI_CUDA_SM90A && properties.major == 9 && properties.minor == 0;
     cudaError_t error = peri_cuda_code_check();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
         (void)cudaGetLastError();

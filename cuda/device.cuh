@@ -14,7 +14,8 @@
 struct peri_cuda_device {
     peri_device base;
     int multiprocessors;
-    int dead; /* 0 alive, 1 being marked, 2 dead: its CUDA context is lost */
+    bool hopper; /* wgmma and bulk copies: of compute capability 9.0, and sm_90a was compiled */
+    int dead;    /* 0 alive, 1 being marked, 2 dead: its CUDA context is lost */
     char dead_detail[256];
     size_t bytes[PERI_USE_COUNT]; /* of the device's own memory, held */
     size_t limit;                 /* 0 = all it has */
