@@ -158,7 +158,7 @@ static void join_candidates(inserting *s, size_t i, size_t walked, size_t near) 
 static peri_status insert_batch(inserting *s, size_t first, size_t count, size_t near) {
     const peri_insert *insert = s->insert;
     peri_view rows, queries;
-    const float *lengths;
+    const float *lengths = NULL;
     size_t m = insert->m;
     bool walked = insert->linked > 0 || first > 0;
     for (size_t i = 0; i < count; i++) {
