@@ -158,7 +158,7 @@ INLINE void group_rows(const void *rows, size_t stride, const uint32_t *slots, s
 }
 
 INLINE __mmask8 group_mask(size_t i, size_t count) {
-    return count - i >= GROUP ? 0xF : (__mmask8)((1u << (count - i)) - 1);
+    return (__mmask8)(count - i >= GROUP ? 0xFu : (1u << (count - i)) - 1);
 }
 
 /* Of rows of `blocks` times 32 elements, as codes are: the query stays in registers. */

@@ -31,7 +31,7 @@ static size_t sift(const float *distances, const uint32_t *slots, size_t count, 
     size_t kept = 0;
     __m512i limit = _mm512_set1_epi64((int64_t)worst);
     for (size_t i = 0; i < count; i += 8) {
-        __mmask8 live = count - i >= 8 ? 0xFF : (__mmask8)((1u << (count - i)) - 1);
+        __mmask8 live = (__mmask8)(count - i >= 8 ? 0xFFu : (1u << (count - i)) - 1);
         __m512i keys = keys_of(live, distances + i, slots + i);
         live = _mm512_mask_cmplt_epu64_mask(live, keys, limit);
         _mm512_storeu_si512(spare + kept, _mm512_maskz_compress_epi64(live, keys));
@@ -46,7 +46,7 @@ INLINE void rank_blocks(size_t blocks, const uint64_t *from, size_t count, uint6
 #pragma GCC unroll 4
     for (size_t b = 0; b < blocks; b++) {
         size_t left = count > 8 * b ? count - 8 * b : 0;
-        __mmask8 live = left >= 8 ? 0xFF : (__mmask8)((1u << left) - 1);
+        __mmask8 live = (__mmask8)(left >= 8 ? 0xFFu : (1u << left) - 1);
         all[b] = _mm512_mask_loadu_epi64(_mm512_set1_epi64(-1), live, from + 8 * b);
     }
     for (size_t i = 0; i < count; i++) {
@@ -73,7 +73,7 @@ static inline size_t rank_among(const uint64_t *keys, size_t count, uint64_t key
     __m512i wide = _mm512_set1_epi64((int64_t)key);
     for (size_t i = 0; i < count; i += 8) {
         size_t left = count - i;
-        __mmask8 live = left >= 8 ? 0xFF : (__mmask8)((1u << left) - 1);
+        __mmask8 live = (__mmask8)(left >= 8 ? 0xFFu : (1u << left) - 1);
         __m512i some = _mm512_loadu_si512(keys + i);
         below += (size_t)__builtin_popcount(_mm512_mask_cmplt_epu64_mask(live, some, wide));
     }

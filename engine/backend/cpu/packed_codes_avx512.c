@@ -50,7 +50,7 @@ INLINE void group_dots(uint32_t bits, size_t groups, const peri_packed_codes *co
 INLINE size_t keep(const peri_packed_query *query, uint32_t bits, const uint8_t *group,
                    const uint32_t *links, size_t count, float bound, __m512i dots, uint32_t *slots,
                    float *values) {
-    __mmask16 live = count >= 16 ? 0xFFFF : (__mmask16)((1u << count) - 1);
+    __mmask16 live = (__mmask16)(count >= 16 ? 0xFFFFu : (1u << count) - 1);
     __m512 add = _mm512_loadu_ps((const float *)(const void *)group);
     __m512 scale = _mm512_loadu_ps((const float *)(const void *)(group + 64));
     __m512 value = to_values(query, bits, add, scale, dots);
@@ -146,7 +146,7 @@ INLINE void rows_of(uint32_t bits, const peri_packed_codes *codes, const peri_pa
         __m128 scale = gather_factors(row, codes->code_bytes, true);
         __m512 four = to_values(query, bits, _mm512_castps128_ps512(add),
                                 _mm512_castps128_ps512(scale), _mm512_castsi128_si512(fold(dots)));
-        __mmask8 live = left >= ROWS ? 0xF : (__mmask8)((1u << left) - 1);
+        __mmask8 live = (__mmask8)(left >= ROWS ? 0xFu : (1u << left) - 1);
         _mm_mask_storeu_ps(values + i, live, _mm512_castps512_ps128(four));
     }
 }
