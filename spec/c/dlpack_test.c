@@ -181,7 +181,7 @@ static void check_places(void) {
                   { { PERI_DL_CUDA_HOST, 0 }, { PERI_PLACE_CPU, 0 } },
                   { { PERI_DL_CUDA, 3 }, { PERI_PLACE_CUDA, 3 } },
                   { { PERI_DL_CUDA_MANAGED, 1 }, { PERI_PLACE_CUDA, 1 } } };
-    struct DLManagedTensorVersioned versioned = { { 1, 0 }, NULL, NULL, 0, { NULL } };
+    struct DLManagedTensorVersioned versioned = { .version = { 1, 0 } };
     peri_place found;
     sample s;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
